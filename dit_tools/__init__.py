@@ -1,0 +1,1 @@
+"""The library under the ``dit`` commands: rooms for every joint of a diffusion-transformer run."""

@@ -1,0 +1,62 @@
+"""A network's output together with what it means, readable as clean data, noise or velocity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.paths import Path
+
+KINDS = ("flow", "eps", "v", "x0")
+"""``flow``: noise - x0; ``eps``: noise; ``v``: alpha noise - sigma x0; ``x0``: clean data."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network said at ``(x, t)``: ``raw`` of one ``kind`` on one ``path``.
+
+    The reading that matches ``kind`` is ``raw`` itself, untouched. All are shaped as ``x``.
+    """
+
+    raw: Array
+    kind: str
+    x: Array
+    t: float
+    path: Path
+
+    @property
+    def x0(self) -> Array:
+        """Predicted clean latents."""
+        alpha, sigma = self.path.alpha(self.t), self.path.sigma(self.t)
+        if self.kind == "x0":
+            return self.raw
+        if self.kind == "flow":
+            return (self.x - sigma * self.raw) / (alpha + sigma)
+        if self.kind == "v":
+            return (alpha * self.x - sigma * self.raw) / (alpha * alpha + sigma * sigma)
+        return (self.x - sigma * self.raw) / max(alpha, 1e-12)
+
+    @property
+    def eps(self) -> Array:
+        """Predicted noise."""
+        alpha, sigma = self.path.alpha(self.t), self.path.sigma(self.t)
+        if self.kind == "eps":
+            return self.raw
+        if self.kind == "flow":
+            return (self.x + alpha * self.raw) / (alpha + sigma)
+        if self.kind == "v":
+            return (sigma * self.x + alpha * self.raw) / (alpha * alpha + sigma * sigma)
+        return (self.x - alpha * self.raw) / max(sigma, 1e-12)
+
+    @property
+    def velocity(self) -> Array:
+        """``noise - x0``: the time derivative of ``x`` on the Flow path."""
+        return self.raw if self.kind == "flow" else self.eps - self.x0
+
+    def with_raw(self, raw: Array) -> Prediction:
+        """The same reading with another output, as guidance makes it."""
+        return replace(self, raw=raw)
+
+    def with_x0(self, x0: Array) -> Prediction:
+        """The prediction whose clean reading is ``x0``."""
+        return replace(self, raw=x0, kind="x0")

@@ -1,0 +1,70 @@
+"""From latents to a guided prediction: branches become batched network calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dit_tools.core.arrays import Array, all_finite, concat, split
+from dit_tools.core.errors import ModelError
+from dit_tools.core.prediction import Prediction
+from dit_tools.core.run import Run
+
+Condition = Mapping[str, Array]
+"""What the network is told besides latents and time: arrays whose first axis is the batch."""
+
+
+class Denoiser:
+    """``denoise(x, t) -> Prediction`` of one run: conditions, guidance and the network together.
+
+    ``network`` is called as ``network(**inputs)``; ``family`` makes the inputs and reads the output.
+    Branches whose conditions have equal shapes go through the network in one batch.
+    """
+
+    def __init__(
+        self,
+        family: Any,
+        network: Any,
+        conditions: Mapping[str, Condition],
+        guide: Any,
+        run: Run,
+    ):
+        self._family, self._network = family, network
+        self._conditions, self._guide, self._run = conditions, guide, run
+
+    def __call__(self, x: Array, t: float) -> Prediction:
+        """The guided prediction. Raises ModelError when the network gives NaN or infinity."""
+        self._run.call += 1
+        self._run.t = t
+        guided = self._guide(lambda *branches: self._evaluate(branches, x, t), x, t)
+        if not all_finite(guided.raw):
+            raise ModelError(
+                f"the network gave NaN or infinity at t = {t:.3f}",
+                "use --dtype float32, or check the model's weights",
+            )
+        return guided
+
+    def _evaluate(self, branches: tuple[Any, ...], x: Array, t: float) -> tuple[Prediction, ...]:
+        names = tuple(branch.name for branch in branches)
+        if len(names) > 1 and self._stackable(names):
+            joined = {
+                key: concat([self._conditions[name][key] for name in names])
+                for key in self._conditions[names[0]]
+            }
+            outputs = split(self._call(names, concat([x] * len(names)), t, joined), len(names))
+        else:
+            outputs = [self._call((name,), x, t, self._conditions[name]) for name in names]
+        return tuple(self._family.read(output, x, t) for output in outputs)
+
+    def _stackable(self, names: tuple[str, ...]) -> bool:
+        first, *others = (self._conditions[name] for name in names)
+        return self._family.batch_branches and all(
+            first.keys() == other.keys()
+            and all(first[key].shape == other[key].shape for key in first)
+            for other in others
+        )
+
+    def _call(self, names: tuple[str, ...], x: Array, t: float, condition: Condition) -> Array:
+        self._run.branches = names
+        self._run.count["network calls"] += 1
+        return self._network(**self._family.inputs(x, t, condition))

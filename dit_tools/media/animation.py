@@ -1,0 +1,111 @@
+"""Animations and short films out of frames: GIF, animated WebP, MP4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dit_tools.core.errors import InputError, UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUFFIXES = (".gif", ".webp", ".mp4")
+FASTEST = {".gif": 50.0, ".webp": 1000.0, ".mp4": 240.0}  # GIF counts in 1/100 s; players want 2
+
+
+def write_animation(
+    path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0
+) -> None:
+    """Write frames as a film that loops (GIF, WebP) or plays (MP4, H.264, 4:2:0).
+
+    It writes straight to ``path``: give it the hidden path of ``batch.atomic.atomic_path``. MP4 is
+    written as frames come; GIF and WebP keep them in memory as bytes. MP4 sizes are made even by
+    repeating the last row or column.
+
+    Args:
+        path: ends with .gif, .webp or .mp4.
+        frames: float ``(H, W, C)`` in [0, 1], all of one size; C = 1 or 3, or 4, put over white.
+        fps: frames a second: above 0, to 50 for GIF, 240 for MP4.
+        hold: seconds that the last frame stays longer, 0..60.
+
+    Raises:
+        UsageError: another suffix, a speed or hold out of range, no frame, frames of two sizes.
+        InputError: the file cannot be written.
+        UnsupportedError: the encoder is not installed.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path}: no animation format", f"use one of {', '.join(SUFFIXES)}")
+    if not 0 < fps <= FASTEST[suffix]:
+        raise UsageError(f"{fps} frames a second", f"{suffix} takes up to {FASTEST[suffix]:g}")
+    if not 0 <= hold <= 60:
+        raise UsageError(f"the last frame held for {hold} s", "give 0..60")
+    try:
+        if suffix == ".mp4":
+            _film(path, _uniform(frames), fps, hold)
+        else:
+            _loop(path, list(_uniform(frames)), fps, hold)
+    except ImportError as error:
+        hint = "install dit with its media extra"
+        raise UnsupportedError(f"{path}: {error.name} is missing", hint) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).strip().splitlines()[0]
+        raise InputError(f"{path}: cannot be written: {reason}", "choose another with -o") from None
+
+
+def _uniform(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Frames as uint8 ``(H, W, 3)``, checked to be of one size and at least one."""
+    import numpy as np
+
+    first = None
+    for frame in frames:
+        if frame.ndim != 3 or frame.shape[2] not in (1, 3, 4) or 0 in frame.shape:
+            raise UsageError(f"a frame must be (H, W, 1|3|4), not {frame.shape}")
+        first = frame.shape[:2] if first is None else first
+        if frame.shape[:2] != first:
+            raise UsageError(f"frames of two sizes: {first} and {frame.shape[:2]}")
+        if frame.shape[2] == 4:
+            frame = frame[:, :, :3] * frame[:, :, 3:] + (1 - frame[:, :, 3:])
+        samples = np.rint(np.nan_to_num(frame, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
+        yield samples if samples.shape[2] == 3 else samples.repeat(3, axis=2)
+    if first is None:
+        raise UsageError("an animation needs at least one frame")
+
+
+def _loop(path: str | Path, frames: list[np.ndarray], fps: float, hold: float) -> None:
+    import imageio.v3 as imageio
+
+    pause = 1000 / fps
+    durations = [round(pause)] * (len(frames) - 1) + [round(pause + 1000 * hold)]
+    options = {"loop": 0, "duration": durations if len(frames) > 1 else durations[0]}
+    if Path(path).suffix.lower() == ".webp":
+        options |= {"quality": 90, "method": 4}
+    imageio.imwrite(path, frames, plugin="pillow", **options)
+
+
+def _film(path: str | Path, frames: Iterator[np.ndarray], fps: float, hold: float) -> None:
+    import imageio.v2 as imageio
+    import numpy as np
+
+    frame = next(frames)  # before the encoder starts, so that no frame leaves no file
+    writer = imageio.get_writer(
+        path,
+        format="FFMPEG",
+        fps=fps,
+        codec="libx264",
+        pixelformat="yuv420p",
+        macro_block_size=1,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "18", "-movflags", "+faststart"],
+    )
+    with writer:
+        height, width = frame.shape[:2]
+        edge = ((0, height % 2), (0, width % 2), (0, 0))
+        writer.append_data(np.pad(frame, edge, "edge"))
+        for frame in frames:
+            writer.append_data(np.pad(frame, edge, "edge"))
+        for _ in range(math.floor(hold * fps)):
+            writer.append_data(np.pad(frame, edge, "edge"))

@@ -1,0 +1,66 @@
+"""PixArt-alpha and PixArt-Sigma, and the built-in models, which are small PixArt transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.models.families._base import Family, Prompts
+
+
+class PixArt(Family):
+    """Text by cross-attention; predicts noise and a variance, or velocity if the scheduler says so.
+
+    Chen et al. 2023 (arXiv:2310.00426), Chen et al. 2024 (arXiv:2403.04692).
+    """
+
+    name = "pixart"
+    default_cfg = 4.5
+
+    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+        """Text states (B, L, D) and mask (B, L) per branch; micro-conditions for PixArt-alpha."""
+        wanted = "uncond" in prompts.branches
+        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        text, mask, no_text, no_mask = pipe.encode_prompt(
+            list(prompts.prompts),
+            do_classifier_free_guidance=wanted,
+            negative_prompt=list(prompts.negatives) if wanted else "",
+            device=pipe.transformer.device,
+            clean_caption=False,
+            **extra,
+        )
+        made = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}
+        if wanted:
+            made["uncond"] = {"encoder_hidden_states": no_text, "encoder_attention_mask": no_mask}
+        if self.micro_conditions:
+            import torch
+
+            size = torch.tensor([[prompts.height, prompts.width]], dtype=text.dtype)
+            size = size.to(text.device).repeat(len(prompts.prompts), 1)
+            ratio = size[:, :1] / size[:, 1:]
+            for condition in made.values():
+                condition |= {"resolution": size, "aspect_ratio": ratio}
+        return made
+
+    @property
+    def micro_conditions(self) -> bool:
+        """Whether resolution and aspect ratio are told to the network (PixArt-alpha at 1024 px)."""
+        given = self.transformer.get("use_additional_conditions")
+        return self.transformer["sample_size"] == 128 if given is None else bool(given)
+
+    def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
+        """Forward arguments of PixArtTransformer2DModel."""
+        made = {
+            "hidden_states": x,
+            "encoder_hidden_states": condition["encoder_hidden_states"],
+            "encoder_attention_mask": condition["encoder_attention_mask"],
+            "timestep": self.timestep(x, t),
+        }
+        if self.micro_conditions:
+            keys = ("resolution", "aspect_ratio")
+            made["added_cond_kwargs"] = {key: condition[key] for key in keys}
+        return made
+
+
+FAMILY = PixArt

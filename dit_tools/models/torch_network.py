@@ -1,0 +1,78 @@
+"""Networks, codecs and text encoders in PyTorch, from a diffusers pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.models.families._base import Family, Prompts
+
+
+class TorchNetwork:
+    """A diffusers transformer: tensors in float32 outside, in the weights' dtype inside."""
+
+    offers = frozenset({"blocks", "gradients", "torch"})
+
+    def __init__(self, module: Any):
+        self.module = module
+
+    def __call__(self, **inputs: Any) -> Array:
+        """The raw output in float32."""
+        import torch
+
+        with torch.no_grad():
+            made = {key: self._cast(value) for key, value in inputs.items()}
+            return self.module(**made, return_dict=False)[0].float()
+
+    def _cast(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._cast(item) for key, item in value.items()}
+        if getattr(value, "is_floating_point", lambda: False)() and value.ndim != 1:
+            return value.to(self.module.dtype)  # timesteps (B,) keep float32, as in diffusers
+        return value
+
+    def blocks(self) -> list[Any]:
+        """The transformer's blocks, for methods that hook them."""
+        from dit_tools.models.blocks import blocks
+
+        return blocks(self.module)
+
+
+class TorchCodec:
+    """A diffusers autoencoder with the family's latent statistics."""
+
+    def __init__(self, vae: Any, family: Family):
+        self.vae, self.family = vae, family
+
+    def decode(self, latents: Array) -> Array:
+        """Pixels (B, 3 or 4, H, W) in [0, 1], numpy float32, on the CPU."""
+        import torch
+
+        with torch.no_grad():
+            z = self.family.to_vae(latents.to(self.vae.dtype))
+            pixels = self.vae.decode(z, return_dict=False)[0].float()
+            return (pixels / 2 + 0.5).clamp(0, 1).cpu().numpy()
+
+    def encode(self, pixels: Array) -> Array:
+        """Latents (B, C, h, w), the mean of the autoencoder's posterior."""
+        import torch
+
+        with torch.no_grad():
+            x = torch.as_tensor(pixels).to(self.vae.device, self.vae.dtype) * 2 - 1
+            out = self.vae.encode(x)
+            z = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latent
+            return self.family.from_vae(z.float())
+
+
+class PipelineTextEncoder:
+    """The diffusers pipeline's own prompt encoding, called through the family."""
+
+    def __init__(self, pipe: Any, family: Family):
+        self.pipe, self.family = pipe, family
+
+    def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
+        """Branch name -> condition arrays."""
+        import torch
+
+        with torch.no_grad():
+            return self.family.encode(self.pipe, prompts)

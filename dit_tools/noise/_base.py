@@ -1,0 +1,32 @@
+"""The verb of the room: draw noise, one stream per seed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.registry import MethodInfo
+
+
+class Stream(Protocol):
+    """An endless supply of noise of one shape."""
+
+    def fresh(self) -> Array:
+        """The next standard-normal array, (B, ...), float32 on the CPU."""
+        ...
+
+
+class Noise(ABC):
+    """A source of standard-normal arrays."""
+
+    info: ClassVar[MethodInfo]
+
+    @abstractmethod
+    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
+        """A stream of arrays (len(seeds), *shape); row i depends on ``seeds[i]`` alone."""
+
+    def draw(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Array:
+        """The first noise of the stream."""
+        return self.stream(shape, seeds).fresh()

@@ -1,0 +1,20 @@
+"""Solvers: how one gets from noise to a picture along the times (``--solver``).
+
+Contract: ``steps(denoise, x, times, noise) -> Iterator[Step]``. A solver is a generator that owns
+its loop: the caller pulls, so progress, previews, stopping and resuming need no callbacks.
+``denoise(x, t) -> Prediction`` is guided already; solvers read ``.x0``, ``.eps`` or ``.velocity``
+and the path on it, and never ask what the network predicted. Arrays are numpy or torch alike.
+
+Example::
+
+    @method(paper="...", title="...", year=2022)
+    class Euler(Solver):
+        \"\"\"...\"\"\"
+        def steps(self, denoise, x, times, noise):
+            for i, (t, s) in enumerate(pairwise(times)):
+                p = denoise(x, t)
+                x = transfer(p, s)
+                yield Step(i, len(times) - 1, s, x, p)
+
+Furniture: ``_base`` (``Solver``, ``Step``, ``Denoise``, ``transfer``).
+"""

@@ -1,0 +1,31 @@
+"""Run a recipe: ``python -m dit_tools.training RECIPE [--stage NAME] [--runs FOLDER]``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dit_tools.training import recipe as recipes
+
+
+def main() -> None:
+    """Parse the command line and run the stages in order."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--stage", choices=["autoencoder", "all"], default="all")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    arguments = parser.parse_args()
+    recipe = recipes.load(arguments.recipe)
+    run = arguments.runs / recipe.name
+
+    from dit_tools.training import autoencoder
+
+    vae = autoencoder.train(recipe, run)
+    if arguments.stage == "all":
+        from dit_tools.training import text_to_image
+
+        text_to_image.train(recipe, run, vae)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Stage 1: a small deterministic autoencoder in diffusers' AutoencoderKL format.
+
+Loss: L1 and L2 on the four channels plus L1 on their spatial differences, with Gaussian noise added to the
+latents so that the decoder forgives what the transformer gets slightly wrong. After training the
+per-channel mean and deviation of the latents are folded into ``quant_conv``/``post_quant_conv``, so
+that latents are unit normal with ``scaling_factor`` 1 and no other file needs their statistics.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from dit_tools.training import checkpoint, pictures
+from dit_tools.training.recipe import Recipe
+
+SAVE_EVERY = 100  # steps
+
+
+def build(recipe: Recipe) -> AutoencoderKL:
+    """The untrained autoencoder of the recipe."""
+    a = recipe.autoencoder
+    levels = len(a.channels)
+    return AutoencoderKL(
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=a.channels,
+        layers_per_block=a.layers_per_block,
+        latent_channels=a.latent_channels,
+        norm_num_groups=a.norm_num_groups,
+        sample_size=recipe.data.size,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+
+
+def loss(model: AutoencoderKL, x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Reconstruction loss of a batch ``x`` in [-1, 1], shape (B, 4, H, W)."""
+    z = model.encode(x).latent_dist.mean
+    deviation = z.detach().std()
+    y = model.decode(z + recipe.autoencoder.latent_noise * deviation * torch.randn_like(z)).sample
+    error = (y - x).float()
+    rows, columns = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
+    size = 1e-4 * z.float().square().mean()
+    return error.abs().mean() + error.square().mean() + recipe.autoencoder.gradient_weight * (rows + columns) + size
+
+
+def train(recipe: Recipe, run: Path) -> AutoencoderKL:
+    """Train, or resume, and return the finished autoencoder; saved as ``run/vae``."""
+    if (run / "vae").exists():
+        return AutoencoderKL.from_pretrained(run / "vae")
+    torch.manual_seed(recipe.seed)
+    data, _ = pictures.read(recipe.data, pictures.data_root(), skin_tones=True)
+    a = recipe.autoencoder
+    model = build(recipe).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), a.learning_rate, weight_decay=0.01)
+    steps = a.pictures // a.batch_size
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 100, 2.0 * (1 - step / steps) + 0.01)
+    )
+    first = _resume(run / "vae.pt", model, optimizer, schedule)
+    start = time.time()
+    # Not compiled: torch 2.13's CPU inductor returned zero gradients for this encoder.
+    for step in range(first, steps):
+        x = _batch(data, a.batch_size, np.random.default_rng([recipe.seed, step]))
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(model, x, recipe)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            state = {
+                "step": step + 1,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
+            checkpoint.save(run / "vae.pt", state)
+            rate = (step + 1 - first) * a.batch_size / (time.time() - start)
+            line = {"step": step + 1, "loss": value.item(), "psnr": psnr(model, data[::97])}
+            print(json.dumps(line | {"pictures_per_second": round(rate, 1)}), flush=True)
+    normalize(model, data)
+    model.save_pretrained(run / "vae")
+    return model
+
+
+def _resume(path: Path, model, optimizer, schedule) -> int:
+    state = checkpoint.load(path)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return state["step"]
+
+
+def _batch(data: np.ndarray, size: int, rng: np.random.Generator) -> torch.Tensor:
+    """Random pictures, half of them mirrored, each shifted by up to 6 pixels (white, transparent)."""
+    x = data[rng.integers(len(data), size=size)]
+    x = np.where(rng.random((size, 1, 1, 1)) < 0.5, x, x[..., ::-1])
+    edge = np.array([255, 255, 255, 0], np.uint8)[None, :, None, None]
+    padded = np.broadcast_to(edge, (size, 4, x.shape[2] + 12, x.shape[3] + 12)).copy()
+    padded[:, :, 6:-6, 6:-6] = x
+    offsets = rng.integers(13, size=(size, 2))
+    height, width = x.shape[2:]
+    x = np.stack(
+        [p[:, i : i + height, j : j + width] for p, (i, j) in zip(padded, offsets, strict=True)]
+    )
+    return to_tensor(x)
+
+
+def to_tensor(x: np.ndarray) -> torch.Tensor:
+    """uint8 (B, 4, H, W) to float in [-1, 1]."""
+    return (torch.from_numpy(x).float() / 127.5 - 1).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKL, data: np.ndarray, batch_size: int = 64) -> torch.Tensor:
+    """Latents (N, C, h, w) of uint8 pictures."""
+    parts = [data[i : i + batch_size] for i in range(0, len(data), batch_size)]
+    return torch.cat([model.encode(to_tensor(part)).latent_dist.mean for part in parts])
+
+
+@torch.no_grad()
+def psnr(model: AutoencoderKL, data: np.ndarray) -> float:
+    """Reconstruction PSNR in dB of uint8 pictures, over the three colour channels on white."""
+    y = model.decode(encode(model, data)).sample.clamp(-1, 1)
+    error = (y - to_tensor(data))[:, :3].square().mean(dim=(1, 2, 3)) / 4
+    return round((-10 * torch.log10(error)).mean().item(), 2)
+
+
+@torch.no_grad()
+def normalize(model: AutoencoderKL, data: np.ndarray) -> None:
+    """Fold the latents' per-channel statistics into the 1x1 convolutions around the latent."""
+    z = encode(model, data)
+    mean, std = z.mean(dim=(0, 2, 3)), z.std(dim=(0, 2, 3))
+    channels = len(mean)
+    before, after = model.quant_conv, model.post_quant_conv
+    before.weight[:channels] /= std[:, None, None, None]
+    before.bias[:channels] = (before.bias[:channels] - mean) / std
+    before.weight[channels:] = 0  # logvar: a constant, very small variance
+    before.bias[channels:] = -20.0
+    after.bias += (after.weight[:, :, 0, 0] * mean).sum(dim=1)
+    after.weight *= std[None, :, None, None]

@@ -1,0 +1,97 @@
+"""The optimizer pair of the transformer stages: Muon for hidden matrices, AdamW for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024, quintic coefficients
+
+
+def orthogonalize(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Nearest semi-orthogonal matrices of a stack ``g`` (N, rows, columns), by Newton-Schulz."""
+    a, b, c = NEWTON_SCHULZ
+    tall = g.shape[1] > g.shape[2]
+    x = g.mT if tall else g
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).to(g.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024), equal shapes in one batch.
+
+    Differs from torch.optim.Muon in that batching only: on a small CPU its hundreds of separate
+    small products took longer than the forward and backward pass together.
+    The update has the root mean square of AdamW's: ``0.2 sqrt(max(rows, columns))``.
+    """
+
+    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.05):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[torch.Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault(p.shape, []).append(p)
+            for shape, parameters in shapes.items():
+                directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
+                scale = group["lr"] * 0.2 * max(shape) ** 0.5
+                for p, update in zip(parameters, orthogonalize(directions), strict=True):
+                    p.mul_(1 - group["lr"] * group["decay"]).sub_(update, alpha=scale)
+
+    def _direction(self, p: torch.Tensor, momentum: float) -> torch.Tensor:
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        buffer = state["momentum"].lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(buffer, momentum)  # Nesterov
+
+
+class Optimizers:
+    """Muon on the 2-D weights inside blocks, AdamW on everything else.
+
+    Both follow one schedule: linear warm-up, constant, linear decay to zero over the last part.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], learning_rate: float, muon_rate: float):
+        hidden, other = [], []
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                inside = "block" in name and parameter.ndim == 2
+                inside = inside and "table" not in name and "relative_attention" not in name
+                (hidden if inside else other).append(parameter)
+        self.all = [
+            Muon(hidden, lr=muon_rate),
+            torch.optim.AdamW(other, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.99)),
+        ]
+        self.peaks = [muon_rate, learning_rate]
+
+    def step(self, factor: float) -> None:
+        """One update at ``factor`` times the peak rates; clears the gradients."""
+        for optimizer, peak in zip(self.all, self.peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def state_dict(self) -> list:
+        """State of both optimizers."""
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load_state_dict(self, state: list) -> None:
+        """Restore what ``state_dict`` returned."""
+        for optimizer, part in zip(self.all, state, strict=True):
+            optimizer.load_state_dict(part)
+
+
+def factor(step: int, steps: int, warmup: int, decay_fraction: float) -> float:
+    """Schedule factor in [0, 1] at ``step`` of ``steps``."""
+    return min(1.0, (step + 1) / warmup, (steps - step) / (steps * decay_fraction))

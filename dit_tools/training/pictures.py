@@ -1,0 +1,91 @@
+"""Captioned pictures for training, as small arrays in memory.
+
+A picture is stored as uint8 ``(4, H, W)``: red, green, blue composited over white, and alpha. White
+compositing keeps the colour of transparent pixels defined, which a straight-alpha picture does not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dit_tools.training.recipe import Data
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is known about one picture: style, exact name, loose keywords, group."""
+
+    style: str
+    name: str
+    keywords: tuple[str, ...]
+    group: str
+
+
+def data_root() -> Path:
+    """The folder of the training data: ``$DIT_DATA``, else ``../shared/data``."""
+    return Path(os.environ.get("DIT_DATA", "../shared/data"))
+
+
+def read(data: Data, root: Path, skin_tones: bool) -> tuple[np.ndarray, list[Caption]]:
+    """Read the pictures of the recipe's styles, returning ``(N, 4, size, size)`` uint8 and captions.
+
+    ``skin_tones`` also takes the five skin-tone variants of a concept: near duplicates, useful for
+    an autoencoder only.
+    """
+    pictures, captions, archives = [], [], {}
+    for line in (root / data.captions).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["style"] not in data.styles or (row["skin_tone"] and not skin_tones):
+            continue
+        archive, member = row["file"].split("/", 1)
+        if archive not in archives:
+            archives[archive] = zipfile.ZipFile((root / data.captions).parent / archive)
+        pictures.append(_decode(archives[archive].read(member), data.size))
+        keywords = tuple(word.replace("_", " ").lower() for word in row["keywords"])
+        captions.append(Caption(row["style"], row["name"].lower(), keywords, row["group"]))
+    return np.stack(pictures), captions
+
+
+def _decode(content: bytes, size: int) -> np.ndarray:
+    picture = Image.open(io.BytesIO(content)).convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    flat = Image.alpha_composite(white, picture).convert("RGB").resize((size, size), Image.LANCZOS)
+    alpha = picture.getchannel("A").resize((size, size), Image.LANCZOS)
+    return np.concatenate([np.asarray(flat), np.asarray(alpha)[..., None]], 2).transpose(2, 0, 1)
+
+
+def weights(captions: list[Caption], data: Data) -> np.ndarray:
+    """Probability of drawing each picture, from the recipe's group weights."""
+    raw = np.array([data.group_weights.get(caption.group, 1.0) for caption in captions])
+    return raw / raw.sum()
+
+
+def prompt(caption: Caption, data: Data, rng: random.Random) -> str:
+    """One of the many prompts that ask for this picture.
+
+    Mostly the exact name, sometimes with keywords or only with them. The first style of the recipe
+    is the default: it is named in a third of its prompts, every other style in all of them.
+    """
+    draw = rng.random()
+    few = rng.sample(caption.keywords, min(len(caption.keywords), rng.randint(1, 3)))
+    if draw < 0.68 or not few:
+        text = caption.name
+    elif draw < 0.9:
+        text = f"{caption.name}, {', '.join(few)}"
+    else:
+        text = ", ".join(few)
+    if rng.random() < 0.25 and draw < 0.9:
+        text = ("an " if text[0] in "aeiou" else "a ") + text
+    if caption.style != data.styles[0] or rng.random() < 0.33:
+        word = rng.choice(data.style_words[caption.style])
+        text = f"{text}, {word}" if rng.random() < 0.5 else f"{word} {text}"
+    return text
