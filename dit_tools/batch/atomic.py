@@ -42,7 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The hidden name keeps the suffix, by which many writers choose a format. It is removed on any
     exception, KeyboardInterrupt and ``interrupt.Terminated`` included; after SIGKILL it stays until
     ``sweep``, while ``path`` itself is whole or untouched. An existing file's mode is kept; devices
-    and pipes are written to directly.
+    and pipes are written to directly. Only write in the block: any OSError of it is taken for a
+    failed write of ``path``.
 
     Raises:
         InputError: the folder is missing or read-only, the disk is full, ``path`` is a folder...

@@ -49,7 +49,7 @@ def clean(text: str) -> str:
     try:
         os.fsencode(text)  # bytes that are not UTF-8 stay as the file system gave them
     except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
+        return re.sub("[\ud800-\udfff]", "_", text)
     return text
 
 

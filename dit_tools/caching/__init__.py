@@ -1,9 +1,24 @@
 """Caching: skip network blocks whose outputs can be forecast (``--cache``).
 
-Contract: ``attach(blocks, run) -> context manager``. Inside it the network computes less. ``blocks``
-is the flat list that ``models.blocks`` makes; ``run`` tells which call this is (``run.call``), which
-branches it is for (``run.branches``), and takes counts (``run.count``). State is born in ``attach``,
-keyed by ``run.branches``, and dies with it. At its identity parameters a cache is bit-equal to none.
+Contract: ``attach(blocks, run) -> context manager``. Inside it the network computes less.
+``blocks`` is the flat list that ``models.blocks`` makes; ``run`` tells which call this is
+(``run.call``, ``run.t``), which branches it is for (``run.branches``), and takes counts
+(``run.count["blocks computed"]``, ``run.count["blocks skipped"]``). State is born in ``attach``,
+keyed by ``run.branches``, and dies with it. At its identity parameters a cache is bit-equal to
+none.
 
-Furniture: ``_base.Cache``.
+A method for a whole stack of blocks is a policy (when to skip) and a forecast (what to put there)::
+
+    @method(paper="arXiv:2503.06923", needs={"blocks"}, identity={"interval": 1})
+    class TaylorSeer(Cache):
+        \"\"\"...\"\"\"
+        interval: int = param(5, "full computation every N calls; 1 = exact", ge=1)
+
+        def attach(self, blocks, run):
+            def begin():
+                return Stream(Interval(self.interval), Forecast(order=1))
+            return attach(blocks, run, 3, begin, self.info.name)
+
+Furniture: ``_base.Cache``; ``_policy`` (``Interval``, ``Gate``); ``_forecast`` (``Forecast``, array
+arithmetic on numpy and torch); ``_stack`` (hooks, branches, warm-up, last step, counters).
 """

@@ -117,16 +117,33 @@ class VP:
 
 
 def _logit(p: float) -> float:
+    p = min(max(p, 1e-12), 1.0 - 1e-12)  # a table with zero terminal SNR ends at 0
     return math.log(p / (1.0 - p))
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a schedule may look at: the path, the number of image tokens, the scheduler's config.
+    """What a run is about: the path, the number of image tokens, the scheduler's config.
 
-    ``scheduler`` is the model's ``scheduler_config.json``; only ``schedules/native.py`` reads it.
+    ``scheduler`` is the model's ``scheduler_config.json``; only ``schedules/native.py`` and
+    ``solvers/diffusers.py`` read it. ``passes_sigmas`` tells that the model's pipeline hands
+    ``linspace(1, 1/steps, steps)`` to its scheduler (Flux, Lumina2, Qwen-Image, Z-Image) instead
+    of leaving the times to it (SD3, Sana, PixArt).
     """
 
     path: Path
     tokens: int
     scheduler: Mapping[str, Any]
+    passes_sigmas: bool = False
+
+    @property
+    def mu(self) -> float:
+        """Log of the resolution-dependent time shift, linear in the number of image tokens.
+
+        Esser et al. 2024 (arXiv:2403.03206, Sec. 5.3.2) in the form that Flux introduced.
+        """
+        c = self.scheduler
+        few, many = c.get("base_image_seq_len", 256), c.get("max_image_seq_len", 4096)
+        low, high = c.get("base_shift", 0.5), c.get("max_shift", 1.15)
+        slope = (high - low) / (many - few)
+        return self.tokens * slope + (low - slope * few)

@@ -58,7 +58,12 @@ class Plan:
 
     def times(self, model: Any, latent_shape: Sequence[int]) -> tuple[float, ...]:
         """The times of the run for latents (B, C, [F,] H, W)."""
-        tokens = model.family.tokens(latent_shape)
-        return self.schedule.times(
-            self.steps, Target(model.path, tokens, model.family.scheduler)
-        )
+        return self.schedule.times(self.steps, target(model, latent_shape))
+
+
+def target(model: Any, latent_shape: Sequence[int]) -> Target:
+    """What schedules and solvers may know of a model and of latents (B, C, [F,] H, W)."""
+    family = model.family
+    return Target(
+        model.path, family.tokens(latent_shape), family.scheduler, family.passes_sigmas
+    )

@@ -16,6 +16,8 @@ class Prediction:
     """What the network said at ``(x, t)``: ``raw`` of one ``kind`` on one ``path``.
 
     The reading that matches ``kind`` is ``raw`` itself, untouched. All are shaped as ``x``.
+    Where a reading does not exist it is zero: clean data from a noise prediction at pure noise
+    (alpha = 0), noise from a data prediction on clean data (sigma = 0).
     """
 
     raw: Array
@@ -34,7 +36,7 @@ class Prediction:
             return (self.x - sigma * self.raw) / (alpha + sigma)
         if self.kind == "v":
             return (alpha * self.x - sigma * self.raw) / (alpha * alpha + sigma * sigma)
-        return (self.x - sigma * self.raw) / max(alpha, 1e-12)
+        return (self.x - sigma * self.raw) * _inverse(alpha)
 
     @property
     def eps(self) -> Array:
@@ -46,7 +48,7 @@ class Prediction:
             return (self.x + alpha * self.raw) / (alpha + sigma)
         if self.kind == "v":
             return (sigma * self.x + alpha * self.raw) / (alpha * alpha + sigma * sigma)
-        return (self.x - alpha * self.raw) / max(sigma, 1e-12)
+        return (self.x - alpha * self.raw) * _inverse(sigma)
 
     @property
     def velocity(self) -> Array:
@@ -60,3 +62,7 @@ class Prediction:
     def with_x0(self, x0: Array) -> Prediction:
         """The prediction whose clean reading is ``x0``."""
         return replace(self, raw=x0, kind="x0")
+
+
+def _inverse(scale: float) -> float:
+    return 1.0 / scale if scale > 1e-7 else 0.0

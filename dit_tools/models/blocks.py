@@ -5,8 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dit_tools.core.errors import UnsupportedError
+
 STACKS = ("transformer_blocks", "single_transformer_blocks", "layers", "blocks")
 """Attribute names of the main block stacks, in the order in which they run."""
+
+OUTPUTS = {
+    "BasicTransformerBlock": None,  # DiT, PixArt
+    "SanaTransformerBlock": None,
+    "Lumina2TransformerBlock": None,  # text tokens first, then the image's
+    "ZImageTransformerBlock": None,  # the image's tokens first, then text
+    "JointTransformerBlock": 1,  # SD3: (encoder_hidden_states or None, hidden_states)
+    "FluxTransformerBlock": 1,
+    "FluxSingleTransformerBlock": 1,
+    "QwenImageTransformerBlock": 1,
+}
+"""Block class -> index of the image stream in its output; None where it returns one tensor."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +28,7 @@ class Block:
     """One block: its module, its place, and which element of its output is the image stream.
 
     ``output`` is the index of the hidden state in a tuple output, or None when the block returns
-    the hidden state alone.
+    the hidden state alone. Lumina2 and Z-Image keep text and image tokens in one hidden state.
     """
 
     index: int
@@ -24,10 +38,11 @@ class Block:
 
 
 def blocks(transformer: Any) -> list[Block]:
-    """The main blocks of a diffusers transformer in running order.
+    """The main blocks of a diffusers transformer in running order; each runs once a call.
 
-    Refiners (Lumina2's ``noise_refiner``, ``context_refiner``) are not listed: they are cheap and
-    run before the image and text streams meet.
+    Refiners (``noise_refiner``, ``context_refiner`` of Lumina2 and Z-Image) are not listed: they
+    are cheap and run before the image and text streams meet.
+    Raises UnsupportedError for a block class whose output is not known.
     """
     found: list[Block] = []
     for stack in STACKS:
@@ -37,13 +52,10 @@ def blocks(transformer: Any) -> list[Block]:
 
 
 def _output_index(module: Any) -> int | None:
-    return 1 if type(module).__name__ in TUPLE_BLOCKS else None
-
-
-TUPLE_BLOCKS = (
-    "JointTransformerBlock",
-    "FluxTransformerBlock",
-    "FluxSingleTransformerBlock",
-    "QwenImageTransformerBlock",
-)
-"""Block classes that return (encoder_hidden_states, hidden_states)."""
+    name = type(module).__name__
+    if name not in OUTPUTS:
+        raise UnsupportedError(
+            f"blocks of class {name} are not known, so no method can be attached to them",
+            "choose --cache none, or a model with an adapter",
+        )
+    return OUTPUTS[name]

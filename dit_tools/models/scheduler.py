@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dit_tools.core.errors import ModelError
+from dit_tools.core.betas import cumprods
 from dit_tools.core.paths import VP, Flow, Path
 
 KINDS = {
@@ -37,48 +36,55 @@ def facts(config: Mapping[str, Any]) -> SchedulerFacts:
 
 
 def _solver(name: str, config: Mapping[str, Any]) -> str:
-    if name == "FlowMatchEulerDiscreteScheduler":
-        return "euler"
-    if name == "DDIMScheduler":
+    """The spec of our solver that does what the scheduler does, or diffusers' own scheduler."""
+    ours = {
+        "": lambda: "euler",
+        "FlowMatchEulerDiscreteScheduler": lambda: _euler(config),
+        "DDIMScheduler": lambda: _ddim(config),
+        "DPMSolverMultistepScheduler": lambda: _dpm(config),
+        "UniPCMultistepScheduler": lambda: _unipc(config),
+    }.get(name)
+    spec = ours() if ours and not config.get("thresholding") else ""
+    return spec or f"diffusers:class={name}"
+
+
+def _euler(config: Mapping[str, Any]) -> str:
+    odd = config.get("stochastic_sampling") or config.get("invert_sigmas")
+    return "" if odd else "euler"
+
+
+def _ddim(config: Mapping[str, Any]) -> str:
+    if not config.get("clip_sample", True):
         return "ddim"
+    return f"ddim:clip={float(config.get('clip_sample_range', 1.0))!r}"
+
+
+def _dpm(config: Mapping[str, Any]) -> str:
     order = config.get("solver_order", 2)
-    plain = config.get("algorithm_type", "dpmsolver++") == "dpmsolver++" and order in (1, 2)
-    if name == "DPMSolverMultistepScheduler" and plain:
-        return "dpmpp-2m" if order == 2 else f"dpmpp-2m:order={order}"
-    if name == "UniPCMultistepScheduler" and order in (1, 2, 3):
-        return "unipc" if order == 2 else f"unipc:order={order}"
-    return f"diffusers:class={name}" if name else "euler"
+    plain = config.get("algorithm_type", "dpmsolver++") == "dpmsolver++"
+    plain = plain and config.get("solver_type", "midpoint") == "midpoint" and order in (1, 2)
+    if not plain or config.get("euler_at_final"):
+        return ""
+    return "dpmpp-2m" + _options(config, order)
+
+
+def _unipc(config: Mapping[str, Any]) -> str:
+    order = config.get("solver_order", 2)
+    plain = config.get("predict_x0", True) and config.get("solver_type", "bh2") == "bh2"
+    if not plain or order not in (1, 2, 3) or config.get("disable_corrector"):
+        return ""
+    return "unipc" + _options(config, order)
+
+
+def _options(config: Mapping[str, Any], order: int) -> str:
+    changed = [] if order == 2 else [f"order={order}"]
+    if not config.get("lower_order_final", True):
+        changed.append("lower_order_final=false")
+    return ":" + ",".join(changed) if changed else ""
 
 
 def _vp(config: Mapping[str, Any]) -> VP:
-    betas = _betas(config)
-    cumprod, product = [], 1.0
-    for beta in betas:
-        product *= 1.0 - beta
-        cumprod.append(product)
-    final = 1.0 if config.get("set_alpha_to_one", True) else cumprod[0]
-    return VP(tuple(cumprod), final)
-
-
-def _betas(config: Mapping[str, Any]) -> list[float]:
-    trained = config.get("trained_betas")
-    if trained is not None:
-        return [float(beta) for beta in trained]
-    count = int(config.get("num_train_timesteps", 1000))
-    low, high = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-    schedule = config.get("beta_schedule", "linear")
-    line = [i / max(count - 1, 1) for i in range(count)]
-    if schedule == "linear":
-        return [low + (high - low) * u for u in line]
-    if schedule == "scaled_linear":
-        return [(low**0.5 + (high**0.5 - low**0.5) * u) ** 2 for u in line]
-    if schedule == "squaredcos_cap_v2":
-        return [_cosine_beta(i, count) for i in range(count)]
-    raise ModelError(f"unknown beta_schedule {schedule!r} in the scheduler's config")
-
-
-def _cosine_beta(i: int, count: int) -> float:
-    def bar(u: float) -> float:
-        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-
-    return min(1 - bar((i + 1) / count) / bar(i / count), 0.999)
+    table = cumprods(config)
+    ends_noisy = config.get("final_sigmas_type") == "sigma_min"
+    clean = config.get("set_alpha_to_one", True) and not ends_noisy
+    return VP(table, 1.0 if clean else table[0])

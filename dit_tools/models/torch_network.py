@@ -22,11 +22,16 @@ class TorchNetwork:
 
         with torch.no_grad():
             made = {key: self._cast(value) for key, value in inputs.items()}
-            return self.module(**made, return_dict=False)[0].float()
+            output = self.module(**made, return_dict=False)[0]
+            if isinstance(output, list):  # one tensor per picture
+                output = torch.stack(output)
+            return output.float()
 
     def _cast(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: self._cast(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._cast(item) for item in value]
         if getattr(value, "is_floating_point", lambda: False)() and value.ndim != 1:
             return value.to(self.module.dtype)  # timesteps (B,) keep float32, as in diffusers
         return value
@@ -51,6 +56,8 @@ class TorchCodec:
         with torch.no_grad():
             z = self.family.to_vae(latents.to(self.vae.dtype))
             pixels = self.vae.decode(z, return_dict=False)[0].float()
+            if self.family.frame_axis:
+                pixels = pixels[:, :, 0]
             return (pixels / 2 + 0.5).clamp(0, 1).cpu().numpy()
 
     def encode(self, pixels: Array) -> Array:
@@ -59,7 +66,7 @@ class TorchCodec:
 
         with torch.no_grad():
             x = torch.as_tensor(pixels).to(self.vae.device, self.vae.dtype) * 2 - 1
-            out = self.vae.encode(x)
+            out = self.vae.encode(x[:, :, None] if self.family.frame_axis else x)
             z = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latent
             return self.family.from_vae(z.float())
 

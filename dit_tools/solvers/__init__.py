@@ -16,5 +16,8 @@ Example::
                 x = transfer(p, s)
                 yield Step(i, len(times) - 1, s, x, p)
 
-Furniture: ``_base`` (``Solver``, ``Step``, ``Denoise``, ``transfer``).
+A solver that makes more than one prediction a step says so in ``calls(steps)``; one that must know
+the model's scheduler (``diffusers``) gets it before the run through ``bind(target)``.
+
+Furniture: ``_base`` (``Solver``, ``Step``, ``Denoise``, ``transfer``, ``advance``).
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.paths import Flow
+from dit_tools.core.paths import Flow, Path, Target
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
 
@@ -34,6 +34,14 @@ class Solver(ABC):
 
     info: ClassVar[MethodInfo]
 
+    def bind(self, target: Target) -> Solver:
+        """The solver of one run, for those that must know the model's scheduler; else itself."""
+        return self
+
+    def calls(self, steps: int) -> int:
+        """How many guided predictions ``steps`` steps ask for."""
+        return steps
+
     @abstractmethod
     def steps(
         self, denoise: Denoise, x: Array, times: Sequence[float], noise: Any
@@ -50,3 +58,13 @@ def transfer(p: Prediction, s: float) -> Array:
     if isinstance(p.path, Flow):
         return p.x + (s - p.t) * p.velocity
     return p.path.alpha(s) * p.x0 + p.path.sigma(s) * p.eps
+
+
+def advance(path: Path, x: Array, data: Array, t: float, s: float) -> Array:
+    """Latents at ``s`` from ``x`` at ``t`` for clean data that stays as predicted.
+
+    Exact in log(alpha / sigma), finite where alpha or sigma is 0 (Lu et al. 2022,
+    arXiv:2211.01095, Eq. 8).
+    """
+    keep = path.sigma(s) / path.sigma(t)
+    return keep * x + (path.alpha(s) - path.alpha(t) * keep) * data

@@ -1,4 +1,4 @@
-"""Run a recipe: ``python -m dit_tools.training RECIPE [--stage NAME] [--runs FOLDER]``."""
+"""Run a recipe: ``python -m dit_tools.training RECIPE [--stage NAME] [--runs FOLDER] [--no-compile]``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--stage", choices=["autoencoder", "all"], default="all")
+    parser.add_argument("--no-compile", action="store_true", help="do not use torch.compile")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     recipe = recipes.load(arguments.recipe)
@@ -24,7 +25,7 @@ def main() -> None:
     if arguments.stage == "all":
         from dit_tools.training import text_to_image
 
-        text_to_image.train(recipe, run, vae)
+        text_to_image.train(recipe, run, vae, compiling=not arguments.no_compile)
 
 
 if __name__ == "__main__":

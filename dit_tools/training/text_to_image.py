@@ -27,8 +27,8 @@ from dit_tools.training import autoencoder, checkpoint, pictures, tokenizer
 from dit_tools.training.optimizers import Optimizers, factor
 from dit_tools.training.recipe import Recipe
 
-SAVE_EVERY = 200  # steps
-SHEET_EVERY = 400
+SAVE_EVERY = 50  # steps
+SHEET_EVERY = 200
 SHEET_PROMPTS = (
     "red heart", "cat face", "pizza", "red apple", "dog face", "yellow star", "house", "red car",
     "sun", "rocket", "smiling face", "birthday cake", "tree", "guitar", "fish", "umbrella",
@@ -103,8 +103,13 @@ def loss(networks: Networks, x0, ids, mask, t, noise) -> torch.Tensor:
     return (velocity.float() - (noise - x0)).square().mean()
 
 
-def train(recipe: Recipe, run: Path, vae: AutoencoderKL) -> None:
-    """Train, or resume, and write the pipeline folder ``run/pipeline``."""
+def train(
+    recipe: Recipe, run: Path, vae: AutoencoderKL, compiling: bool = True, stop: int | None = None
+) -> None:
+    """Train, or resume, and write the pipeline folder ``run/pipeline``.
+
+    ``stop`` ends this session after that many steps in all, as a kill after a checkpoint would.
+    """
     data, captions = pictures.read(recipe.data, pictures.data_root(), skin_tones=False)
     words = _tokenizer(recipe, run, captions)
     latents = autoencoder.encode(vae, data)
@@ -124,10 +129,10 @@ def train(recipe: Recipe, run: Path, vae: AutoencoderKL) -> None:
         average.load_state_dict(state["average"])
         optimizers.load_state_dict(state["optimizers"])
         first = state["step"]
-    compiled = torch.compile(loss)
+    compiled = torch.compile(loss) if compiling else loss
     steps = r.samples // r.batch_size
     start, running = time.time(), []
-    for step in range(first, steps):
+    for step in range(first, min(steps, stop or steps)):
         batch = _batch(recipe, step, latents, captions, probabilities, words)
         with torch.autocast("cpu", torch.bfloat16):
             value = compiled(networks, *batch)
@@ -137,7 +142,7 @@ def train(recipe: Recipe, run: Path, vae: AutoencoderKL) -> None:
         average.update_parameters(networks)
         running.append(value.item())
         done = step + 1
-        if done % SAVE_EVERY == 0 or done == steps:
+        if done % SAVE_EVERY == 0 or done in (steps, stop):
             rate = (done - first) * r.batch_size / (time.time() - start)
             line = {"step": done, "loss": round(sum(running) / len(running), 4)}
             print(json.dumps(line | {"pictures_per_second": round(rate, 1)}), flush=True)
@@ -149,7 +154,7 @@ def train(recipe: Recipe, run: Path, vae: AutoencoderKL) -> None:
                 "optimizers": optimizers.state_dict(),
             }
             checkpoint.save(run / "transformer.pt", state)
-        if done % SHEET_EVERY == 0 or done == steps:
+        if done % SHEET_EVERY == 0 or done in (steps, stop):
             pipeline(recipe, words, average.module, vae).save_pretrained(run / "pipeline")
             sheet(average.module, vae, words, recipe).save(run / f"sheet-{done:06d}.png")
 

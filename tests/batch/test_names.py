@@ -39,6 +39,7 @@ def test_any_prompt_gives_one_safe_component(prompt):
 
 @given(st.text(st.characters(), max_size=60))
 @example("com1")
+@example("\udd00")
 @example("a/../b")
 @example("C:\\x")
 @example("\u202egnp.exe")

@@ -38,8 +38,11 @@ class Family(ABC):
 
     name: ClassVar[str]
     batch_branches: ClassVar[bool] = True  # whether branches may share a network call
+    passes_sigmas: ClassVar[bool] = False  # the pipeline gives linspace(1, 1/steps, steps)
     default_steps: ClassVar[int] = 20
     default_cfg: ClassVar[float] = 4.5  # 1.0 for guidance-distilled models
+    default_guidance: ClassVar[str] = "cfg"  # the pipeline's own, a guidance spec without scale
+    frame_axis: ClassVar[bool] = False  # the autoencoder takes videos: (B, 3, 1, H, W)
 
     def __init__(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]
@@ -107,7 +110,7 @@ class Family(ABC):
         path = self.facts.path
         value = t * count if not hasattr(path, "index") else round(path.index(t))  # type: ignore[attr-defined]
         if self.facts.integer_timesteps:
-            value = float(int(value + 1e-6))
+            value = float(int(value))  # truncated exactly as by the schedulers
         xp = namespace(x)
         if xp.__name__ == "torch":
             return xp.full((x.shape[0],), float(value), device=x.device, dtype=xp.float32)

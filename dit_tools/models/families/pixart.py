@@ -12,7 +12,9 @@ from dit_tools.models.families._base import Family, Prompts
 class PixArt(Family):
     """Text by cross-attention; predicts noise and a variance, or velocity if the scheduler says so.
 
-    Chen et al. 2023 (arXiv:2310.00426), Chen et al. 2024 (arXiv:2403.04692).
+    Chen et al. 2023 (arXiv:2310.00426), Chen et al. 2024 (arXiv:2403.04692). Pictures have the
+    size that was asked for and captions are only lowercased: differs from the pipelines' defaults,
+    which sample at the nearest size of a fixed list and rewrite captions where bs4 is installed.
     """
 
     name = "pixart"
@@ -26,7 +28,6 @@ class PixArt(Family):
             list(prompts.prompts),
             do_classifier_free_guidance=wanted,
             negative_prompt=list(prompts.negatives) if wanted else "",
-            device=pipe.transformer.device,
             clean_caption=False,
             **extra,
         )
@@ -34,13 +35,8 @@ class PixArt(Family):
         if wanted:
             made["uncond"] = {"encoder_hidden_states": no_text, "encoder_attention_mask": no_mask}
         if self.micro_conditions:
-            import torch
-
-            size = torch.tensor([[prompts.height, prompts.width]], dtype=text.dtype)
-            size = size.to(text.device).repeat(len(prompts.prompts), 1)
-            ratio = size[:, :1] / size[:, 1:]
             for condition in made.values():
-                condition |= {"resolution": size, "aspect_ratio": ratio}
+                condition |= _micro(prompts, text.device)
         return made
 
     @property
@@ -61,6 +57,18 @@ class PixArt(Family):
             keys = ("resolution", "aspect_ratio")
             made["added_cond_kwargs"] = {key: condition[key] for key in keys}
         return made
+
+
+def _micro(prompts: Prompts, device: Any) -> dict[str, Array]:
+    """Height and width (B, 2) and their ratio (B, 1), in pixels, float32 (bf16 has 8 bits)."""
+    import torch
+
+    count = len(prompts.prompts)
+    size = torch.tensor([[prompts.height, prompts.width]] * count, dtype=torch.float32)
+    return {
+        "resolution": size.to(device),
+        "aspect_ratio": (size[:, :1] / size[:, 1:]).to(device),
+    }
 
 
 FAMILY = PixArt

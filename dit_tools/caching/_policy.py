@@ -1,0 +1,89 @@
+"""When a network call may be skipped: at fixed intervals, or while the first block keeps its word.
+
+A policy lives as long as one run of one set of branches. ``_stack`` asks it ``before`` block 1 (may
+everything be skipped?) and ``after`` it (may the rest be skipped?), and lets it ``learn`` from
+every full call. Warm-up, the last step and cold starts are ``_stack``'s business, not a policy's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from dit_tools.caching._forecast import Forecast, relative_error
+from dit_tools.core.arrays import Array
+
+log = logging.getLogger(__name__)
+
+
+class Policy(Protocol):
+    """The questions that ``_stack`` asks. ``skipped`` counts the calls skipped in a row so far."""
+
+    def before(self, skipped: int) -> bool:
+        """Whether all blocks may be skipped, block 1 too."""
+        ...
+
+    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
+        """Whether all blocks but the first may be skipped, which made ``left`` of ``entered``."""
+        ...
+
+    def learn(self, call: int, entered: Array, left: Array) -> None:
+        """Block 1 made ``left`` of ``entered``, the image streams (B, N, D), at a full call."""
+        ...
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One full call, then ``interval - 1`` skipped ones."""
+
+    interval: int
+
+    def before(self, skipped: int) -> bool:
+        """True until ``interval - 1`` calls are skipped."""
+        return skipped < self.interval - 1
+
+    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
+        """Never: it is decided before."""
+        return False
+
+    def learn(self, call: int, entered: Array, left: Array) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Skip while block 1 is forecast with a relative error below ``threshold``.
+
+    The error is one number over the whole call: all pictures of the batch, all its branches.
+    ``residual`` looks at what block 1 adds, not at what leaves it. ``against_forecast`` divides by
+    the size of the forecast, not of the truth. ``max_skips`` of 0 sets no limit.
+    """
+
+    threshold: float
+    max_skips: int
+    head: Forecast
+    residual: bool
+    against_forecast: bool = False
+
+    def before(self, skipped: int) -> bool:
+        """Never: block 1 must be seen first."""
+        return False
+
+    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
+        """Whether the error is below the threshold; a NaN is not."""
+        if self.max_skips and skipped >= self.max_skips:
+            return False
+        truth, guess = self._measure(entered, left), self.head.at(call)
+        if self.against_forecast:
+            truth, guess = guess, truth
+        error = relative_error(guess, truth)
+        log.debug("call %d: relative error of block 1 is %.5f", call, error)
+        return error < self.threshold
+
+    def learn(self, call: int, entered: Array, left: Array) -> None:
+        """Keep what block 1 did."""
+        self.head.learn(call, self._measure(entered, left))
+
+    def _measure(self, entered: Array, left: Array) -> Array:
+        return left - entered if self.residual else left

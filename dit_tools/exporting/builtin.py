@@ -1,0 +1,174 @@
+"""A trained pipeline folder becomes a built-in model: half-precision weights, graphs, facts.
+
+``python -m dit_tools.exporting.builtin runs/emoji64/pipeline dit_tools/builtin/emoji64
+--facts recipes/emoji64.facts.json --card recipes/emoji64.card.md --notice recipes/emoji64.NOTICE.txt``
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dit_tools.exporting.shared_weights import share
+from dit_tools.exporting.trace import trace
+
+TOLERANCE = 1e-3  # largest difference to torch, relative to the output's range
+
+
+def export(
+    source: Path, folder: Path, facts: dict[str, Any], documents: dict[str, str] | None = None
+) -> dict[str, float]:
+    """Write the built-in model ``folder``; returns each graph's difference to torch.
+
+    ``documents``: file name -> text of what else belongs into the folder (card, notices).
+    """
+    import torch
+    from diffusers import PixArtSigmaPipeline
+
+    torch.manual_seed(0)
+    pipe = PixArtSigmaPipeline.from_pretrained(source)
+    for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
+        part.half()
+    if folder.exists():
+        shutil.rmtree(folder)
+    pipe.save_pretrained(folder)
+    for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
+        part.float()
+    errors = {
+        name: _graph(folder, name, *arguments)
+        for name, arguments in _graphs(pipe, facts["max_tokens"]).items()
+    }
+    for name, text in (documents or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    _write_facts(folder, facts)
+    return errors
+
+
+def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, dict[str, Any], str, str]]:
+    """Graph name -> (module, example inputs, output name, weight file)."""
+    import torch
+
+    side, channels = pipe.transformer.config.sample_size, pipe.transformer.config.in_channels
+    pixels = pipe.vae.config.sample_size
+    mask = torch.ones(2, max_tokens, dtype=torch.long)
+    mask[1, max_tokens // 2 :] = 0
+    width = pipe.text_encoder.config.d_model
+
+    class Encoder(torch.nn.Module):
+        def forward(self, pixels):
+            latents = pipe.vae.config.latent_channels
+            return pipe.vae.quant_conv(pipe.vae.encoder(pixels))[:, :latents]
+
+    class Decoder(torch.nn.Module):
+        def forward(self, latents):
+            return pipe.vae.decoder(pipe.vae.post_quant_conv(latents))
+
+    encoder, decoder = Encoder(), Decoder()
+    for module, parts in ((encoder, ("encoder", "quant_conv")),
+                          (decoder, ("decoder", "post_quant_conv"))):  # fmt: skip
+        for part in parts:
+            setattr(module, part, getattr(pipe.vae, part))
+    weights = "diffusion_pytorch_model.safetensors"
+    return {
+        "text_encoder": (
+            pipe.text_encoder,
+            {"input_ids": torch.randint(3, 400, (2, max_tokens)), "attention_mask": mask},
+            "hidden", "text_encoder/model.safetensors",
+        ),
+        "transformer": (
+            _Plain(pipe.transformer),
+            {
+                "hidden_states": torch.randn(2, channels, side, side),
+                "encoder_hidden_states": torch.randn(2, max_tokens, width),
+                "timestep": torch.tensor([700.0, 300.0]),
+                "encoder_attention_mask": mask,
+            },
+            "sample", f"transformer/{weights}",
+        ),
+        "vae_decoder": (
+            decoder, {"latents": torch.randn(2, channels, side, side)}, "pixels", f"vae/{weights}",
+        ),
+        "vae_encoder": (
+            encoder, {"pixels": torch.rand(2, 4, pixels, pixels)}, "latents", f"vae/{weights}",
+        ),
+    }  # fmt: skip
+
+
+def _Plain(transformer: Any) -> Any:  # noqa: N802
+    """The transformer with its output as a plain tensor and its parameters' own names."""
+    import torch
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = transformer
+
+        def forward(self, **inputs: Any) -> Any:
+            return self.net(**inputs, return_dict=False)[0]
+
+    return Plain()
+
+
+def _graph(folder: Path, name: str, module: Any, inputs: dict, output: str, weights: str) -> float:
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    path = folder / f"{name}.onnx"
+    dynamic = {key: {0: "batch"} for key in (*inputs, output)}
+    trace(module, inputs, output, path, dynamic)
+    if share(path, folder / weights) == 0:
+        raise RuntimeError(f"{name}: no initializer was found in {weights}")
+    half = {key: value for key, value in module.state_dict().items()}
+    module.load_state_dict({k: v.half().float() if v.is_floating_point() else v
+                            for k, v in half.items()})  # fmt: skip
+    with torch.no_grad():
+        expected = module(**inputs)
+    expected = (expected[0] if not isinstance(expected, torch.Tensor) else expected).numpy()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    got = session.run(None, {key: value.numpy() for key, value in inputs.items()})[0]
+    error = float(np.abs(got - expected).max() / np.abs(expected).max())
+    if not error < TOLERANCE:
+        raise RuntimeError(f"{name}.onnx differs from torch by {error:.2e}")
+    return error
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    files = {}
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "dit.json"):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        files[path.relative_to(folder).as_posix()] = {
+            "sha256": digest, "size": path.stat().st_size,
+        }  # fmt: skip
+    weights = [v["sha256"] for k, v in files.items() if k.endswith(".safetensors")]
+    revision = hashlib.sha256("".join(weights).encode()).hexdigest()[:12]
+    made = {"name": folder.name, **facts, "revision": revision, "files": files}
+    (folder / "dit.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--facts", type=Path, required=True, help="JSON with what dit.json states")
+    parser.add_argument("--card", type=Path, required=True, help="model card, becomes README.md")
+    parser.add_argument("--notice", type=Path, required=True, help="notices of the data's licences")
+    arguments = parser.parse_args()
+    facts = json.loads(arguments.facts.read_text(encoding="utf-8"))
+    documents = {
+        "README.md": arguments.card.read_text(encoding="utf-8"),
+        "NOTICE.txt": arguments.notice.read_text(encoding="utf-8"),
+    }
+    for name, error in export(arguments.source, arguments.folder, facts, documents).items():
+        print(f"{name}.onnx: largest difference to torch {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""DiT: class-conditional transformers, whose prompts are ImageNet labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UsageError
+from dit_tools.core.registry import nearest
+from dit_tools.models.families._base import Family, Prompts
+
+
+class DiT(Family):
+    """A class label through adaptive normalization; predicts noise and a variance.
+
+    Peebles & Xie 2022 (arXiv:2212.09748). A prompt is a class number or a label's name. The
+    variance is dropped before guidance, which therefore acts on the noise alone, as in the pipeline.
+    """
+
+    name = "dit"
+    default_steps = 50
+    default_cfg = 4.0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, which is also the label of the branch without a condition."""
+        return int(self.transformer.get("num_embeds_ada_norm") or 1000)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Latent shape (C, s, s). Raises UsageError for a size other than the model's own.
+
+        The transformer has no notion of width: it reads any row of patches as a square.
+        """
+        side = self.default_size
+        for option, size in (("--height", height), ("--width", width)):
+            if size != side:
+                raise UsageError(f"{option} {size}: this model draws one size", f"use {side}")
+        return super().latent_shape(height, width)
+
+    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+        """Class labels (B,) per branch, integers; an empty negative prompt is the null class.
+
+        Raises UsageError for a prompt that is no label.
+        """
+        import torch
+
+        names: Mapping[str, int] = getattr(pipe, "labels", None) or {}
+        texts: dict[str, Sequence[str]] = {"cond": prompts.prompts, "uncond": prompts.negatives}
+        made = {}
+        for branch in ("cond", "uncond"):
+            if branch in prompts.branches:
+                option = "--prompt" if branch == "cond" else "--negative-prompt"
+                null = self.classes if branch == "uncond" else None
+                ids = [class_label(text, names, self.classes, option, null) for text in texts[branch]]
+                made[branch] = {"class_labels": torch.tensor(ids, device=pipe._execution_device)}
+        return made
+
+    def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
+        """Forward arguments of DiTTransformer2DModel."""
+        return {
+            "hidden_states": x,
+            "timestep": self.timestep(x, t),
+            "class_labels": condition["class_labels"],
+        }
+
+
+def class_label(
+    text: str, names: Mapping[str, int], classes: int, option: str, null: int | None = None
+) -> int:
+    """The class that a prompt names: a number in [0, classes), or one of ``names`` in any case.
+
+    A name may be one synonym (``goldfish``) or a whole ImageNet label, of which the first synonym
+    counts (``tench, Tinca tinca``). Empty text is ``null`` where that is given.
+    Raises UsageError, naming ``option``, for anything else.
+    """
+    text = text.strip()
+    if not text and null is not None:
+        return null
+    try:
+        number = int(text)
+    except ValueError:
+        return _named(text, names, classes, option)
+    if not 0 <= number < classes:
+        raise UsageError(f"{option} {number}: no such class", f"use 0 to {classes - 1}")
+    return number
+
+
+def _named(text: str, names: Mapping[str, int], classes: int, option: str) -> int:
+    if text in names:  # exact first: "crane" and "Crane" may be two classes
+        return names[text]
+    folded = {name.casefold(): number for name, number in names.items()}
+    wanted = text.casefold()
+    for candidate in (wanted, wanted.partition(",")[0].strip()):
+        if candidate in folded:
+            return folded[candidate]
+    known = sorted(names)
+    hint = nearest(text, known) if known else ""
+    if not hint.startswith("did you mean"):  # a thousand names do not fit into one line
+        hint = f"use a class number from 0 to {classes - 1}"
+    raise UsageError(f"{option} {text[:60]!r}: this model knows no such label", hint)
+
+
+FAMILY = DiT

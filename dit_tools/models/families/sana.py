@@ -1,0 +1,65 @@
+"""Sana: linear attention over the 32x compressed latents of a deep-compression autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.models.families._base import Family, Prompts
+
+
+class Sana(Family):
+    """Text by cross-attention, velocity of a flow, timesteps ``1000 t timestep_scale``.
+
+    Xie et al. 2024 (arXiv:2410.10629). Prompts go behind the pipeline's "complex human
+    instruction" (Sec. 3.1); negative prompts do not.
+    """
+
+    name = "sana"
+    default_steps = 20
+    default_cfg = 4.5
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent along a side: 32 for the DC-AE of Sana."""
+        return 2 ** (len(self.vae["encoder_block_out_channels"]) - 1)
+
+    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+        """Text states (B, L, D) and mask (B, L) per branch, L = 300 unless told otherwise."""
+        wanted = "uncond" in prompts.branches
+        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        text, mask, no_text, no_mask = pipe.encode_prompt(
+            list(prompts.prompts),
+            do_classifier_free_guidance=wanted,
+            negative_prompt=list(prompts.negatives) if wanted else "",
+            complex_human_instruction=instruction(pipe),
+            **extra,
+        )
+        made = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}
+        if wanted:
+            made["uncond"] = {"encoder_hidden_states": no_text, "encoder_attention_mask": no_mask}
+        return made
+
+    def timestep(self, x: Array, t: float) -> Array:
+        """``1000 t``, an integer where the scheduler gives integers, times ``timestep_scale``."""
+        return super().timestep(x, t) * float(self.transformer.get("timestep_scale", 1.0))
+
+    def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
+        """Forward arguments of SanaTransformer2DModel."""
+        return {
+            "hidden_states": x,
+            "encoder_hidden_states": condition["encoder_hidden_states"],
+            "encoder_attention_mask": condition["encoder_attention_mask"],
+            "timestep": self.timestep(x, t),
+        }
+
+
+def instruction(pipe: Any) -> list[str] | None:
+    """The instruction that the pipeline's own call puts before every prompt by default."""
+    import inspect
+
+    return inspect.signature(pipe.__call__).parameters["complex_human_instruction"].default
+
+
+FAMILY = Sana

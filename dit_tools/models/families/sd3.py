@@ -1,0 +1,65 @@
+"""Stable Diffusion 3 and 3.5: joint attention over picture and three text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UsageError
+from dit_tools.models.families._base import Family, Prompts
+
+
+class SD3(Family):
+    """Velocity of a flow, timestep ``1000 t``, text states and a pooled text vector.
+
+    Esser et al. 2024 (arXiv:2403.03206). Two CLIP encoders and T5; where T5 is missing the
+    pipeline puts zeros in its place.
+    """
+
+    name = "sd3"
+    default_steps = 28
+    default_cfg = 7.0
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Latent shape (C, h, w). Raises UsageError beyond the table of position embeddings."""
+        shape = super().latent_shape(height, width)
+        limit = self.transformer.get("pos_embed_max_size")
+        if limit:
+            most = int(limit) * self.patch * self.vae_scale
+            for option, size in (("--height", height), ("--width", width)):
+                if size > most:
+                    raise UsageError(f"{option} {size}: too large for this model", f"use {most}")
+        return shape
+
+    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+        """Text states (B, L, D), CLIP's before T5's, and pooled vectors (B, P) per branch.
+
+        L is CLIP's length plus 256 T5 tokens unless told otherwise.
+        """
+        wanted = "uncond" in prompts.branches
+        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        text, no_text, pooled, no_pooled = pipe.encode_prompt(
+            list(prompts.prompts),
+            prompt_2=None,
+            prompt_3=None,
+            do_classifier_free_guidance=wanted,
+            negative_prompt=list(prompts.negatives) if wanted else None,
+            **extra,
+        )
+        made = {"cond": {"encoder_hidden_states": text, "pooled_projections": pooled}}
+        if wanted:
+            made["uncond"] = {"encoder_hidden_states": no_text, "pooled_projections": no_pooled}
+        return made
+
+    def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
+        """Forward arguments of SD3Transformer2DModel."""
+        return {
+            "hidden_states": x,
+            "timestep": self.timestep(x, t),
+            "encoder_hidden_states": condition["encoder_hidden_states"],
+            "pooled_projections": condition["pooled_projections"],
+        }
+
+
+FAMILY = SD3

@@ -1,0 +1,93 @@
+"""The front door: a model reference and some wishes in, a ``Model`` out.
+
+``--backend auto`` takes ONNX Runtime when the model ships graphs, the CPU is meant, full precision is
+wanted and nothing asks for torch (hooks, gradients, LoRA, another size): it starts in a fraction of
+the time. Everything else goes through PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dit_tools.core.errors import UnsupportedError
+from dit_tools.models.model import Model
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the user wants a model loaded."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "auto"
+    needs: frozenset[str] = frozenset()  # what the chosen methods need of the network
+    size: tuple[int, int] | None = None  # height, width in pixels
+    allow_pickle: bool = False
+    loras: tuple[str, ...] = ()
+    offload: str | None = None
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+    base: str | None = None  # folder with the other parts of a single-file transformer
+
+    def torch_reason(self) -> str:
+        """The option that only PyTorch can serve, or an empty string."""
+        reasons = {
+            "--lora": bool(self.loras),
+            "--offload": self.offload is not None,
+            "--vae-tiling": self.vae_tiling,
+            "--vae-slicing": self.vae_slicing,
+            f"--dtype {self.dtype}": self.dtype not in ("auto", "float32", "int8"),
+            f"a method that needs {', '.join(sorted(self.needs))}": bool(self.needs),
+        }
+        return next((reason for reason, asked in reasons.items() if asked), "")
+
+
+def load(reference: str, wishes: Wishes | None = None, **keywords: object) -> Model:
+    """Load a model. ``keywords`` are fields of ``Wishes``, for calls that wish little.
+
+    Raises ModelError when the reference cannot be read, UnsupportedError when backend, device or
+    precision cannot do what is asked, always with the remedy.
+    """
+    from dit_tools.models.resolve import resolve
+
+    wishes = wishes or Wishes(**keywords)  # type: ignore[arg-type]
+    resolved = resolve(reference, allow_pickle=wishes.allow_pickle)
+    if _onnx(resolved.path, wishes):
+        from dit_tools.models.onnx_load import load_onnx
+
+        return load_onnx(resolved, wishes)
+    from dit_tools.models.torch_load import load_torch
+
+    return load_torch(resolved, wishes)
+
+
+def _onnx(folder, wishes: Wishes) -> bool:
+    """Whether ONNX Runtime serves these wishes. Raises UnsupportedError when it must and cannot."""
+    graph = folder / "transformer.onnx"
+    reason = wishes.torch_reason()
+    if wishes.backend == "onnx":
+        if not graph.exists():
+            raise UnsupportedError(
+                f"--backend onnx: {folder.name} has no transformer.onnx",
+                "write one with 'dit export', or use --backend torch",
+            )
+        if reason:
+            raise UnsupportedError(
+                f"--backend onnx cannot serve {reason}", "use --backend torch"
+            )
+        return True
+    if wishes.dtype == "int8":
+        raise UnsupportedError("--dtype int8 needs ONNX Runtime", "use --backend onnx")
+    if wishes.backend == "torch" or reason or not graph.exists():
+        return False
+    return wishes.device in ("auto", "cpu") and _fits(folder, wishes.size)
+
+
+def _fits(folder, size: tuple[int, int] | None) -> bool:
+    """Whether the exported graphs serve this picture size."""
+    import json
+
+    if size is None:
+        return True
+    facts = json.loads((folder / "dit.json").read_text(encoding="utf-8"))
+    return tuple(facts.get("onnx_size", ())) in (size, ())

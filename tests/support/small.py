@@ -1,0 +1,127 @@
+"""A model of random weights without text encoder, and short runs of it, for tests of the joints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.core.plan import Plan
+from dit_tools.core.registry import method
+from dit_tools.core.run import Run
+from dit_tools.guidance._base import COND, UNCOND, Branch, Guidance, Guide
+
+PIXART = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 4,
+    "cross_attention_dim": 16,
+    "sample_size": 8,
+    "patch_size": 2,
+    "caption_channels": 12,
+    "norm_num_groups": 2,
+    "use_additional_conditions": False,
+}
+
+
+def pixart() -> Any:
+    """A flow-matching PixArt of four blocks that starts from (4, 8, 8) latents."""
+    import torch
+    from diffusers import PixArtTransformer2DModel
+
+    from dit_tools.models.families.pixart import PixArt
+    from dit_tools.models.model import Defaults, Model
+    from dit_tools.models.torch_network import TorchNetwork
+
+    torch.manual_seed(0)
+    family = PixArt(
+        PIXART,
+        {"block_out_channels": [8], "scaling_factor": 1.0},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+    )
+    return Model(
+        "small", "0", family, TorchNetwork(PixArtTransformer2DModel(**PIXART).eval()),
+        codec=None, encode=None, to_array=torch.as_tensor,  # type: ignore[arg-type]
+        defaults=Defaults(8, 1.0, 8, "euler"), backend="torch", device="cpu", dtype="float32",
+    )  # fmt: skip
+
+
+def conditions(batch: int = 1, names: tuple[str, ...] = ("cond", "uncond")) -> dict[str, Any]:
+    """Random text states of ``pixart()`` for each branch; a prefix of the batch is the same."""
+    import torch
+
+    made = {}
+    for seed, name in enumerate(names):
+        states = torch.randn(8, 5, 12, generator=torch.Generator().manual_seed(seed))[:batch]
+        mask = torch.ones(batch, 5, dtype=torch.int64)
+        made[name] = {"encoder_hidden_states": states, "encoder_attention_mask": mask}
+    return made
+
+
+def plan(cache: Any = "none", steps: int = 10, guidance: Any = "none", **fields: str) -> Plan:
+    """An Euler plan; ``cache`` and ``guidance`` are specs or instances."""
+    made = Plan.parse(steps, {
+        "schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox",
+        "cache": "none", **fields,
+    })  # fmt: skip
+    if isinstance(cache, str):
+        cache = spec.parse("caching", cache)
+    if isinstance(guidance, str):
+        guidance = spec.parse("guidance", guidance)
+    values = {name: getattr(made, name) for name in ("schedule", "solver", "noise")}
+    return Plan(steps, guidance=guidance, cache=cache, **values)
+
+
+def steps(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> Any:
+    """A started run: the generator of its steps, and the ``Run`` whose counters it fills."""
+    from dit_tools import sampling
+
+    shape = model.family.latent_shape(model.defaults.size, model.defaults.size)
+    x, noise = sampling.start(model, chosen, shape, seeds)
+    times = chosen.times(model, x.shape)
+    run = Run(times, len(times) - 1)
+    return sampling.sample(model, given, x, chosen, noise, run=run), run
+
+
+def final(
+    model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)
+) -> tuple[Any, Run]:
+    """Latents at the end of a run, and the run."""
+    generator, run = steps(model, given, chosen, seeds)
+    step = None
+    for step in generator:
+        pass
+    return step.x, run
+
+
+@method()
+class Both(Guidance):
+    """Classifier-free guidance of scale 3 in its plainest form.
+
+    ``together`` asks for both branches at once. After ``drop`` evaluations only ``cond`` is asked.
+    ``watch`` evaluates ``uncond`` and throws it away.
+    """
+
+    together: bool = True
+    drop: int = 1000
+    watch: bool = False
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return (COND, UNCOND)
+
+    def begin(self) -> Guide:
+        calls = iter(range(10**6))
+
+        def guide(evaluate, x, t):
+            if next(calls) >= self.drop:
+                return evaluate(COND)[0]
+            asked = (UNCOND, COND)
+            pair = evaluate(*asked) if self.together else [evaluate(b)[0] for b in asked]
+            uncond, cond = pair
+            if self.watch:
+                return cond
+            return cond.with_raw(uncond.raw + 3.0 * (cond.raw - uncond.raw))
+
+        return guide

@@ -1,0 +1,133 @@
+"""A whole recipe in miniature: autoencoder, tokenizer, transformer, on pictures made here."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from dit_tools.training import recipe as recipes
+
+RECIPE = Path(__file__).parents[2] / "recipes/emoji64.toml"
+COLOURS = ("red", "green", "blue", "orange")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen captioned pictures in the format of the real data."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "emoji").mkdir()
+    rows = []
+    with zipfile.ZipFile(root / "emoji/fluent3d.zip", "w") as archive:
+        for i in range(16):
+            picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+            colour = COLOURS[i % 4]
+            ImageDraw.Draw(picture).ellipse((4, 4, 12 + i, 12 + i), fill=colour)
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG")
+            archive.writestr(f"{i}.png", buffer.getvalue())
+            rows.append({
+                "file": f"fluent3d.zip/{i}.png", "style": "fluent3d", "name": f"{colour} circle",
+                "keywords": ["shape", "round_thing"], "group": "Symbols", "skin_tone": None,
+            })  # fmt: skip
+    text = "\n".join(json.dumps(row) for row in rows)
+    (root / "emoji/captions.jsonl").write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def tiny(data: Path, monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
+    monkeypatch.setenv("DIT_DATA", str(data))
+    full = recipes.load(RECIPE)
+    replace = dataclasses.replace
+    return replace(
+        full,
+        data=replace(full.data, size=16),
+        autoencoder=replace(
+            full.autoencoder, channels=(8, 8), latent_channels=4, batch_size=8, pictures=2400,
+            learning_rate=5e-3,
+        ),
+        tokenizer=recipes.Tokenizer(64),
+        text_encoder=replace(full.text_encoder, d_model=32, layers=1, heads=2, max_tokens=6),
+        transformer=replace(
+            full.transformer, width=32, heads=2, layers=2, batch_size=16, samples=160,
+            warmup_steps=2, learning_rate=3e-3, muon_learning_rate=1e-2,
+        ),
+    )  # fmt: skip
+
+
+def test_the_shipped_recipe_states_every_key() -> None:
+    assert recipes.load(RECIPE).name == "emoji64"
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(RECIPE.read_text(encoding="utf-8").replace("ema_decay", "emma_decay"))
+    with pytest.raises(ValueError, match="emma_decay"):
+        recipes.load(path)
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_resumes_to_the_bit_and_makes_a_pipeline(
+    tiny: recipes.Recipe, tmp_path: Path
+) -> None:
+    import torch
+    from diffusers import DiffusionPipeline
+
+    from dit_tools.training import autoencoder, checkpoint, pictures, text_to_image
+
+    vae = autoencoder.train(tiny, tmp_path / "a")
+    data, _ = pictures.read(tiny.data, pictures.data_root(), skin_tones=True)
+    torch.manual_seed(tiny.seed)
+    assert autoencoder.psnr(vae, data) > autoencoder.psnr(autoencoder.build(tiny), data) + 6
+    latents = autoencoder.encode(vae, data)
+    assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3
+    assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
+
+    text_to_image.train(tiny, tmp_path / "a", vae, compiling=False)
+    text_to_image.train(tiny, tmp_path / "b", vae, compiling=False, stop=4)
+    text_to_image.train(tiny, tmp_path / "b", vae, compiling=False)
+    whole = checkpoint.load(tmp_path / "a/transformer.pt")
+    resumed = checkpoint.load(tmp_path / "b/transformer.pt")
+    assert whole is not None and resumed is not None and resumed["step"] == 10
+    for name, tensor in whole["average"].items():
+        assert torch.equal(tensor, resumed["average"][name]), name
+
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "a/pipeline")
+    picture = pipe(
+        "red circle", height=16, width=16, num_inference_steps=2, use_resolution_binning=False
+    ).images[0]
+    assert picture.size == (16, 16) and picture.mode == "RGBA"
+
+
+def test_normalizing_the_latents_changes_no_picture(tiny: recipes.Recipe) -> None:
+    import torch
+
+    from dit_tools.training import autoencoder, pictures
+
+    torch.manual_seed(0)
+    model = autoencoder.build(tiny)
+    data, _ = pictures.read(tiny.data, pictures.data_root(), skin_tones=True)
+    with torch.no_grad():
+        before = model.decode(autoencoder.encode(model, data)).sample
+        autoencoder.normalize(model, data)
+        after = model.decode(autoencoder.encode(model, data)).sample
+    assert (before - after).abs().max() < 1e-4
+    assert (autoencoder.encode(model, data).std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
+
+
+def test_prompts_name_every_style_but_the_default(tiny: recipes.Recipe) -> None:
+    from dit_tools.training.pictures import Caption, prompt
+
+    other = Caption("fluentflat", "red heart", ("love", "like"), "Symbols")
+    default = dataclasses.replace(other, style="fluent3d")
+    rng = random.Random(0)
+    assert all("flat" in prompt(other, tiny.data, rng) for _ in range(100))
+    named = sum("3d" in prompt(default, tiny.data, rng) for _ in range(300))
+    assert 60 < named < 140
