@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.plan import Plan
+from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.plan import Plan, target
 from dit_tools.core.run import Run
 from dit_tools.denoiser import Condition, Denoiser
 
@@ -16,6 +17,7 @@ class _OnDevice:
 
     def __init__(self, stream: Any, to_array: Any):
         self._stream, self._to_array = stream, to_array
+        self.generators = getattr(stream, "generators", None)  # torch's, for diffusers schedulers
 
     def fresh(self) -> Array:
         return self._to_array(self._stream.fresh())
@@ -47,12 +49,19 @@ def sample(
     method needs.
     """
     plan.check(model)
-    times = times or plan.times(model, x.shape)
-    run = run or Run(times, len(times) - 1)
+    own_times = plan.times(model, x.shape)
+    times = times or own_times
+    if plan.solver.own_times and times != own_times:
+        raise UnsupportedError(
+            f"--solver {plan.solver.info.name}: it keeps its own times and cannot start midway",
+            "use --solver euler, heun, ddim, dpmpp-2m or unipc",
+        )
+    solver = plan.solver.bind(target(model, x.shape))
+    run = run or Run(times, plan.solver.calls(len(times) - 1))
     blocks = model.network.blocks() if "blocks" in plan.cache.info.needs else ()
     with plan.cache.attach(blocks, run):
         denoise = Denoiser(model.family, model.network, conditions, plan.guidance.begin(), run)
         x = x * 1.0  # the caller's latents stay as they are
-        yield from plan.solver.steps(denoise, x, times, noise)
+        yield from solver.steps(denoise, x, times, noise)
 
 

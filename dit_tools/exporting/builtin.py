@@ -36,6 +36,7 @@ def export(
     if folder.exists():
         shutil.rmtree(folder)
     pipe.save_pretrained(folder)
+    _compute_in_float32(folder / "text_encoder/config.json")
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.float()
     errors = {
@@ -46,6 +47,15 @@ def export(
         (folder / name).write_text(text, encoding="utf-8")
     _write_facts(folder, facts)
     return errors
+
+
+def _compute_in_float32(config: Path) -> None:
+    """Say that the half-precision weights are meant for float32, as diffusers' own parts assume.
+
+    transformers would otherwise compute in the dtype of the file, and plain loading would fail.
+    """
+    table = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    config.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
 def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, dict[str, Any], str, str]]:

@@ -12,8 +12,10 @@ from dit_tools.core.paths import VP, Flow, Path
 KINDS = {
     "epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow",
 }  # fmt: skip
-INTEGER_TIMESTEPS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DDIMScheduler")
-"""Schedulers that hand the network integer timesteps, flow or not."""
+MULTISTEP = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+"""Schedulers that cut their times to integer timesteps, flow or not."""
+CONTINUOUS = ("Euler", "Heun", "LMS", "KDPM2")
+"""Parts of the names of schedulers that hand the network fractional timesteps."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,15 @@ class SchedulerFacts:
     path: Path
     kind: str  # of core.prediction.KINDS
     solver: str  # a spec of the solvers room
-    integer_timesteps: bool
+    rounding: str  # "none", "nearest" or "down": how the network's timesteps become integers
+    training_steps: int = 1000
+
+    def timestep(self, t: float) -> float:
+        """The network's timestep of ``t``: ``1000 t`` on a flow, else the index in the table."""
+        index = self.path.index(t) if isinstance(self.path, VP) else t * self.training_steps
+        if self.rounding == "none":
+            return index
+        return float(round(index) if self.rounding == "nearest" else int(index))
 
 
 def facts(config: Mapping[str, Any]) -> SchedulerFacts:
@@ -32,7 +42,18 @@ def facts(config: Mapping[str, Any]) -> SchedulerFacts:
     flow = name.startswith("FlowMatch") or bool(config.get("use_flow_sigmas"))
     kind = "flow" if flow else KINDS.get(str(config.get("prediction_type", "epsilon")), "eps")
     path: Path = Flow() if flow else _vp(config)
-    return SchedulerFacts(path, kind, _solver(name, config), name in INTEGER_TIMESTEPS)
+    count = int(config.get("num_train_timesteps", 1000))
+    return SchedulerFacts(path, kind, _solver(name, config), _rounding(name, config, flow), count)
+
+
+def _rounding(name: str, config: Mapping[str, Any], flow: bool) -> str:
+    """Truncation is an accident of the multistep schedulers, kept to give what they give."""
+    if flow:
+        return "down" if name in MULTISTEP else "none"
+    if any(part in name for part in CONTINUOUS):
+        return "none"
+    fractional = config.get("use_exponential_sigmas") or config.get("use_beta_sigmas")
+    return "down" if name in MULTISTEP and fractional else "nearest"
 
 
 def _solver(name: str, config: Mapping[str, Any]) -> str:

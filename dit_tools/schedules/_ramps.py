@@ -6,6 +6,8 @@ import math
 from array import array
 from collections.abc import Sequence
 
+from dit_tools.core.paths import VP, Path, log_snr
+
 
 def linspace(first: float, last: float, count: int) -> list[float]:
     """``count`` equally spaced values, both ends included; ``[first]`` when count is 1."""
@@ -86,3 +88,21 @@ def _fraction(x: float, a: float, b: float) -> float:
         if abs(c * d - 1.0) < 1e-16:
             break
     return value
+
+
+def odds(t: float) -> float:
+    """``sigma / alpha`` of the flow time ``t``; infinite at 1."""
+    return t / (1 - t) if t < 1 else math.inf
+
+
+def within(path: Path, high: float, low: float) -> tuple[float, float]:
+    """``sigma / alpha`` bounds kept within the levels of a path's table, if it has one."""
+    if not isinstance(path, VP):
+        return high, low
+    noisiest, cleanest = (math.exp(-log_snr(path, t)) for t in (1.0, path.at_index(0)))
+    return min(high, noisiest), max(low, cleanest)
+
+
+def on_path(path: Path, ratios: Sequence[float]) -> tuple[float, ...]:
+    """Times at which ``sigma / alpha`` has these values, and 0 after them."""
+    return (*(path.time(-math.log(ratio)) for ratio in ratios), 0.0)

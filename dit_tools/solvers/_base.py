@@ -33,6 +33,7 @@ class Solver(ABC):
     """A rule for stepping from noise to data."""
 
     info: ClassVar[MethodInfo]
+    own_times: ClassVar[bool] = False  # it ignores the schedule and cannot start midway
 
     def bind(self, target: Target) -> Solver:
         """The solver of one run, for those that must know the model's scheduler; else itself."""

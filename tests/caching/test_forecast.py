@@ -123,13 +123,15 @@ def test_every_element_of_a_tuple_is_forecast_and_none_stays_none():
     assert (first[0], nothing, last[0]) == (3.0, None, 2.0)
 
 
-def test_half_precision_comes_back_as_such_with_differences_in_float32():
-    forecast = Forecast(2)
-    for call, value in enumerate((256.0, 258.0, 262.0)):
-        forecast.learn(call, torch.tensor([value], dtype=torch.bfloat16))
-    # differences 2, 4 and 2: 262 + 4 k + 2 k^2 / 2 at k = 1; bfloat16 has steps of 2 up there
-    assert forecast.at(3).dtype == torch.bfloat16
-    assert forecast.at(3).item() == pytest.approx(267.0, abs=1.0)
+def test_half_precision_comes_back_as_such_but_loses_nothing_on_the_way():
+    values = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)).bfloat16()
+    short, exact = Forecast(3), Forecast(3)
+    for call, value in enumerate(values):
+        short.learn(call, value)
+        exact.learn(call, value.double())
+    made, truth = short.at(13), exact.at(13)
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.double(), truth, rtol=2**-8, atol=1e-4)
 
 
 def test_each_pairs_elements_of_equal_trees_only():

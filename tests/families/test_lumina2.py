@@ -10,7 +10,7 @@ import pytest
 
 from dit_tools.core.errors import UsageError
 from tests.families import golden
-from tests.support import lumina2
+from tests.support import lumina2, spies
 
 SIZE = {"height": 64, "width": 96}
 
@@ -23,21 +23,18 @@ def pipe() -> Any:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("cfg", [1.0, 4.0])
 def test_golden(pipe: Any, batch: int, cfg: float) -> None:
-    guidance = golden.model_from(pipe).family.guidance_spec(cfg)
-    golden.compare(
-        pipe, steps=4, cfg=cfg, negative="blurry", batch=batch, guidance=guidance, **SIZE
-    )
+    golden.compare(pipe, steps=4, cfg=cfg, negative="blurry", batch=batch, **SIZE)
 
 
 def test_plain_guidance_is_the_pipeline_without_normalization(pipe: Any) -> None:
-    asked = {"steps": 3, "cfg": 6.0, "negative": "", "batch": 1, **SIZE}
-    golden.compare(pipe, **asked, cfg_normalization=False)
+    asked = {"steps": 3, "cfg": 6.0, "negative": "", "batch": 1, "guidance": "cfg:scale=6.0"}
+    golden.compare(pipe, **asked, **SIZE, cfg_normalization=False)
     with pytest.raises(AssertionError, match="latents differ"):
-        golden.compare(pipe, **asked)
+        golden.compare(pipe, **asked, **SIZE)
 
 
 def test_truncated_guidance_is_an_interval(pipe: Any) -> None:
-    """``cfg_trunc_ratio=0.5`` guides the first half of the steps, t >= 0.75 at shift 6."""
+    """``cfg_trunc_ratio=0.5`` guides the first two of four steps, at t = 1 and 0.947."""
     golden.compare(
         pipe, steps=4, cfg=4.0, negative="", batch=1, **SIZE, cfg_trunc_ratio=0.5,
         guidance="cfg:scale=4.0,norm=row,interval=0.9..1",
@@ -45,10 +42,7 @@ def test_truncated_guidance_is_an_interval(pipe: Any) -> None:
 
 
 def test_fewer_text_tokens(pipe: Any) -> None:
-    guidance = golden.model_from(pipe).family.guidance_spec(3.0)
-    golden.compare(
-        pipe, steps=2, cfg=3.0, negative="blurry", batch=2, guidance=guidance, max_tokens=80, **SIZE
-    )
+    golden.compare(pipe, steps=2, cfg=3.0, negative="blurry", batch=2, max_tokens=140, **SIZE)
 
 
 def test_defaults(pipe: Any) -> None:
@@ -72,30 +66,15 @@ def test_sizes_that_the_pipeline_refuses(pipe: Any, height: int, width: int, opt
 
 def test_tokens_are_those_of_the_shift(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pipeline gives its shift the number of channels, whatever the size of the picture."""
-    seen = spy_on_shift(pipe, monkeypatch)
+    seen = spies.shift_tokens(pipe, monkeypatch)
     pipe("a", num_inference_steps=1, output_type="latent", guidance_scale=1.0, **SIZE)
     family = golden.model_from(pipe).family
     assert seen == [family.tokens((1, *family.latent_shape(**SIZE)))] == [4]
 
 
-def test_time_and_sign() -> None:
+def test_time_and_sign(pipe: Any) -> None:
     """The network is told 1 - t and says x0 - noise."""
-    family = golden.model_from(lumina2.pipeline()).family
+    family = golden.model_from(pipe).family
     x = np.ones((2, 4, 2, 2), dtype=np.float32)
     assert family.timestep(x, 0.25) == pytest.approx([0.75, 0.75])
     assert (family.read(2 * x, x, 0.25).velocity == -2 * x).all()
-
-
-def spy_on_shift(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The token counts with which the pipeline computes its time shift from now on."""
-    import sys
-
-    module, seen = sys.modules[type(pipe).__module__], []
-    plain = module.calculate_shift
-
-    def spying(tokens: int, *rest: float) -> float:
-        seen.append(tokens)
-        return plain(tokens, *rest)
-
-    monkeypatch.setattr(module, "calculate_shift", spying)
-    return seen

@@ -10,8 +10,8 @@ from tests.support import encoders
 def pipeline(tmp: Any = None, distilled: bool = True) -> Any:
     """A FluxPipeline with the classes of Flux.1 and some ten thousand weights.
 
-    ``tmp``: a folder to save it in as well. ``distilled``: as Flux.1-dev, with embedded guidance and
-    a shift by token count; otherwise as Flux.1-schnell, with neither.
+    ``tmp``: a folder to save it in as well. ``distilled``: as Flux.1-dev, with embedded guidance
+    and a shift by token count; otherwise as Flux.1-schnell, with neither.
     """
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel

@@ -80,7 +80,7 @@ def steps(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...
     shape = model.family.latent_shape(model.defaults.size, model.defaults.size)
     x, noise = sampling.start(model, chosen, shape, seeds)
     times = chosen.times(model, x.shape)
-    run = Run(times, len(times) - 1)
+    run = Run(times, chosen.solver.calls(len(times) - 1))
     return sampling.sample(model, given, x, chosen, noise, run=run), run
 
 

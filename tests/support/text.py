@@ -7,9 +7,9 @@ from typing import Any
 
 CORPUS = (
     "a red apple on a wooden table, a small cat sleeping, a blue house by the sea, night and day",
-    "the user prompt describes color, shape, size, texture, quantity, text and spatial relationships",
-    "generate a detailed image of a person, an animal, a city street with lights, flowers and trees",
-    "blurry, low quality, bad hands, watermark, You are an assistant designed to Describe the image",
+    "the user prompt has color, shape, size, texture, quantity, text and spatial relationships",
+    "generate a detailed image of a person, an animal, a city street with flowers and trees",
+    "blurry, low quality, bad hands, watermark, You are an assistant designed to Describe it",
 )
 QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 QWEN_TEMPLATE = (

@@ -102,19 +102,14 @@ class Family(ABC):
         return Prediction(output, self.facts.kind, x, t, self.facts.path)
 
     def timestep(self, x: Array, t: float) -> Array:
-        """The network's own timestep of ``t``, shape (B,): ``1000 t``, truncated where integers
-        were used in training; the table index on a variance-preserving path."""
+        """The network's own timestep of ``t``, shape (B,), as the model's scheduler gives it."""
         from dit_tools.core.arrays import namespace
 
-        count = int(self.scheduler.get("num_train_timesteps", 1000))
-        path = self.facts.path
-        value = t * count if not hasattr(path, "index") else round(path.index(t))  # type: ignore[attr-defined]
-        if self.facts.integer_timesteps:
-            value = float(int(value))  # truncated exactly as by the schedulers
+        value = self.facts.timestep(t)
         xp = namespace(x)
         if xp.__name__ == "torch":
-            return xp.full((x.shape[0],), float(value), device=x.device, dtype=xp.float32)
-        return xp.full((x.shape[0],), float(value), dtype="float32")
+            return xp.full((x.shape[0],), value, device=x.device, dtype=xp.float32)
+        return xp.full((x.shape[0],), value, dtype="float32")
 
     # latents and the autoencoder -----------------------------------------------------------------
 

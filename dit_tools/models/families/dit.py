@@ -15,7 +15,7 @@ class DiT(Family):
     """A class label through adaptive normalization; predicts noise and a variance.
 
     Peebles & Xie 2022 (arXiv:2212.09748). A prompt is a class number or a label's name. The
-    variance is dropped before guidance, which therefore acts on the noise alone, as in the pipeline.
+    variance is dropped before guidance, which acts on the noise alone, as in the pipeline.
     """
 
     name = "dit"
@@ -52,7 +52,9 @@ class DiT(Family):
             if branch in prompts.branches:
                 option = "--prompt" if branch == "cond" else "--negative-prompt"
                 null = self.classes if branch == "uncond" else None
-                ids = [class_label(text, names, self.classes, option, null) for text in texts[branch]]
+                ids = [
+                    class_label(text, names, self.classes, option, null) for text in texts[branch]
+                ]
                 made[branch] = {"class_labels": torch.tensor(ids, device=pipe._execution_device)}
         return made
 

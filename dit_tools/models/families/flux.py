@@ -17,7 +17,7 @@ EMBEDDED_GUIDANCE = 3.5
 class Flux(Family):
     """Velocity of a flow, timestep ``t``, T5 states, CLIP's pooled vector, embedded guidance.
 
-    Black Forest Labs 2024 (arXiv:2506.15742, Sec. 2). Flux.1-dev is guidance-distilled: ordinary
+    Black Forest Labs 2025 (arXiv:2506.15742, Sec. 2). Flux.1-dev is guidance-distilled: ordinary
     guidance is off (``default_cfg`` 1); with it, at twice the cost, a negative prompt counts
     ("true CFG" in the pipeline). The autoencoder's latents are sampled unpacked here.
     """

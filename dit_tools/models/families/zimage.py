@@ -12,11 +12,12 @@ from dit_tools.models.families._shapes import pad_texts
 
 
 class ZImage(Family):
-    """Predicts ``x0 - noise``, minus our velocity, and is told ``1 - t``: its time runs to the data.
+    """Predicts ``x0 - noise``, minus our velocity, and is told ``1 - t``: 1 is the picture.
 
-    Z-Image team 2025 (arXiv:2511.22699). The pipeline guides by ``cond + s (cond - uncond)``, so our
-    scale is its ``guidance_scale`` plus 1: 6 for its default of 5, 1 for the turbo model's 0. Its
-    ``cfg_normalization`` is off by default, and its ``cfg_truncation`` of 1 truncates nothing.
+    Cai et al. 2025 (arXiv:2511.22699). The pipeline guides by ``cond + s (cond - uncond)``, so
+    our scale is its ``guidance_scale`` plus 1: 6 for its default of 5, 1 for the turbo model's 0.
+    Its ``cfg_normalization`` is off by default (``cfg:norm=sample`` is 1 of it), and its
+    ``cfg_truncation`` of 1 truncates nothing (a lower one is ``cfg:interval=..``).
     """
 
     name = "zimage"

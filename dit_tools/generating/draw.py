@@ -1,0 +1,143 @@
+"""One batch of pictures: encode prompts, draw noise, sample, decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dit_tools.core.errors import MemoryLimitError, ModelError
+from dit_tools.core.plan import Plan
+from dit_tools.generating.jobs import Job
+from dit_tools.generating.request import check_alpha, plan_of, size_of
+from dit_tools.models.families._base import Prompts
+from dit_tools.models.model import Model
+from dit_tools.sampling import sample, start
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Progress = Callable[[int, int], None]
+"""Called after every step with the number of steps done and their total."""
+
+
+@dataclass
+class Drawn:
+    """One picture: pixels (3 or 4, H, W) in [0, 1] as the codec gave them, and its frames.
+
+    ``frames`` hold the predicted clean picture after every step as 8-bit (H, W, 3), where wanted.
+    """
+
+    job: Job
+    pixels: np.ndarray
+    plan: Plan
+    height: int
+    width: int
+    seconds: float
+    frames: list[np.ndarray] = field(default_factory=list)
+
+
+def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
+    """Plan, height and width in pixels, and latent shape (C, h, w) of a job on a model.
+
+    Raises UsageError for a size that the model cannot make, UnsupportedError for methods or
+    transparency that it does not offer.
+    """
+    settings = job.settings
+    plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
+    height, width = size_of(settings, model.defaults.size)
+    shape = model.family.latent_shape(height, width)
+    plan.check(model)
+    check_alpha(settings, model)
+    return plan, height, width, shape
+
+
+def draw(
+    model: Model, jobs: Sequence[Job], progress: Progress | None = None, frames: bool = False
+) -> list[Drawn]:
+    """The pictures of one batch, whose settings share model, plan and size.
+
+    A picture depends on its own seed and prompt, up to the rounding of batched arithmetic. Raises
+    what ``prepare`` and ``sampling.sample`` raise, and MemoryLimitError when memory runs out.
+    """
+    began = time.perf_counter()
+    try:
+        plan, height, width, shape = prepare(model, jobs[0])
+        conditions = model.encode(prompts_of(jobs, plan, height, width))
+        x, noise = start(model, plan, shape, [job.seed for job in jobs])
+        kept: list[list[np.ndarray]] = [[] for _ in jobs]
+        for step in sample(model, conditions, x, plan, noise):
+            x = step.x
+            if frames:
+                _keep(kept, model.codec.decode(step.prediction.x0))
+            if progress is not None:
+                progress(step.index + 1, step.total)
+        pixels = model.codec.decode(x)
+    except Exception as error:
+        if _is_memory(error):
+            hint = "use a smaller --size or --batch-size, or --offload model"
+            raise MemoryLimitError("out of memory", hint) from error
+        raise
+    seconds = (time.perf_counter() - began) / len(jobs)
+    made = zip(jobs, pixels, kept, strict=True)
+    return [Drawn(job, p, plan, height, width, seconds, k) for job, p, k in made]
+
+
+def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Prompts:
+    """What the text encoder is asked, one entry per picture."""
+    settings = jobs[0].settings
+    return Prompts(
+        prompts=tuple(job.prompt for job in jobs),
+        negatives=tuple(job.settings.negative_prompt for job in jobs),
+        height=height,
+        width=width,
+        branches=tuple(branch.name for branch in plan.guidance.branches),
+        embedded_guidance=settings.embedded_guidance,
+        max_tokens=settings.max_tokens,
+    )
+
+
+def _keep(kept: list[list[np.ndarray]], pixels: np.ndarray) -> None:
+    import numpy as np
+
+    levels = np.rint(np.nan_to_num(pixels[:, :3]).clip(0, 1) * 255).astype(np.uint8)
+    for frames, frame in zip(kept, levels, strict=True):
+        frames.append(frame.transpose(1, 2, 0))  # (H, W, 3)
+
+
+def _is_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError and onnxruntime's failed allocations are RuntimeErrors of their own;
+    # neither library may be imported here to name them.
+    text = f"{type(error).__name__}: {error}"[:2000]
+    marks = ("OutOfMemoryError", "Failed to allocate memory", "bad_alloc", "out of memory",
+             "not enough memory", "can't allocate memory")  # fmt: skip
+    return isinstance(error, MemoryError) or any(mark in text for mark in marks)
+
+
+def layers(drawn: Drawn, alpha: bool) -> Any:
+    """The picture as float (H, W, 3 or 4): opaque, on the background, or with straight alpha.
+
+    A model with alpha gives colours over white and opacity; where opacity is nothing the colour is
+    white. Raises ModelError when the autoencoder gave values that are not numbers.
+    """
+    import numpy as np
+
+    pixels, settings = drawn.pixels.transpose(1, 2, 0), drawn.job.settings
+    if not np.isfinite(pixels).all():
+        message = "the autoencoder gave values that are not numbers"
+        raise ModelError(message, "use --dtype float32, or check the model")
+    if not alpha or not (settings.transparent or settings.background):
+        return pixels[:, :, :3]
+    over_white, opacity = pixels[:, :, :3], pixels[:, :, 3:]
+    if settings.transparent:
+        straight = (over_white - (1 - opacity)) / np.maximum(opacity, 1 / 255)
+        return np.concatenate([np.where(opacity > 0, straight, 1).clip(0, 1), opacity], 2)
+    colour = np.array(rgb(settings.background or ""), pixels.dtype)
+    return (over_white - (1 - opacity) * (1 - colour)).clip(0, 1)
+
+
+def rgb(colour: str) -> tuple[float, float, float]:
+    """``#rrggbb`` as three numbers in [0, 1]."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue

@@ -1,0 +1,101 @@
+"""Models for a run: known as far as possible without loading, loaded once, dropped when done with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dit_tools.generating.jobs import Job
+from dit_tools.generating.request import Settings
+from dit_tools.models.model import Defaults, Model
+
+Load = Callable[..., Model]
+"""``load(reference, wishes) -> Model``: ``models.load.load``, or a stand-in of a test."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model before it is loaded."""
+
+    name: str
+    revision: str
+    defaults: Defaults | None  # None: only the loaded model says
+
+
+def look_up(settings: Settings) -> Known:
+    """Find a model without loading it. Raises ModelError when there is none of that name."""
+    from dit_tools.models.onnx_load import defaults
+    from dit_tools.models.resolve import resolve
+
+    found = resolve(settings.model, allow_pickle=settings.allow_pickle)
+    facts = Path(found.path) / "dit.json"
+    known = None
+    if facts.is_file():
+        known = defaults(json.loads(facts.read_text(encoding="utf-8")))
+    return Known(found.name, found.revision, known)
+
+
+def load_key(settings: Settings) -> tuple[Any, ...]:
+    """What decides how a model is loaded, apart from the picture's size and the methods' needs."""
+    s = settings
+    placing = (s.device, s.dtype, s.backend, s.offload)
+    return (s.model, *placing, s.lora, s.vae_tiling, s.vae_slicing, s.allow_pickle)
+
+
+class Loader:
+    """Gives each job its model; one model is in memory at a time.
+
+    Methods' needs are those of all jobs of one model together, so that a sweep over caches runs on
+    one backend and its pictures can be compared. A torch model serves every size.
+    """
+
+    def __init__(self, jobs: Sequence[Job], load: Load | None = None):
+        self._load = load
+        self._needs: dict[tuple[Any, ...], frozenset[str]] = {}
+        for settings in dict.fromkeys(job.settings for job in jobs):
+            key = load_key(settings)
+            self._needs[key] = self._needs.get(key, frozenset()) | settings.needs()
+        self._held: tuple[tuple[Any, ...], tuple[int, int] | None, Model] | None = None
+
+    def model(self, settings: Settings) -> Model:
+        """The model of these settings. Raises what ``models.load.load`` raises."""
+        key, size = load_key(settings), _wished_size(settings)
+        if self._held is not None:
+            held_key, held_size, model = self._held
+            if held_key == key and (held_size == size or model.backend == "torch"):
+                return model
+            self._held = None  # before the next one is loaded: two may not fit
+        model = self._loaded(settings, size, self._needs[key])
+        self._held = key, size, model
+        return model
+
+    def _loaded(
+        self, settings: Settings, size: tuple[int, int] | None, needs: frozenset[str]
+    ) -> Model:
+        from dit_tools.models.load import Wishes, load
+
+        wishes = Wishes(
+            device=settings.device,
+            dtype=settings.dtype,
+            backend=settings.backend,
+            needs=needs,
+            size=size,
+            allow_pickle=settings.allow_pickle,
+            loras=settings.lora,
+            offload=None if settings.offload == "none" else settings.offload,
+            vae_tiling=settings.vae_tiling,
+            vae_slicing=settings.vae_slicing,
+        )
+        return (self._load or load)(settings.model, wishes)
+
+
+def _wished_size(settings: Settings) -> tuple[int, int] | None:
+    if settings.height is None and settings.width is None:
+        return None
+    # The other side of a lone one is the default of the model, which is not known here. Graphs
+    # of one size serve a lone side only where it is their own, and then they are square.
+    side = settings.height or settings.width or 0
+    return settings.height or side, settings.width or side

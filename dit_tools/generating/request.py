@@ -1,0 +1,130 @@
+"""What one picture is asked to be: settings, merged from their sources, and the plan they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dit_tools.core.errors import UnsupportedError, UsageError
+from dit_tools.core.plan import FIELDS, Plan
+from dit_tools.generating.options import has_scale, takes_scale, without_scale
+from dit_tools.models.model import Defaults
+
+DEFAULT_MODEL = "emoji64"
+_OUTSIDE_PIXELS = ("seed", "num_images", "device", "offload", "vae_slicing", "allow_pickle")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every option of a picture but its prompt; None leaves the choice to the model."""
+
+    negative_prompt: str = ""
+    model: str = DEFAULT_MODEL
+    seed: str = "0"
+    num_images: int | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    cfg_scale: float | None = None
+    schedule: str | None = None
+    solver: str | None = None
+    guidance: str | None = None
+    noise: str = "philox"
+    cache: str = "none"
+    embedded_guidance: float | None = None
+    max_tokens: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "auto"
+    lora: tuple[str, ...] = ()
+    offload: str = "none"
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+    allow_pickle: bool = False
+    transparent: bool = False
+    background: str | None = None
+    format: str | None = None
+    quality: int | None = None
+
+    def pixel_options(self) -> dict[str, Any]:
+        """The options that decide the file that is written, for the manifest."""
+        return {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_PIXELS}
+
+    def needs(self) -> frozenset[str]:
+        """What the chosen methods need of the network, known before a model is loaded."""
+        found = plan_of(self, STAND_IN, "cfg").needs().values()
+        return frozenset().union(*found)
+
+
+STAND_IN = Defaults(steps=20, cfg=4.0, size=64, solver="euler")
+"""Defaults in place of a model's own, to check the rest of a request without loading it."""
+
+
+def merge(layers: Iterable[Mapping[str, Any]]) -> Settings:
+    """Settings from layers of read options, the later the stronger.
+
+    A guidance scale replaces that of a weaker layer whichever way the two are spelt. Raises
+    UsageError for options that exclude each other.
+    """
+    made: dict[str, Any] = {}
+    for layer in layers:
+        _settle_scale(made, layer)
+        made |= layer
+    if made.get("transparent") and made.get("background"):
+        raise UsageError("--transparent and --background exclude each other", "give one of them")
+    return Settings(**made)
+
+
+def _settle_scale(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    guidance = above.get("guidance")
+    if guidance is not None and (has_scale(guidance) or not takes_scale(guidance)):
+        below.pop("cfg_scale", None)
+    if above.get("cfg_scale") is None or guidance is not None or "guidance" not in below:
+        return
+    below["guidance"] = without_scale(below["guidance"])
+    if not takes_scale(below["guidance"]):
+        del below["guidance"]  # a scale asks for guidance, and the stronger layer wins
+
+
+def guidance_spec(settings: Settings, default: str, default_scale: float) -> str:
+    """The guidance spec with its scale: the user's, else the model's.
+
+    A guidance-distilled model has the default scale 1, which switches guidance off; where the user
+    names a method for such a model, the method's own default scale stands.
+    """
+    text = settings.guidance or default
+    if has_scale(text) or not takes_scale(text):
+        return text
+    scale = settings.cfg_scale
+    if scale is None and (settings.guidance is None or default_scale != 1):
+        scale = default_scale
+    if scale is None:
+        return text
+    return f"{text}{',' if ':' in text else ':'}scale={scale!r}"
+
+
+def plan_of(settings: Settings, defaults: Defaults, guidance: str) -> Plan:
+    """The plan of a picture; ``guidance`` is the model's own guidance spec without scale."""
+    specs = {
+        "schedule": settings.schedule or defaults.schedule,
+        "solver": settings.solver or defaults.solver,
+        "guidance": guidance_spec(settings, guidance, defaults.cfg),
+        "noise": settings.noise,
+        "cache": settings.cache,
+    }
+    assert specs.keys() == FIELDS.keys()
+    return Plan.parse(settings.steps or defaults.steps, specs)
+
+
+def size_of(settings: Settings, default: int) -> tuple[int, int]:
+    """Height and width in pixels; a side that is not given is the model's default."""
+    return settings.height or default, settings.width or default
+
+
+def check_alpha(settings: Settings, model: Any) -> None:
+    """Raise UnsupportedError when transparency is asked of a model that has none."""
+    asked = "--transparent" if settings.transparent else "--background"
+    if (settings.transparent or settings.background) and not model.alpha:
+        message = f"{asked}: {model.name} was not trained for transparency"
+        raise UnsupportedError(message, "use a model with alpha, such as emoji64")

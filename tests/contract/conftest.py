@@ -1,0 +1,57 @@
+"""Every family that has a builder in ``tests/support`` as a model with its conditions."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from dit_tools.core.registry import JOINTS, get, names
+from dit_tools.models.families import FAMILIES
+from dit_tools.models.families._base import Prompts
+from dit_tools.models.from_pipeline import model_from_pipeline
+from tests import support
+
+BUILDERS = sorted(
+    module.name for module in pkgutil.iter_modules(support.__path__)
+    if module.name in set(FAMILIES.values())
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A tiny model and the conditions of both branches for one picture."""
+
+    model: Any
+    conditions: dict[str, Any]
+
+
+@functools.cache
+def subject_of(family: str) -> Subject:
+    """The tiny model of a family, with distinct conditions for ``cond`` and ``uncond``."""
+    pipe = importlib.import_module(f"tests.support.{family}").pipeline()
+    model = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
+    size = model.defaults.size
+    negative = "" if family == "dit" else "blurred"
+    embedded = 3.5 if model.family.transformer.get("guidance_embeds") else None
+    prompts = Prompts(("1",), (negative,), size, size, embedded_guidance=embedded)
+    return Subject(model, model.encode(prompts))
+
+
+@pytest.fixture(params=BUILDERS)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """Each family in turn."""
+    return subject_of(request.param)
+
+
+def methods(*, room: str = "", identity: bool = False) -> list[Any]:
+    """Parametrization over the registered methods, of all joint rooms or of one."""
+    found = [(r, name, get(r, name)) for r in ([room] if room else JOINTS) for name in names(r)]
+    return [
+        pytest.param(cls, id=f"{r}-{name}") for r, name, cls in found
+        if not identity or cls.info.identity is not None
+    ]  # fmt: skip
