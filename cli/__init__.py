@@ -1,1 +1,29 @@
-"""The ``dit`` command: one file per subcommand, loaded only when it is called."""
+"""The ``dit`` command: one file per subcommand, loaded only when it is called.
+
+A command is a plain function; ``command`` makes the Typer object that ``main`` looks for in the
+module of that name. Every shared option is an alias in ``options``, every choice of a method one in
+``choices``; ``--debug`` and ``--help`` come by themselves. Whatever takes long to import is imported
+in the function's body, never at the top. Results go to stdout, everything else to stderr. A function
+raises ``DitError``, and returns an ``ExitCode`` when that is not 0::
+
+    # cli/count.py, after adding "count": "one line of help" to COMMANDS in main.py
+    from typing import Annotated
+    import typer
+    from dit_cli.command import command as make
+    from dit_cli.options import Json
+
+    def count(
+        words: Annotated[list[str], typer.Argument(metavar="WORD...", help="what to count")],
+        json: Json = False,
+    ) -> None:
+        \"\"\"Count words. The first line is what the man page is headed by.\"\"\"
+        print(len(words))
+
+    command = make(count)
+
+Values are ``str``, ``int``, ``float``, ``bool`` or lists of them; paths are ``str``. An option that is
+not given is None. ``run_module`` in ``tests/cli`` starts the installed program.
+
+Furniture: ``command`` (functions to commands), ``options``, ``choices``, ``report`` (errors to one
+line and an exit code), ``manpages`` (``man/`` from the same objects).
+"""

@@ -49,9 +49,9 @@ def sample(
     method needs.
     """
     plan.check(model)
-    own_times = plan.times(model, x.shape)
-    times = times or own_times
-    if plan.solver.own_times and times != own_times:
+    if times is None:
+        times = plan.times(model, x.shape)
+    elif plan.solver.own_times and times != plan.times(model, x.shape):
         raise UnsupportedError(
             f"--solver {plan.solver.info.name}: it keeps its own times and cannot start midway",
             "use --solver euler, heun, ddim, dpmpp-2m or unipc",
@@ -63,5 +63,3 @@ def sample(
         denoise = Denoiser(model.family, model.network, conditions, plan.guidance.begin(), run)
         x = x * 1.0  # the caller's latents stay as they are
         yield from solver.steps(denoise, x, times, noise)
-
-

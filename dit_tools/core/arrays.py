@@ -1,6 +1,6 @@
 """Array-agnostic helpers: the few functions that numpy and torch spell differently.
 
-Operators, ``reshape``, ``mean`` over everything and indexing are the same in both and used directly.
+Operators, ``reshape``, ``mean`` over everything and indexing are the same in both, and used as is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The table ``alphas_cumprod`` of a discrete diffusion, from a diffusers scheduler config.
 
-Rounded to single precision where diffusers rounds, so that solvers agree with it to the last digits.
+Rounded to single precision where diffusers rounds, so that solvers agree to the last digits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Noise paths ``x_t = alpha(t) x_0 + sigma(t) noise``, with ``t`` in [0, 1] and 1 = noise.
 
-This is the one place that states the time convention. Sampling runs from ``t = 1`` down to ``t = 0``.
+This is the one place that states the time convention. Sampling runs from ``t = 1`` to ``t = 0``.
 ``Flow`` is the straight path of flow matching; ``VP`` a discrete variance-preserving process whose
 step ``i`` of ``N`` lies at ``t = (i + 1) / N``, so that ``t = 0`` is the clean picture.
 """
@@ -32,7 +32,7 @@ class Path(Protocol):
 
 
 def log_snr(path: Path, t: float) -> float:
-    """``lambda(t) = log(alpha / sigma)``; infinite at the clean end, minus infinite at pure noise."""
+    """``lambda(t) = log(alpha / sigma)``; infinite on clean data, minus infinite at pure noise."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     if sigma <= 0:
         return math.inf

@@ -64,6 +64,4 @@ class Plan:
 def target(model: Any, latent_shape: Sequence[int]) -> Target:
     """What schedules and solvers may know of a model and of latents (B, C, [F,] H, W)."""
     family = model.family
-    return Target(
-        model.path, family.tokens(latent_shape), family.scheduler, family.passes_sigmas
-    )
+    return Target(model.path, family.tokens(latent_shape), family.scheduler, family.passes_sigmas)

@@ -39,7 +39,9 @@ class MethodInfo:
     title: str  # title of the paper, for citations
     year: int
     authors: str
-    needs: frozenset[str]  # of "blocks", "gradients", "torch"; checked against what a network offers
+    needs: frozenset[
+        str
+    ]  # of "blocks", "gradients", "torch"; checked against what a network offers
     identity: Mapping[str, Any] | None  # parameters at which the method changes nothing
 
     @property
@@ -57,7 +59,7 @@ def param(
     gt: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A parameter of a method: default, one line of help, inclusive or exclusive bounds, choices."""
+    """A parameter of a method: default, one line of help, bounds (``gt`` excludes), choices."""
     metadata = {"help": help, "ge": ge, "le": le, "gt": gt, "choices": choices}
     return field(default=default, metadata=metadata)
 
@@ -113,7 +115,8 @@ def get(room: str, name: str) -> type[Any]:
         if display(point.name) == display(name):
             return point.load()
     flag = JOINTS.get(room, "--method")
-    raise UsageError(f"{flag}: no method {name!r}", nearest(display(name), names(room)))
+    known = [*names(room), *plugin_names(room)]
+    raise UsageError(f"{flag}: no method {name!r}", nearest(display(name), known))
 
 
 def _class_in(module: Any) -> type[Any]:
@@ -129,5 +132,8 @@ def nearest(word: str, words: list[str]) -> str:
     """A remedy for a misspelt word: the nearest words, or all of them."""
     import difflib
 
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.55)
-    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(words)}"
+    lower = {known.lower(): known for known in words}
+    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.55)
+    if close:
+        return f"did you mean {lower[close[0]]!r}?"
+    return f"choose from {', '.join(words)}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from dit_tools.core import registry
 from dit_tools.core.errors import UsageError
@@ -31,11 +32,31 @@ class Parameter:
     choices: tuple[str, ...]
 
     @property
+    def types(self) -> tuple[Any, ...]:
+        """The type, or those of a union; ``type(None)`` where ``none`` may be written."""
+        return get_args(self.type) if isinstance(self.type, UnionType) else (self.type,)
+
+    @property
     def bounds(self) -> str:
-        """Bounds in words, such as ``>= 1, <= 4``; empty without any."""
+        """Bounds in words, such as ``>= 1, <= 4``, or the choices; empty without any."""
         pairs = ((">=", self.ge), (">", self.gt), ("<=", self.le))
         words = [f"{sign} {value:g}" for sign, value in pairs if value is not None]
-        return ", ".join(words) or "|".join(self.choices)
+        truth = ("true", "false") if bool in self.types else ()
+        return ", ".join(words) or "|".join(self.choices or truth)
+
+    @property
+    def wanted(self) -> str:
+        """What to give, in words, such as ``a number >= 0``."""
+        for kind, word in WORDS.items():
+            if kind in self.types:
+                return f"{word} {self.bounds}".strip() if kind is not bool else word
+        return self.bounds or "a name"
+
+
+RANGE = tuple[float, float]
+WORDS = {bool: "true or false", int: "a whole number", float: "a number",
+         RANGE: "a range such as 0.2..0.8,"}  # fmt: skip
+TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def parameters(cls: type) -> Iterator[Parameter]:
@@ -52,8 +73,8 @@ def parameters(cls: type) -> Iterator[Parameter]:
 
 def parse(room: str, text: str) -> Any:
     """The method instance that ``text`` asks for. Raises UsageError naming option and parameter."""
-    name, _, rest = text.strip().partition(":")
-    cls = registry.get(room, name)
+    name, _, rest = text.partition(":")
+    cls = registry.get(room, name.strip())
     return build(cls, _pairs(cls, rest))
 
 
@@ -63,7 +84,7 @@ def build(cls: Any, pairs: dict[str, str]) -> Any:
     known = {p.name: p for p in parameters(cls)}
     values = {}
     for key, text in pairs.items():
-        parameter = known.get(key.replace("-", "_"))
+        parameter = known.get(key)
         if parameter is None:
             hint = registry.nearest(key, list(known)) if known else "it takes none"
             raise UsageError(f"{where}: no parameter {key!r}", hint)
@@ -73,14 +94,15 @@ def build(cls: Any, pairs: dict[str, str]) -> Any:
 
 def _pairs(cls: Any, rest: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
+    where = f"{cls.info.flag} {cls.info.name}"
     for part in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, value = part.partition("=")
-        where = f"{cls.info.flag} {cls.info.name}"
+        key = key.strip().replace("-", "_")
         if not equals:
             raise UsageError(f"{where}: {part!r} is not KEY=VALUE", _usage(cls))
-        if key.strip() in pairs:
-            raise UsageError(f"{where}: parameter {key.strip()!r} is given twice", "give it once")
-        pairs[key.strip()] = value.strip()
+        if key in pairs:
+            raise UsageError(f"{where}: parameter {key!r} is given twice", "give it once")
+        pairs[key] = value.strip()
     return pairs
 
 
@@ -90,47 +112,55 @@ def _usage(cls: Any) -> str:
 
 
 def _value(parameter: Parameter, text: str, where: str) -> Any:
-    kind = parameter.type
     try:
-        if text == "none" and type(None) in getattr(kind, "__args__", ()):
-            return None
-        options = [k for k in getattr(kind, "__args__", (kind,)) if k is not type(None)]
-        if kind == tuple[float, float]:
-            low, dots, high = text.partition("..")
-            return (float(low), float(high)) if dots else (float(text), float(text))
-        if bool in options:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-                text.lower()
-            ]
-        for number in (int, float):
-            if number in options:
-                return number(text)
+        return _converted(parameter.types, text)
     except (ValueError, KeyError):
-        kind_name = getattr(kind, "__name__", str(kind))
-        wanted = "a range such as 0.2..0.8" if kind == tuple[float, float] else kind_name
         raise UsageError(
-            f"{where}: {parameter.name}={text!r} is not valid", f"give {wanted}"
+            f"{where}: {parameter.name}={text!r} is not valid", f"give {parameter.wanted}"
         ) from None
+
+
+def _converted(types: tuple[Any, ...], text: str) -> Any:
+    """``text`` as the first of ``types`` that is not None. Raises ValueError or KeyError."""
+    if text == "none" and type(None) in types:
+        return None
+    if RANGE in types:
+        low, dots, high = text.partition("..")
+        return (float(low), float(high)) if dots else (float(text), float(text))
+    if bool in types:
+        return TRUTH[text.lower()]
+    for number in (int, float):
+        if number in types:
+            return number(text)
+    if not text:
+        raise ValueError("empty")
     return text
 
 
 def check(parameter: Parameter, value: Any, where: str) -> Any:
-    """``value`` itself when it is within the parameter's bounds, else UsageError."""
+    """``value`` itself when it is finite, in order and within bounds, else UsageError."""
     if isinstance(value, str) and parameter.choices and value not in parameter.choices:
         hint = registry.nearest(value, list(parameter.choices))
         raise UsageError(f"{where}: {parameter.name}={value!r} is not a choice", hint)
     numbers = value if isinstance(value, tuple) else (value,)
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            continue
-        low = parameter.ge is not None and number < parameter.ge
-        low = low or (parameter.gt is not None and number <= parameter.gt)
-        if low or (parameter.le is not None and number > parameter.le) or math.isnan(number):
-            shown = format_value(value)
-            raise UsageError(
-                f"{where}: {parameter.name}={shown} is out of range", f"give {parameter.bounds}"
-            )
+    good = all(_inside(parameter, number) for number in numbers)
+    if not good or list(numbers) != sorted(numbers, key=lambda number: number or 0):
+        raise UsageError(
+            f"{where}: {parameter.name}={format_value(value)} is out of range",
+            f"give {parameter.wanted}",
+        )
     return value
+
+
+def _inside(parameter: Parameter, number: Any) -> bool:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return True
+    return (
+        (isinstance(number, int) or math.isfinite(number))
+        and (parameter.ge is None or number >= parameter.ge)
+        and (parameter.gt is None or number > parameter.gt)
+        and (parameter.le is None or number <= parameter.le)
+    )
 
 
 def format_value(value: Any) -> str:
@@ -153,14 +183,27 @@ def format(method: Any) -> str:  # noqa: A001
 
 
 def describe(cls: Any) -> str:
-    """Help text of a method: its docstring, parameters with defaults and bounds, and the paper."""
+    """Help text of a method: its docstring, parameters with defaults and bounds, and the paper.
+
+    At most 79 columns wide.
+    """
     import inspect
 
-    lines = [inspect.cleandoc(cls.__doc__ or ""), ""]
+    text = inspect.cleandoc(cls.__doc__ or "").replace("``", "")
+    lines = [line for part in text.split("\n\n") for line in (*_wrapped(part), "")]
     for p in parameters(cls):
         bounds = f" ({p.bounds})" if p.bounds else ""
-        lines.append(f"  {p.name}={format_value(p.default)}{bounds}")
-        lines.append(f"      {p.help}")
+        lines += _wrapped(f"{p.name}={format_value(p.default)}{bounds}", "  ")
+        lines += _wrapped(p.help, "      ")
     if cls.info.paper:
-        lines += ["", f"Paper: {cls.info.title} ({cls.info.paper})".replace(" ()", "")]
+        cited = ", ".join(filter(None, (cls.info.title, cls.info.paper, str(cls.info.year))))
+        lines += ["", *_wrapped(f"Paper: {cited}")]
     return "\n".join(lines).strip() + "\n"
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(
+        text, 79, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from dit_tools.exporting._replace import replaced
 
 OPSET = 17
 
@@ -18,11 +20,14 @@ def trace(
     output: str,
     path: Path,
     dynamic: Mapping[str, Mapping[int, str]],
+    opset: int = OPSET,
+    weights: bool = True,
 ) -> None:
     """Write ``module(**inputs)`` as a graph with one output.
 
     ``inputs``: example tensors by forward argument name. ``dynamic``: input or output name ->
-    {axis: label}. Constants are not folded, so that initializers keep the parameters' names.
+    {axis: label}. Constants are not folded, so that initializers keep the parameters' names;
+    without ``weights`` they stay inputs of that name, for ``shared_weights.attach`` to fill.
     The TorchScript exporter is used on purpose: the dynamo one gave a PixArt graph that ONNX
     Runtime refuses.
     """
@@ -39,7 +44,8 @@ def trace(
             out = self.inner(**dict(zip(names, values, strict=True)))
             return out[0] if isinstance(out, tuple) else out
 
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(), quiet, torch.no_grad(), _traceable():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Positional().eval(),
@@ -48,28 +54,61 @@ def trace(
             input_names=names,
             output_names=[output],
             dynamic_axes={key: dict(axes) for key, axes in dynamic.items()},
-            opset_version=OPSET,
+            opset_version=opset,
+            export_params=weights,
             do_constant_folding=False,
             dynamo=False,
         )
-    _settle_squeezes(path)
 
 
-def _settle_squeezes(path: Path) -> None:
-    """Replace ``If(dimension == 1) Squeeze else Identity`` by Identity.
+@contextlib.contextmanager
+def _traceable() -> Iterator[None]:
+    """Inside the block some functions of torch are written in operations that ONNX has."""
+    import torch
+    from torch.nn import functional
 
-    The tracer writes it for every ``tensor.squeeze(axis)`` whose size it cannot prove, and ONNX
-    Runtime then rejects the branch that never runs. All our example inputs have longer axes there.
+    plain = functional.interpolate
+
+    def interpolate(*arguments: Any, **keywords: Any) -> Any:
+        return plain(*_nearest(arguments), **_nearest(keywords))
+
+    with (
+        replaced(functional, "rms_norm", _rms_norm),
+        replaced(functional, "interpolate", interpolate),
+        replaced(torch.Tensor, "squeeze", _squeeze),
+        replaced(torch.Tensor, "movedim", _movedim),
+    ):
+        yield
+
+
+def _rms_norm(x: Any, shape: Any, weight: Any = None, eps: float | None = None) -> Any:
+    """``x`` over the root of its mean square; without ``eps`` torch takes its type's step."""
+    import torch
+
+    axes = tuple(range(-len(shape), 0))
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    scaled = x * (x.pow(2).mean(axes, keepdim=True) + eps).rsqrt()
+    return scaled if weight is None else scaled * weight
+
+
+def _nearest(given: Any) -> Any:
+    """Arguments of ``interpolate`` whose mode ONNX knows; by whole factors the two are the same."""
+    names = {"nearest-exact": "nearest"}
+    if isinstance(given, tuple):
+        return tuple(names.get(v, v) if isinstance(v, str) else v for v in given)
+    return {k: names.get(v, v) if k == "mode" else v for k, v in given.items()}
+
+
+def _squeeze(x: Any, dim: int) -> Any:
+    """Drop an axis if it is 1 in the example; the tracer would write an If that is never right.
+
+    ONNX Runtime rejects ``If(dimension == 1) Squeeze else Identity`` for the branch that does not.
     """
-    import onnx
+    return x.select(dim, 0) if int(x.shape[dim]) == 1 else x
 
-    model = onnx.load(path)
-    for node in model.graph.node:
-        if node.op_type != "If":
-            continue
-        branches = [list(a.g.node) for a in node.attribute]
-        kinds = sorted(branch[-1].op_type for branch in branches)
-        if kinds == ["Identity", "Squeeze"]:
-            source = next(b[-1].input[0] for b in branches if b[-1].op_type == "Identity")
-            node.CopyFrom(onnx.helper.make_node("Identity", [source], list(node.output)))
-    onnx.save(model, path)
+
+def _movedim(x: Any, source: int, destination: int) -> Any:
+    """Move one axis; the exporter writes a negative destination into the graph as it is."""
+    order = [axis for axis in range(x.ndim) if axis != source % x.ndim]
+    order.insert(destination % x.ndim, source % x.ndim)
+    return x.permute(order)

@@ -48,6 +48,8 @@ def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
     plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
     height, width = size_of(settings, model.defaults.size)
     shape = model.family.latent_shape(height, width)
+    if model.pipeline is not None:
+        plan = model.pipeline.accept(plan)
     plan.check(model)
     check_alpha(settings, model)
     return plan, height, width, shape
@@ -62,18 +64,24 @@ def draw(
     what ``prepare`` and ``sampling.sample`` raise, and MemoryLimitError when memory runs out.
     """
     began = time.perf_counter()
+    kept: list[list[np.ndarray]] = [[] for _ in jobs]
     try:
         plan, height, width, shape = prepare(model, jobs[0])
-        conditions = model.encode(prompts_of(jobs, plan, height, width))
-        x, noise = start(model, plan, shape, [job.seed for job in jobs])
-        kept: list[list[np.ndarray]] = [[] for _ in jobs]
-        for step in sample(model, conditions, x, plan, noise):
-            x = step.x
+        prompts, seeds = prompts_of(jobs, plan, height, width), [job.seed for job in jobs]
+        if model.pipeline is not None:
             if frames:
-                _keep(kept, model.codec.decode(step.prediction.x0))
-            if progress is not None:
-                progress(step.index + 1, step.total)
-        pixels = model.codec.decode(x)
+                raise model.pipeline.refuse("--save-steps")
+            pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
+        else:
+            conditions = model.encode(prompts)
+            x, noise = start(model, plan, shape, seeds)
+            for step in sample(model, conditions, x, plan, noise):
+                x = step.x
+                if frames:
+                    _keep(kept, model.codec.decode(step.prediction.x0))
+                if progress is not None:
+                    progress(step.index + 1, step.total)
+            pixels = model.codec.decode(x)
     except Exception as error:
         if _is_memory(error):
             hint = "use a smaller --size or --batch-size, or --offload model"

@@ -61,12 +61,12 @@ def _of_item(
     try:
         own = read_values(item.options, where)
         base = merge([*layers, own])
+        drawn = seeds(base)  # once an item, so that random seeds are the same all over a sweep
     except DitError as error:
         if where and item.options:
             message = error.message.removeprefix(f"{where}: ")
             raise InputError(f"{where}: {message}", error.hint) from None
         raise
-    drawn = seeds(base)  # once an item, so that random seeds are the same all over a sweep
     for point in points(axes):
         settings = merge([*layers, own, point.options]) if axes else base
         labels = {axis.key: axis.labels[i] for axis, i in zip(axes, point.place, strict=True)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.errors import DitError
 from dit_tools.generating.jobs import Job
 from dit_tools.generating.request import Settings
 from dit_tools.models.model import Defaults, Model
@@ -27,22 +28,36 @@ class Known:
 
 def look_up(settings: Settings) -> Known:
     """Find a model without loading it. Raises ModelError when there is none of that name."""
-    from dit_tools.models.onnx_load import defaults
     from dit_tools.models.resolve import resolve
 
     found = resolve(settings.model, allow_pickle=settings.allow_pickle)
-    facts = Path(found.path) / "dit.json"
-    known = None
-    if facts.is_file():
-        known = defaults(json.loads(facts.read_text(encoding="utf-8")))
-    return Known(found.name, found.revision, known)
+    return Known(found.name, found.revision, _stated_defaults(found.path))
+
+
+def look_up_offline(settings: Settings) -> Known:
+    """``look_up`` that downloads nothing: of a model still on the hub only the name is known."""
+    from dit_tools.models.resolve import HUB_ID, cached
+
+    reference = settings.model
+    hub = HUB_ID.fullmatch(reference)
+    if hub and not Path(reference).expanduser().exists() and not reference.startswith((".", "~")):
+        if cached(hub["id"], hub["revision"]) is None:
+            return Known(reference, "", None)
+    return look_up(settings)
+
+
+def _stated_defaults(path: Path) -> Defaults | None:
+    from dit_tools.models.onnx_load import defaults
+
+    facts = path / "dit.json"
+    return defaults(json.loads(facts.read_text(encoding="utf-8"))) if facts.is_file() else None
 
 
 def load_key(settings: Settings) -> tuple[Any, ...]:
     """What decides how a model is loaded, apart from the picture's size and the methods' needs."""
     s = settings
     placing = (s.device, s.dtype, s.backend, s.offload)
-    return (s.model, *placing, s.lora, s.vae_tiling, s.vae_slicing, s.allow_pickle)
+    return (s.model, *placing, s.lora, s.vae_tiling, s.vae_slicing, s.allow_pickle, s.base)
 
 
 class Loader:
@@ -59,16 +74,23 @@ class Loader:
             key = load_key(settings)
             self._needs[key] = self._needs.get(key, frozenset()) | settings.needs()
         self._held: tuple[tuple[Any, ...], tuple[int, int] | None, Model] | None = None
+        self._broken: dict[tuple[Any, ...], DitError] = {}
 
     def model(self, settings: Settings) -> Model:
         """The model of these settings. Raises what ``models.load.load`` raises."""
         key, size = load_key(settings), _wished_size(settings)
+        if (key, size) in self._broken:  # told once more, not tried once more
+            raise self._broken[key, size]
         if self._held is not None:
             held_key, held_size, model = self._held
             if held_key == key and (held_size == size or model.backend == "torch"):
                 return model
             self._held = None  # before the next one is loaded: two may not fit
-        model = self._loaded(settings, size, self._needs[key])
+        try:
+            model = self._loaded(settings, size, self._needs[key])
+        except DitError as error:
+            self._broken[key, size] = error
+            raise
         self._held = key, size, model
         return model
 
@@ -88,6 +110,7 @@ class Loader:
             offload=None if settings.offload == "none" else settings.offload,
             vae_tiling=settings.vae_tiling,
             vae_slicing=settings.vae_slicing,
+            base=settings.base,
         )
         return (self._load or load)(settings.model, wishes)
 

@@ -182,6 +182,7 @@ OPTIONS = {
         Option("vae_tiling", _flag),
         Option("vae_slicing", _flag),
         Option("allow_pickle", _flag),
+        Option("base", _text),
         Option("transparent", _flag),
         Option("background", _colour),
         Option("format", _format),

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from dit_tools import __version__
 from dit_tools.core.errors import DitError, InputError
 from dit_tools.generating.draw import Drawn
 from dit_tools.generating.options import read_values, without_scale
@@ -21,10 +22,10 @@ from dit_tools.media.metadata import VERSION, read_parameters, read_record
 from dit_tools.models.model import Model
 
 LIBRARIES = {"onnx": ("numpy", "onnxruntime"), "torch": ("torch", "diffusers", "transformers")}
-_GIVEN = ("noise", "cache", "embedded_guidance", "max_tokens", "transparent", "background",
+_GIVEN = ("embedded_guidance", "max_tokens", "transparent", "background",
           "quality", "vae_tiling", "vae_slicing", "offload")  # fmt: skip
 _BACK = ("negative_prompt", "model", "seed", "width", "height", "steps", "cfg_scale", "schedule",
-         "solver", "guidance", "dtype", "backend", "lora", *_GIVEN)  # fmt: skip
+         "solver", "guidance", "noise", "cache", "dtype", "backend", "lora", "base", *_GIVEN)  # fmt: skip
 _A1111 = {"Steps": "steps", "CFG scale": "cfg_scale", "Seed": "seed", "Size": "size"}
 
 
@@ -37,7 +38,7 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
     made = {
         "version": VERSION,
         "command": "generate",
-        "dit_version": dit_version(),
+        "dit_version": __version__,
         "prompt": job.prompt,
         "negative_prompt": settings.negative_prompt,
         "seed": job.seed,
@@ -49,6 +50,7 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
         **plan.specs(),
         "model": base_name(settings.model),
         "model_revision": model.revision,
+        "base": base_name(settings.base) if settings.base else None,
         "lora": [_lora(text) for text in settings.lora] or None,
         "backend": model.backend,
         "device": model.device.partition(":")[0],
@@ -57,7 +59,7 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
         "seconds": round(drawn.seconds, 3),
         **(extra or {}),
     }
-    return {name: value for name, value in made.items() if value not in (None, False)}
+    return {k: v for k, v in made.items() if v is not None and v is not False}
 
 
 def base_name(reference: str) -> str:
@@ -97,14 +99,6 @@ def versions(backend: str) -> dict[str, str]:
             except PackageNotFoundError:
                 continue
     return found
-
-
-def dit_version() -> str:
-    """The version of this package."""
-    try:
-        return version("dit-tools")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0.1.0"
 
 
 def from_picture(path: str) -> tuple[str | None, dict[str, Any], list[str]]:

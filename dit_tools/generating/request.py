@@ -42,6 +42,7 @@ class Settings:
     vae_tiling: bool = False
     vae_slicing: bool = False
     allow_pickle: bool = False
+    base: str | None = None
     transparent: bool = False
     background: str | None = None
     format: str | None = None
@@ -70,6 +71,8 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> Settings:
     made: dict[str, Any] = {}
     for layer in layers:
         _settle_scale(made, layer)
+        if "," in layer.get("seed", "") or ".." in layer.get("seed", ""):
+            made.pop("num_images", None)  # a list says how many
         made |= layer
     if made.get("transparent") and made.get("background"):
         raise UsageError("--transparent and --background exclude each other", "give one of them")

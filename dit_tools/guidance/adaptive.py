@@ -14,7 +14,7 @@ from dit_tools.guidance._base import COND, UNCOND, Branch, Guidance, Guide
     identity={"scale": 1.0},
 )  # fmt: skip
 class Adaptive(Guidance):
-    """Classifier-free guidance until the cosine of both noise predictions passes gamma (Sec. 4).
+    """Classifier-free guidance until the cosine of both noise predictions passes gamma.
 
     Decided per sample and for good: a sample that has converged takes its conditional prediction
     alone from the next evaluation on, whatever else is in the batch; the network call is saved

@@ -14,7 +14,7 @@ from dit_tools.guidance._base import COND, UNCOND, Branch, Guidance, Guide
     identity={"scale": 1.0},
 )  # fmt: skip
 class Apg(Guidance):
-    """``cond + (scale - 1) (orthogonal + eta parallel)`` of the clean predictions (Alg. 1).
+    """``cond + (scale - 1) (orthogonal + eta parallel)`` of the clean predictions.
 
     The difference of the conditional and unconditional x0 gets momentum, is limited in norm, and
     is split into parts parallel and orthogonal to the conditional x0; the parallel part, which

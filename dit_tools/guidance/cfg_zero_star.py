@@ -53,5 +53,5 @@ class CfgZeroStar(Guidance):
 
 
 def _best_scale(cond: Array, uncond: Array) -> Array:
-    """The ``s`` that brings ``s uncond`` nearest to ``cond``, per sample (Eq. 9)."""
+    """The ``s`` that brings ``s uncond`` nearest to ``cond``, per sample."""
     return sample_sum(cond * uncond) / (sample_sum(uncond * uncond) + 1e-8)

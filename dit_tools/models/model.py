@@ -55,6 +55,8 @@ class Model:
     ``revision`` is the content hash or commit that goes into metadata. ``alpha`` tells that the
     codec's fourth channel is opacity and its colours are composited over white. ``encode`` turns
     Prompts into conditions per branch. ``pipe`` is the diffusers pipeline of a torch model.
+    ``pipeline`` is set where that pipeline has no adapter and runs itself (``passthrough.py``);
+    family, network and codec are stand-ins then.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Model:
     dtype: str
     alpha: bool = False
     pipe: Any = None
+    pipeline: Any = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dit_tools.core.arrays import Array
+from dit_tools.core.arrays import Array, is_torch
+from dit_tools.core.errors import UnsupportedError
 from dit_tools.models.families._base import Family, Prompts
+
+TYPES = {
+    "tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32",
+    "tensor(bool)": "bool", "tensor(double)": "float64",
+}  # fmt: skip
+"""ONNX Runtime's name of a type -> numpy's."""
 
 
 def providers(device: str) -> list[str]:
@@ -21,29 +28,94 @@ def providers(device: str) -> list[str]:
 
 
 class OnnxNetwork:
-    """A transformer graph whose input names are the transformer's forward arguments."""
+    """A transformer graph whose input names are the transformer's forward arguments.
+
+    ``one_by_one`` calls the graph a picture at a time: graphs in int8 scale their activations by
+    one number per call, so that a picture would depend on the others of its batch.
+    """
 
     offers: frozenset[str] = frozenset()
 
-    def __init__(self, session: Any):
-        self.session = session
-        self.names = {entry.name: entry.type for entry in session.get_inputs()}
+    def __init__(self, session: Any, one_by_one: bool = False):
+        self.session, self.one_by_one = session, one_by_one
+        self.entries = {entry.name: entry for entry in session.get_inputs()}
 
     def __call__(self, **inputs: Any) -> Array:
-        """The raw output (B, C', h, w), float32."""
-        feeds = {key: value for key, value in _flat(inputs).items() if key in self.names}
-        return self.session.run(None, feeds)[0]
+        """The raw output (B, C', h, w) or (B, N, C'), float32.
+
+        Raises UnsupportedError for latents of a size that the graph was not exported for.
+        """
+        arrays = graph_inputs(inputs)
+        feeds = {name: self._feed(name, arrays[name]) for name in self.entries if name in arrays}
+        if not self.one_by_one:
+            return self.session.run(None, feeds)[0]
+        from dit_tools.core.arrays import concat
+
+        rows = {name: value for name, value in feeds.items() if self._batched(name)}
+        count = len(next(iter(rows.values())))
+        singles = ({name: value[i : i + 1] for name, value in rows.items()} for i in range(count))
+        return concat([self.session.run(None, feeds | single)[0] for single in singles])
+
+    def _batched(self, name: str) -> bool:
+        shape = self.entries[name].shape
+        return bool(shape) and shape[0] == "batch"
+
+    def _feed(self, name: str, value: Array) -> Array:
+        import numpy as np
+
+        entry = self.entries[name]
+        for size, wanted in zip(value.shape, entry.shape, strict=False):
+            if isinstance(wanted, int) and size != wanted:
+                raise UnsupportedError(
+                    f"--size: the graph was exported for {name} of {_shape(entry.shape)}, "
+                    f"this picture needs {_shape(value.shape)}",
+                    "export the model for this size, or use --backend torch",
+                )
+        return np.ascontiguousarray(value, dtype=TYPES.get(entry.type, value.dtype))
 
     def blocks(self) -> list[Any]:
         """None: a graph has no hooks."""
         return []
 
 
-def _flat(inputs: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in inputs.items():
-        flat |= _flat(value) if isinstance(value, dict) else {key: value}
-    return flat
+def graph_inputs(inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """A transformer's forward arguments as named arrays, numpy, the inputs of its graph.
+
+    Dictionaries are laid open. A list of arrays (Z-Image) becomes one array, padded with zeros at
+    the end where they differ in length, and ``NAME_lengths`` (B,); other lists become int64.
+    """
+    made: dict[str, Array] = {}
+    for name, value in inputs.items():
+        if isinstance(value, dict):
+            made |= graph_inputs(value)
+        elif isinstance(value, list) and hasattr(value[0], "shape"):
+            made[name], made[f"{name}_lengths"] = _stacked([_numpy(item) for item in value])
+        else:
+            made[name] = _numpy(value)
+    return made
+
+
+def _stacked(items: list[Array]) -> tuple[Array, Array]:
+    import numpy as np
+
+    lengths = np.array([len(item) for item in items], dtype=np.int64)
+    made = np.zeros((len(items), lengths.max(), *items[0].shape[1:]), items[0].dtype)
+    for row, item in zip(made, items, strict=True):
+        row[: len(item)] = item
+    return made, lengths
+
+
+def _numpy(value: Any) -> Array:
+    import numpy as np
+
+    if is_torch(value):
+        value = value.detach().cpu()
+        return (value.float() if value.is_floating_point() else value).numpy()
+    return value if isinstance(value, np.ndarray) else np.asarray(value, dtype=np.int64)
+
+
+def _shape(shape: Any) -> str:
+    return " x ".join(str(size) for size in shape)
 
 
 class OnnxCodec:

@@ -4,8 +4,8 @@ Contract: ``draw(shape, seeds) -> array`` of shape ``(len(seeds), *shape)``, flo
 seed, so that a picture depends on its seed and never on the batch; ``stream(shape, seeds)`` gives
 an object whose ``fresh()`` draws the next noise of the same streams, for stochastic solvers.
 
-A stream made of ``torch.Generator`` shows them as ``generators``, so that ``--solver diffusers`` can
-hand them on.
+A stream made of ``torch.Generator`` shows them as ``generators``, so that ``--solver diffusers``
+can hand them on.
 
 Furniture: ``_base.Noise``.
 """

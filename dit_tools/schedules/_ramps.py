@@ -29,14 +29,14 @@ def exponential(high: float, low: float, count: int) -> list[float]:
 
 
 def beta(high: float, low: float, count: int, a: float = 0.6, b: float = 0.6) -> list[float]:
-    """Levels at equally spaced quantiles of the Beta distribution (Lee et al. 2024, Sec. 3.2)."""
+    """Levels at equally spaced quantiles of the Beta distribution (Lee et al. 2024, arXiv:2407.12173)."""
     shares = [beta_quantile(1.0 - u, a, b) for u in linspace(0.0, 1.0, count)]
     return [low + share * (high - low) for share in shares]
 
 
 def shift(t: float, factor: float) -> float:
     """``factor t / (1 + (factor - 1) t)``: the flow time shift of Esser et al. 2024, Eq. 23."""
-    return factor * t / (1 + (factor - 1) * t)
+    return min(factor * t / (1 + (factor - 1) * t), 1.0)
 
 
 def single(values: Sequence[float]) -> list[float]:
@@ -49,7 +49,11 @@ def beta_quantile(p: float, a: float, b: float) -> float:
     if p <= 0.0 or p >= 1.0:
         return 0.0 if p <= 0.0 else 1.0
     if p > beta_cdf(0.5, a, b):  # bisect near 0, where floats are dense
-        return 1.0 - beta_quantile(1.0 - p, b, a)
+        return 1.0 - _bisected(1.0 - p, b, a)
+    return _bisected(p, a, b)
+
+
+def _bisected(p: float, a: float, b: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(200):
         middle = (low + high) / 2

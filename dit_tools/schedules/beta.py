@@ -12,7 +12,7 @@ from dit_tools.schedules._base import Schedule
     paper="arXiv:2407.12173", year=2024,
     title="Beta Sampling is All You Need: Efficient Image Generation Strategy for Diffusion "
     "Models using Stepwise Spectral Analysis",
-    authors="Lee, Lee, Park",
+    authors="Lee, Lee, Gye, Kim",
 )  # fmt: skip
 class Beta(Schedule):
     """Times at equally spaced quantiles of Beta(alpha, beta), dense at both ends for 0.6, 0.6.

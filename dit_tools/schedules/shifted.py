@@ -23,7 +23,9 @@ class Shifted(Schedule):
     runs over sigma / (alpha + sigma), from the path's own noisiest level.
     """
 
-    shift: float | None = param(3.0, "1 = equal steps; none = by the number of tokens", gt=0, le=1e4)
+    shift: float | None = param(
+        3.0, "1 = equal steps; none = by the number of tokens", gt=0, le=1e4
+    )
 
     def times(self, steps: int, target: Target) -> tuple[float, ...]:
         """``steps + 1`` times from 1 to 0. ``shift=none`` takes ``exp(mu)`` of ``target.mu``."""

@@ -14,7 +14,6 @@ from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, nearest, param
 from dit_tools.solvers._base import Denoise, Solver, Step
 
-
 DEFAULTS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 """What a config that does not say it means; some scheduler classes have other defaults."""
 
@@ -45,7 +44,7 @@ class Diffusers(Solver):
 
 @dataclass(frozen=True)
 class _Bound(Solver):
-    """The solver of one run. ``name`` is the scheduler's class, ``target`` what the run is about."""
+    """The solver of one run: ``name`` is the scheduler's class."""
 
     name: str
     target: Target

@@ -11,7 +11,11 @@ from dit_tools.core.registry import method
 from dit_tools.solvers._base import Denoise, Solver, Step, transfer
 
 
-@method()
+@method(
+    paper="arXiv:2209.03003", year=2022,
+    title="Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow",
+    authors="Liu, Gong, Liu",
+)  # fmt: skip
 class Euler(Solver):
     """Euler steps, order 1: ``x_s = x_t + (s - t) v`` on a flow.
 

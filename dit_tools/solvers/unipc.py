@@ -30,7 +30,7 @@ class _Point:
     authors="Zhao, Bai, Rao, Zhou, Lu",
 )  # fmt: skip
 class UniPC(Solver):
-    """UniP-p and UniC-p on the predicted clean data with B(h) = exp(-h) - 1, "bh2" (Alg. 5-8).
+    """UniP-p and UniC-p on the predicted clean data with B(h) = exp(-h) - 1, "bh2" (Alg. 1, 2).
 
     Predictor of order p and corrector of order p + 1, one network call a step. The step to
     sigma = 0 is of order 1. Log signal-to-noise ratios below -13.8 are raised to it, so that a
@@ -86,9 +86,7 @@ def _corrected(path: Path, x: Array, points: Sequence[_Point], new: _Point, orde
     return advance(path, x, _mixed(last.data, weights, slopes), last.t, new.t)
 
 
-def _differences(
-    points: Sequence[_Point], h: float, order: int
-) -> tuple[list[float], list[Array]]:
+def _differences(points: Sequence[_Point], h: float, order: int) -> tuple[list[float], list[Array]]:
     """Relative places of earlier points in units of ``h``, and slopes of the data towards them."""
     now, earlier = points[-1], points[-order:-1][::-1]
     ratios = [(point.snr - now.snr) / h for point in earlier]
@@ -103,7 +101,7 @@ def _mixed(data: Array, weights: Sequence[float], slopes: Sequence[Array]) -> Ar
 
 
 def _system(ratios: Sequence[float], h: float) -> tuple[list[list[float]], list[float]]:
-    """The Vandermonde system of Eq. 9: powers of the ratios, and ``k! phi_(k+1)(-h) h / B(h)``."""
+    """The Vandermonde system of UniC and UniP: powers of the ratios, and ``k! phi_(k+1)(-h) h / B(h)``."""
     scale = math.expm1(-h)
     phi, factorial, rows, right = scale / -h - 1.0, 1.0, [], []
     for k in range(1, len(ratios) + 1):

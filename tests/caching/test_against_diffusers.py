@@ -2,13 +2,12 @@
 
 The mathematics is the same in these places and is compared there:
 
-- TaylorSeer's series, when theirs is told to cache whole blocks (it caches attention by default) and
-  to keep its factors in float32. Their schedule is another one (a full call at ``warmup + 1``, where
-  the paper and we skip): the two meet at interval 2 with equal warm-up. Their first differences
-  divide by the last gap, as our form ``taylor`` does. Our last step is always full; theirs when
-  ``disable_cache_after_step`` says so.
-- First-block cache in all but ties: they skip at ``<=`` the threshold, we below it, so that 0 is the
-  identity. They have no warm-up and no full last step, which is kept out of reach here.
+- TaylorSeer's series, when theirs is told to cache whole blocks (it caches attention by default)
+  and to keep its factors in float32. Both divide by the last gap alone. Their schedule is another
+  one (a full call at ``warmup + 1``, where the paper and we skip): the two meet at interval 2 with
+  equal warm-up. Our last step is always full; theirs when ``disable_cache_after_step`` says so.
+- First-block cache in all but ties: they skip at ``<=`` the threshold, we below it, so that 0 is
+  the identity. They have no warm-up and no full last step, which is kept out of reach here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -35,7 +35,8 @@ def subject_of(family: str) -> Subject:
     """The tiny model of a family, with distinct conditions for ``cond`` and ``uncond``."""
     pipe = importlib.import_module(f"tests.support.{family}").pipeline()
     model = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
-    size = model.defaults.size
+    size = min(model.defaults.size, 4 * model.family.vae_scale * model.family.patch)  # 16 tokens
+    model.defaults = replace(model.defaults, size=size)
     negative = "" if family == "dit" else "blurred"
     embedded = 3.5 if model.family.transformer.get("guidance_embeds") else None
     prompts = Prompts(("1",), (negative,), size, size, embedded_guidance=embedded)

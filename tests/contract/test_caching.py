@@ -34,7 +34,9 @@ def run(subject: Subject, cache: Any = "none", guidance: Any = PAIR) -> tuple[An
 
 
 def hooked(subject: Subject) -> bool:
-    registries = (getattr(b.module, "_diffusers_hook", None) for b in subject.model.network.blocks())
+    registries = (
+        getattr(b.module, "_diffusers_hook", None) for b in subject.model.network.blocks()
+    )
     return any(registry.hooks for registry in registries if registry)
 
 
@@ -114,9 +116,7 @@ def test_two_runs_in_a_row_are_the_same(subject, cache):
 @every_cache
 def test_a_run_after_an_aborted_run_is_the_same(subject, cache):
     before, _ = run(subject, cache)
-    generator, _ = small.steps(
-        subject.model, subject.conditions, small.plan(BOLD[cache], 8, PAIR)
-    )
+    generator, _ = small.steps(subject.model, subject.conditions, small.plan(BOLD[cache], 8, PAIR))
     for _ in range(4):
         next(generator)
     assert hooked(subject)
@@ -177,7 +177,7 @@ def test_a_branch_that_comes_back_starts_anew(cache):
             before = state.count["blocks skipped"]
             model.network(**inputs)
             skipped.append(state.count["blocks skipped"] > before)
-    assert skipped[3] and skipped[9]
+    assert any(skipped[:4]) and any(skipped[7:])
     assert not skipped[4] and not skipped[6]
 
 

@@ -1,6 +1,8 @@
 """Native times equal what diffusers' schedulers compute, called as the pipelines call them."""
 
+import importlib
 import json
+import types
 
 import diffusers
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from dit_tools.core.errors import UsageError
 from dit_tools.core.paths import Flow, Target
 from dit_tools.models.scheduler import facts
+from dit_tools.schedules._ramps import beta_quantile
 from dit_tools.schedules.native import Native
 
 FLOW = "FlowMatchEulerDiscreteScheduler"
@@ -147,3 +150,23 @@ def test_config_of_a_file_may_leave_defaults_out():
 def test_too_many_steps(name):
     with pytest.raises(UsageError, match="--steps 5000.*use at most"):
         Native().times(5000, target(getattr(diffusers, name)()))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [(FLOW, {"shift": 3.0}), *((name, {}) for name in MULTISTEP)],
+)
+def test_beta_sigmas(monkeypatch, name, config):
+    """With our quantiles in scipy's place, which need not be installed."""
+    module = importlib.import_module(getattr(diffusers, name).__module__)
+    quantile = types.SimpleNamespace(ppf=beta_quantile)
+    scipy = types.SimpleNamespace(stats=types.SimpleNamespace(beta=quantile))
+    monkeypatch.setattr(module, "is_scipy_available", lambda: True)
+    monkeypatch.setattr(module, "scipy", scipy, raising=False)
+    scheduler = getattr(diffusers, name)(use_beta_sigmas=True, **config)
+    scheduler.set_timesteps(12)
+    made = target(scheduler)
+    times = Native().times(12, made)
+    path = made.path
+    levels = times if name == FLOW else [path.sigma(t) / path.alpha(t) for t in times]
+    assert levels == pytest.approx(scheduler.sigmas.tolist(), rel=1e-4, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Diffusers' schedulers as solvers: same latents as the scheduler's own loop, and clear refusals."""
+"""Diffusers' schedulers as solvers: the latents of their own loops, and clear refusals."""
 
 import diffusers
 import pytest
@@ -53,9 +53,7 @@ def test_same_latents_as_euler_ancestral_with_the_same_generators():
         raw = data(scheduler.scale_model_input(theirs, mark), LINEAR.at_index(float(mark))).raw
         theirs = scheduler.step(raw, mark, theirs, generator=generators)[0]
     stream = TorchCpu().stream((2, 4, 5), (4, 5, 6))
-    mine = end(
-        bound("EulerAncestralDiscreteScheduler"), data, stream.fresh(), times(12), stream
-    )
+    mine = end(bound("EulerAncestralDiscreteScheduler"), data, stream.fresh(), times(12), stream)
     assert torch.equal(mine, theirs)
 
 

@@ -32,7 +32,12 @@ def runs(name, config, steps, dtype):
         data = AtSigmas(data, scheduler)
     x = start(dtype)
     times = Native().times(steps, Target(known.path, 4, full))
-    mine = end(spec.parse("solvers", known.solver), Gaussian(known.path, known.kind), torch.as_tensor(x), times)
+    mine = end(
+        spec.parse("solvers", known.solver),
+        Gaussian(known.path, known.kind),
+        torch.as_tensor(x),
+        times,
+    )
     return known.solver, mine, scheduler_run(scheduler, data, x, steps)
 
 

@@ -89,10 +89,8 @@ def final(
 ) -> tuple[Any, Run]:
     """Latents at the end of a run, and the run."""
     generator, run = steps(model, given, chosen, seeds)
-    step = None
-    for step in generator:
-        pass
-    return step.x, run
+    *_, last = generator
+    return last.x, run
 
 
 @method()

@@ -1,0 +1,82 @@
+"""A room as an option: ``--cache NAME[:KEY=VALUE,...]``, ``--cache help``, ``--cache NAME:help``.
+
+The option's value stays the text that the user gave, checked: the method and its parameters exist and
+are in bounds. Nothing heavy is imported for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+METAVAR = "NAME[:K=V,...]"
+
+
+def _check(room: str) -> Callable[..., str | None]:
+    def check(ctx: typer.Context, value: str | None) -> str | None:
+        if value is None or ctx.resilient_parsing:
+            return value
+        from dit_tools.core import registry, spec
+
+        name, _, rest = value.strip().partition(":")
+        if name in ("help", "list"):
+            typer.echo(summary(room), nl=False)
+        elif rest.strip() == "help":
+            typer.echo(spec.describe(registry.get(room, name)), nl=False)
+        else:
+            spec.parse(room, value)
+            return value
+        raise typer.Exit
+
+    return check
+
+
+def _complete(room: str) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        from dit_tools.core import registry, spec
+
+        name, colon, rest = incomplete.partition(":")
+        if not colon:
+            return [*registry.names(room), *registry.plugin_names(room)]
+        done = incomplete[: len(incomplete) - len(rest.rpartition(",")[2])]
+        return [f"{done}{p.name}=" for p in spec.parameters(registry.get(room, name))]
+
+    return complete
+
+
+def methods(room: str) -> list[type[Any]]:
+    """The room's method classes, its own and those of installed packages, sorted by name."""
+    from dit_tools.core import registry
+
+    names = sorted({*registry.names(room), *registry.plugin_names(room)})
+    return [registry.get(room, name) for name in names]
+
+
+def first_line(cls: type[Any]) -> str:
+    """The summary of a method: the first paragraph of its docstring in one line."""
+    import inspect
+
+    return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
+
+
+def summary(room: str) -> str:
+    """One line a method: name and what it does."""
+    found = methods(room)
+    width = max((len(cls.info.name) for cls in found), default=0)
+    return "".join(f"{cls.info.name:<{width}}  {first_line(cls)}\n" for cls in found)
+
+
+def _option(flag: str, room: str, text: str) -> Any:
+    return typer.Option(
+        flag, metavar=METAVAR, help=text, callback=_check(room), autocompletion=_complete(room),
+        rich_help_panel="Methods ('help' as a name lists them, NAME:help explains one)",
+    )  # fmt: skip
+
+
+Schedule = Annotated[str | None, _option("--schedule", "schedules", "At which times to call it.")]
+Solver = Annotated[str | None, _option("--solver", "solvers", "How to step from noise to picture.")]
+Guidance = Annotated[str | None, _option("--guidance", "guidance", "How to follow the prompt.")]
+Noise = Annotated[str | None, _option("--noise", "noise", "Where random numbers come from.")]
+Cache = Annotated[str | None, _option("--cache", "caching", "What to reuse between steps.")]

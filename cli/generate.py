@@ -1,0 +1,124 @@
+"""``dit generate``: pictures from prompts. The work is in ``dit_tools.generating``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from dit_cli import choices
+from dit_cli import options as o
+from dit_cli.command import command as make
+from dit_tools.core.errors import DitError, ExitCode
+
+Base = Annotated[
+    str | None,
+    typer.Option("--base", metavar="MODEL", rich_help_panel=o.MODEL,
+                 help="Model with the other parts of a single file."),
+]  # fmt: skip
+Sweep = Annotated[
+    list[str] | None,
+    typer.Option("--sweep", metavar="KEY=A,B,...", rich_help_panel=o.PICTURE,
+                 help="Try several values of an option; may be repeated."),
+]  # fmt: skip
+Grid = Annotated[
+    str | None,
+    typer.Option("--grid", metavar="FILE", help="Also a contact sheet.", rich_help_panel=o.RUN),
+]
+SaveSteps = Annotated[
+    str | None,
+    typer.Option("--save-steps", metavar="FILE", rich_help_panel=o.RUN,
+                 help="Also a film of the denoising: .gif, .webp or .mp4."),
+]  # fmt: skip
+Fps = Annotated[
+    float, typer.Option("--fps", help="Speed of that film.", rich_help_panel=o.RUN, min=0.1)
+]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Show pictures in the terminal.", rich_help_panel=o.RUN)
+]
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Embed no record.", rich_help_panel=o.RUN)
+]
+
+
+def generate(
+    prompts: o.Prompts = None,
+    prompt: o.Prompt = None,
+    prompt_file: o.PromptFile = None,
+    negative_prompt: o.NegativePrompt = None,
+    seed: o.Seed = None,
+    num_images: o.NumImages = None,
+    size: o.Size = None,
+    width: o.Width = None,
+    height: o.Height = None,
+    steps: o.Steps = None,
+    cfg_scale: o.CfgScale = None,
+    embedded_guidance: o.EmbeddedGuidance = None,
+    max_tokens: o.MaxTokens = None,
+    transparent: o.Transparent = None,
+    background: o.Background = None,
+    sweep: Sweep = None,
+    model: o.Model = None,
+    base: Base = None,
+    lora: o.Lora = None,
+    allow_pickle: o.AllowPickle = None,
+    schedule: choices.Schedule = None,
+    solver: choices.Solver = None,
+    guidance: choices.Guidance = None,
+    noise: choices.Noise = None,
+    cache: choices.Cache = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    backend: o.Backend = None,
+    batch_size: o.BatchSize = None,
+    offload: o.Offload = None,
+    vae_tiling: o.VaeTiling = None,
+    vae_slicing: o.VaeSlicing = None,
+    output: o.Output = None,
+    format: o.Format = None,  # noqa: A002
+    quality: o.Quality = None,
+    overwrite: o.Overwrite = False,
+    skip_existing: o.SkipExisting = False,
+    grid: Grid = None,
+    save_steps: SaveSteps = None,
+    fps: Fps = 10.0,
+    preview: Preview = False,
+    no_metadata: NoMetadata = False,
+    config: o.Config = None,
+    preset: o.Preset = None,
+    from_image: o.FromImage = None,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> int:
+    """Make pictures from prompts.
+
+    Writes a picture per prompt and seed and prints its path. Every picture carries the record of
+    how it was made; 'dit replay' makes it again. A run into a folder that was stopped goes on
+    where it stopped when it is started again.
+    """
+    given = locals()
+    from dit_tools.generating.assemble import Request, assemble
+    from dit_tools.generating.loading import look_up, look_up_offline
+    from dit_tools.generating.options import OPTIONS
+    from dit_tools.generating.report import check_stdout, emitter, finish, plan_lines
+    from dit_tools.generating.run import Options
+
+    values = {name: given[name] for name in OPTIONS if given[name] not in (None, (), [])}
+    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not no_metadata, quiet)
+    listen = emitter(json, quiet, verbose)
+    with failing(listen if json else None):
+        check_stdout(output, json)
+        request = Request(
+            [*(prompts or ()), *(prompt or ())], values, list(prompt_file or ()),
+            list(sweep or ()), config, preset, from_image, output, overwrite, skip_existing, extra,
+        )  # fmt: skip
+        run, notes = assemble(request, listen, look_up_offline if dry_run else look_up)
+    if dry_run:
+        plan_lines(run, listen if json else None)
+        return ExitCode.OK
+    return finish(run.start(), [] if quiet else notes)
+
+
+command = make(generate)

@@ -1,0 +1,118 @@
+"""The ``dit`` program: finds the command, runs it, and turns whatever happens into an exit code.
+
+``dit --help`` imports Typer and nothing else. A command's module is imported when the command is
+called, and it imports numpy, torch and models only when it has checked what it was asked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from dit_cli.command import PLAIN, Group
+
+COMMANDS = {
+    "generate": "Make pictures from prompts.",
+    "info": "Show how a picture was made.",
+    "replay": "Make a picture again from its own record.",
+    "methods": "List, explain and cite every method.",
+    "models": "List, show, verify and pull models.",
+    "export": "Write ONNX graphs of a model, checked against PyTorch.",
+}
+"""Subcommand -> one line of help. The module of that name holds it as ``command``."""
+
+HELP = """Command-line tools for diffusion transformers: files in, files out.
+
+Results go to stdout, progress and errors to stderr. 'dit help COMMAND' explains a command."""
+
+
+class LazyGroup(Group):
+    """A group whose commands are imported when they are called."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """``dit help`` and ``dit help COMMAND`` are ``--help``."""
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command. Typer's error names the nearest one when there is none."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        if stand_in is None:  # a word that is still being completed
+            return name, None, rest
+        return name, importlib.import_module(f"dit_cli.{name}").command, rest
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from dit_tools import __version__
+
+        print(f"dit {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+def root() -> LazyGroup:
+    """The whole program as a Typer group, for ``main``, completion and the man pages."""
+    app = typer.Typer(**PLAIN | {"add_completion": True}, cls=LazyGroup, no_args_is_help=True)
+    app.callback(help=HELP)(_root)
+    made = typer.main.get_command(app)
+    assert isinstance(made, LazyGroup)
+    for name, line in COMMANDS.items():  # stand-ins, for lists and completion
+        made.add_command(TyperCommand(name, help=line, rich_markup_mode=None))
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; errors pass through. Returns what the command returned, or 0."""
+    program = root()
+    if "_DIT_COMPLETE" in os.environ:
+        program.main(list(arguments), prog_name="dit", complete_var="_DIT_COMPLETE")
+    try:
+        with program.make_context("dit", list(arguments)) as context:
+            result = program.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    return int(result or 0) if isinstance(result, int) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The installed program: runs the command line and exits with its code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are
+    try:
+        code = run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk or a closed pipe shows here
+    except SystemExit:
+        raise
+    except BaseException as error:  # KeyboardInterrupt and Terminated, too
+        code = _failed(error, arguments)
+    sys.exit(code)
+
+
+def _failed(error: BaseException, arguments: Sequence[str]) -> int:
+    from dit_cli.report import failed
+
+    before_end = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    return failed(error, "--debug" in before_end)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""``dit methods``: lists, explains and cites every method."""
+
+from __future__ import annotations
+
+import json as json_format
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args
+
+import typer
+
+from dit_cli.choices import first_line
+from dit_cli.choices import methods as methods_of
+from dit_cli.command import command as make
+from dit_cli.options import Json
+from dit_tools.core.errors import UsageError
+
+
+def _complete(incomplete: str) -> list[str]:
+    from dit_tools.core.registry import JOINTS, names
+
+    return sorted({*JOINTS, *(name for room in JOINTS for name in names(room))})
+
+
+def methods(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ROOM|NAME]...", autocompletion=_complete,
+            help="Rooms such as caching or solver, methods such as taylorseer.",
+        ),
+    ] = None,
+    bib: Annotated[bool, typer.Option("--bib", help="Print BibTeX of their papers.")] = False,
+    json: Json = False,
+) -> None:
+    """List, explain and cite every method.
+
+    Without arguments it lists all methods, a room a section; with rooms those of the rooms. A method
+    that is named is explained: what it does, its parameters with defaults and bounds, what it needs,
+    and its paper.
+    """
+    if bib and json:
+        raise UsageError("--bib and --json exclude each other", "give one of them")
+    names, found = _select(words or [])
+    if bib:
+        from dit_tools.citations import bibtex
+
+        sys.stdout.write(bibtex(cls.info for cls in found))
+    elif json:
+        for cls in found:
+            print(json_format.dumps(as_object(cls), ensure_ascii=False))
+    elif names:
+        print("\n".join(explain(cls) for cls in found), end="")
+    else:
+        print("\n".join(_sections(found)), end="")
+
+
+def _select(words: Sequence[str]) -> tuple[list[str], list[type[Any]]]:
+    """The words that name methods, and the methods that all words together mean."""
+    from dit_tools.core.registry import JOINTS, display, nearest
+
+    spelt = {flag.lstrip("-"): room for room, flag in JOINTS.items()}
+    spelt |= {flag: room for room, flag in JOINTS.items()} | {room: room for room in JOINTS}
+    rooms = [spelt[word] for word in words if word in spelt]
+    names = [display(word) for word in words if word not in spelt]
+    everything = [cls for room in rooms or JOINTS for cls in methods_of(room)]
+    known = sorted({cls.info.name for cls in everything})
+    for name in names:
+        if name not in known:
+            where = f" in {', '.join(rooms)}" if rooms else ""
+            message = f"no method or room {name!r}{where}"
+            raise UsageError(message, nearest(name, [*known, *JOINTS]))
+    return names, [cls for cls in everything if not names or cls.info.name in names]
+
+
+def _sections(found: Sequence[type[Any]]) -> list[str]:
+    """A block of text a room: its flag, then a line or two a method."""
+    width = max(min(shutil.get_terminal_size().columns, 80), 40)
+    column = max(len(cls.info.name) for cls in found) + 4
+    blocks: dict[str, list[str]] = {}
+    for cls in found:
+        block = blocks.setdefault(cls.info.room, [f"{cls.info.room} ({cls.info.flag})"])
+        start = f"  {cls.info.name}".ljust(column)
+        block.append(textwrap.fill(first_line(cls), width, initial_indent=start,
+                                   subsequent_indent=" " * column))  # fmt: skip
+    return ["\n".join(block) + "\n" for block in blocks.values()]
+
+
+def explain(cls: type[Any]) -> str:
+    """Everything about one method, as text."""
+    from dit_tools.core.spec import describe, format_value
+
+    info = cls.info
+    lines = [f"{info.flag} {info.name}", "", describe(cls).rstrip(), ""]
+    if info.authors:
+        lines.append(f"Authors: {info.authors}" + (f" ({info.year})" if info.year else ""))
+    lines.append(f"Needs: {', '.join(sorted(info.needs)) or 'nothing special'}")
+    if info.identity is not None:
+        at = ", ".join(f"{name}={format_value(value)}" for name, value in info.identity.items())
+        lines.append(f"Changes nothing at: {at or 'any setting'}")
+    return "\n".join(lines) + "\n"
+
+
+def as_object(cls: type[Any]) -> dict[str, Any]:
+    """A method as one JSON object."""
+    from dit_tools.core.spec import parameters
+
+    info = cls.info
+    return {
+        "room": info.room, "name": info.name, "flag": info.flag, "summary": first_line(cls),
+        "paper": info.paper, "title": info.title, "authors": info.authors,
+        "year": info.year or None, "needs": sorted(info.needs),
+        "identity": None if info.identity is None else dict(info.identity),
+        "parameters": [
+            {
+                "name": p.name, "type": type_name(p.type), "default": p.default, "help": p.help,
+                "ge": p.ge, "gt": p.gt, "le": p.le, "choices": list(p.choices),
+            }
+            for p in parameters(cls)
+        ],
+    }  # fmt: skip
+
+
+def type_name(kind: Any) -> str:
+    """The type of a parameter in words: ``int``, ``float|none``, ``range``."""
+    if kind == tuple[float, float]:
+        return "range"
+    names = [("none" if part is type(None) else part.__name__) for part in get_args(kind) or (kind,)]
+    return "|".join(names)
+
+
+command = make(methods)

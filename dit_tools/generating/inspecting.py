@@ -1,0 +1,83 @@
+"""``dit info``: what a picture file is and what it says about itself."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+from dit_tools.media import image
+from dit_tools.media.metadata import read_parameters, read_record
+
+SCHEMA = "dit.info/1"
+
+
+def inspect(path: str) -> dict[str, Any]:
+    """Facts of a picture file, as ``docs/schema/info.schema.json`` describes them.
+
+    The pixels are decoded, so a cut-off file is found out. Raises InputError when the file is not
+    a readable picture, or its record is damaged.
+    """
+    picture = image.read(path)
+    height, width, channels = picture.pixels.shape
+    return {
+        "schema": SCHEMA,
+        "path": path,
+        "bytes": Path(path).stat().st_size,
+        "format": picture.format,
+        "width": width,
+        "height": height,
+        "bits": picture.bits,
+        "channels": channels,
+        "alpha": picture.alpha,
+        "icc": profile_name(picture.icc),
+        "note": picture.note or None,
+        "parameters": read_parameters(path),
+        "record": read_record(path),
+    }
+
+
+def profile_name(icc: bytes | None) -> str | None:
+    """The description of a colour profile; ``unreadable`` when it is damaged, None without one."""
+    if not icc:
+        return None
+    from PIL import ImageCms
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            return ImageCms.getProfileDescription(profile).strip() or "unnamed"
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return "unreadable"
+
+
+def lines(facts: dict[str, Any]) -> list[str]:
+    """The facts as lines for people; control characters of foreign metadata are made visible."""
+    kind = f"{facts['format']}, {facts['width']}x{facts['height']}, {facts['bits']} bits"
+    alpha = "with alpha" if facts["alpha"] else "opaque"
+    made = [f"{facts['path']}: {kind}, {alpha}, {facts['bytes']} bytes"]
+    made.append(f"  profile: {facts['icc'] or 'none (sRGB)'}")
+    if facts["note"]:
+        made.append(f"  note: {facts['note']}")
+    if facts["parameters"]:
+        made.append("  parameters:")
+        made += [f"    {line}" for line in facts["parameters"].splitlines()]
+    if facts["record"]:
+        made.append("  record:")
+        made += [f"    {key}: {_flat(value)}" for key, value in facts["record"].items()]
+    return [safe(line) for line in made]
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return "; ".join(_flat(entry) for entry in value)
+    return str(value)
+
+
+def safe(text: str) -> str:
+    """Text that cannot steer a terminal: control characters as their escapes."""
+    return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)

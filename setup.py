@@ -1,0 +1,5 @@
+"""What pyproject.toml cannot say: the folder ``cli`` is the package ``dit_cli``, the rest is found."""
+
+from setuptools import find_packages, setup
+
+setup(packages=["dit_cli", *find_packages(include=["dit_tools", "dit_tools.*"])])
