@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the folder ``cli`` is the package ``dit_cli``, the rest is found."""
+"""What pyproject.toml cannot say: the folder ``cli`` is ``dit_cli``, other packages are found."""
 
 from setuptools import find_packages, setup
 

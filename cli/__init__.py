@@ -1,10 +1,10 @@
 """The ``dit`` command: one file per subcommand, loaded only when it is called.
 
 A command is a plain function; ``command`` makes the Typer object that ``main`` looks for in the
-module of that name. Every shared option is an alias in ``options``, every choice of a method one in
-``choices``; ``--debug`` and ``--help`` come by themselves. Whatever takes long to import is imported
-in the function's body, never at the top. Results go to stdout, everything else to stderr. A function
-raises ``DitError``, and returns an ``ExitCode`` when that is not 0::
+module of that name. Every shared option is an alias in ``options``, every choice of a method one
+in ``choices``; ``--debug`` and ``--help`` come by themselves. Whatever takes long to import is
+imported in the function's body, never at the top. Results go to stdout, everything else to stderr.
+A function raises ``DitError``, and returns an ``ExitCode`` when that is not 0::
 
     # cli/count.py, after adding "count": "one line of help" to COMMANDS in main.py
     from typing import Annotated
@@ -21,9 +21,9 @@ raises ``DitError``, and returns an ``ExitCode`` when that is not 0::
 
     command = make(count)
 
-Values are ``str``, ``int``, ``float``, ``bool`` or lists of them; paths are ``str``. An option that is
-not given is None. ``run_module`` in ``tests/cli`` starts the installed program.
+Values are ``str``, ``int``, ``float``, ``bool`` or lists of them; paths are ``str``. An option that
+is not given is None. Tests start the installed program with ``tests.support.program.dit``.
 
 Furniture: ``command`` (functions to commands), ``options``, ``choices``, ``report`` (errors to one
-line and an exit code), ``manpages`` (``man/`` from the same objects).
+line and an exit code), ``manpages`` and ``roff`` (``man/`` from the same objects).
 """

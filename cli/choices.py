@@ -1,12 +1,12 @@
 """A room as an option: ``--cache NAME[:KEY=VALUE,...]``, ``--cache help``, ``--cache NAME:help``.
 
-The option's value stays the text that the user gave, checked: the method and its parameters exist and
-are in bounds. Nothing heavy is imported for that.
+The option's value stays the text that the user gave, checked: the method and its parameters exist
+and are in bounds. Nothing heavy is imported for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +22,7 @@ def _check(room: str) -> Callable[..., str | None]:
 
         name, _, rest = value.strip().partition(":")
         if name in ("help", "list"):
-            typer.echo(summary(room), nl=False)
+            typer.echo(rows(methods(room)), nl=False)
         elif rest.strip() == "help":
             typer.echo(spec.describe(registry.get(room, name)), nl=False)
         else:
@@ -58,14 +58,25 @@ def first_line(cls: type[Any]) -> str:
     """The summary of a method: the first paragraph of its docstring in one line."""
     import inspect
 
-    return " ".join(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0].split())
+    text = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
+    return " ".join(text.replace("``", "").split())
 
 
-def summary(room: str) -> str:
-    """One line a method: name and what it does."""
-    found = methods(room)
-    width = max((len(cls.info.name) for cls in found), default=0)
-    return "".join(f"{cls.info.name:<{width}}  {first_line(cls)}\n" for cls in found)
+def rows(found: Sequence[type[Any]], indent: str = "") -> str:
+    """A line or two a method: name and what it does, as wide as the terminal, at most 80."""
+    import shutil
+    import textwrap
+
+    width = max(min(shutil.get_terminal_size().columns, 80), 40) - 1
+    column = len(indent) + max((len(cls.info.name) for cls in found), default=0) + 2
+    lines = [
+        textwrap.fill(
+            first_line(cls), width, break_on_hyphens=False, subsequent_indent=" " * column,
+            initial_indent=f"{indent}{cls.info.name}".ljust(column),
+        )
+        for cls in found
+    ]  # fmt: skip
+    return "".join(line + "\n" for line in lines)
 
 
 def _option(flag: str, room: str, text: str) -> Any:

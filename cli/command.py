@@ -7,7 +7,8 @@ around help cost as much again, so help is plain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -49,8 +50,9 @@ def _read(value: Any, kind: Any, param: Any, ctx: Any) -> Any:
     low, high = param.min, param.max
     above = low is None or read >= low
     if kind in (int, float) and not (above and (high is None or read <= high)):  # NaN too
-        bounds = f"{'' if low is None else low}..{'' if high is None else high}"
-        raise typer.BadParameter(f"out of range; give {bounds}", ctx=ctx, param=param)
+        ends = (("at least", low), ("at most", high))
+        wanted = " and ".join(f"{word} {end:g}" for word, end in ends if end is not None)
+        raise typer.BadParameter(f"out of range; give {wanted}", ctx=ctx, param=param)
     return read
 
 
@@ -67,6 +69,8 @@ def grouped_options(command: Any, ctx: Any, formatter: Any) -> None:
     sections: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
+        if record is not None and param.param_type_name == "argument":
+            record = re.sub(r" <[^>]*>$", "", record[0]), record[1]  # the type says nothing here
         if record is not None:
             kind = "Arguments" if param.param_type_name == "argument" else "Options"
             sections.setdefault(param.rich_help_panel or kind, []).append(record)
@@ -91,11 +95,20 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command with subcommands; without one it shows its help and counts as misused."""
+    """A command with subcommands. ``default`` is the one meant when none is named."""
+
+    default = ""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """As Typer, with quick conversions."""
         return quick(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default subcommand in front of options, or in place of nothing."""
+        option = bool(args) and args[0].startswith("-") and args[0] != "--help"
+        if self.default and not ctx.resilient_parsing and (option or not args):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
 
 _shared: list[Any] = []
@@ -106,7 +119,8 @@ def _common() -> list[Any]:
 
     def options(
         debug: Annotated[
-            bool, typer.Option("--debug", help="Show the traceback of an error.", expose_value=False)
+            bool,
+            typer.Option("--debug", help="Show the traceback of an error.", expose_value=False),
         ] = False,
     ) -> None:
         pass
@@ -127,12 +141,15 @@ def command(function: Callable[..., Any]) -> Command:
     return made
 
 
-def group(main: Callable[..., Any], *functions: Callable[..., Any]) -> Group:
-    """A command with subcommands, named as their functions; ``main`` gives the help text."""
-    app = typer.Typer(**PLAIN, cls=Group, no_args_is_help=True)
+def group(
+    main: Callable[..., Any], functions: Mapping[str, Callable[..., Any]], default: str = ""
+) -> Group:
+    """A command with subcommands; ``main`` gives the help text."""
+    app = typer.Typer(**PLAIN, cls=Group, no_args_is_help=not default)
     app.callback()(main)
-    for function in functions:
-        app.command(cls=Command)(function)
+    for name, function in functions.items():
+        app.command(name, cls=Command)(function)
     made = typer.main.get_command(app)
     assert isinstance(made, Group)
+    made.default = default
     return made

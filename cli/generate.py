@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
 from dit_cli import choices
 from dit_cli import options as o
 from dit_cli.command import command as make
-from dit_tools.core.errors import DitError, ExitCode
+from dit_tools.core.errors import ExitCode
 
 Base = Annotated[
     str | None,
@@ -99,26 +99,29 @@ def generate(
     where it stopped when it is started again.
     """
     given = locals()
+    from dit_cli import telling
     from dit_tools.generating.assemble import Request, assemble
     from dit_tools.generating.loading import look_up, look_up_offline
     from dit_tools.generating.options import OPTIONS
-    from dit_tools.generating.report import check_stdout, emitter, finish, plan_lines
     from dit_tools.generating.run import Options
 
     values = {name: given[name] for name in OPTIONS if given[name] not in (None, (), [])}
+    prompts = [*(prompts or ()), *(prompt or ())]
     extra = Options(batch_size or 1, grid, save_steps, fps, preview, not no_metadata, quiet)
-    listen = emitter(json, quiet, verbose)
-    with failing(listen if json else None):
-        check_stdout(output, json)
+    with telling.told(json):
+        telling.check_stdout(output, json)
         request = Request(
-            [*(prompts or ()), *(prompt or ())], values, list(prompt_file or ()),
-            list(sweep or ()), config, preset, from_image, output, overwrite, skip_existing, extra,
+            prompts, values, list(prompt_file or ()), list(sweep or ()), config, preset,
+            from_image, output, overwrite, skip_existing, extra,
         )  # fmt: skip
-        run, notes = assemble(request, listen, look_up_offline if dry_run else look_up)
+        find = look_up_offline if dry_run else look_up
+        run, notes = assemble(request, telling.emitter(json, verbose), find)
+    for note in notes:
+        telling.say(f"dit: {note}")
     if dry_run:
-        plan_lines(run, listen if json else None)
+        telling.show_plan(run, json)
         return ExitCode.OK
-    return finish(run.start(), [] if quiet else notes)
+    return telling.finish(run.start(), quiet)
 
 
 command = make(generate)

@@ -80,6 +80,8 @@ def root() -> LazyGroup:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; errors pass through. Returns what the command returned, or 0."""
+    if "DIT_CACHE" in os.environ:  # where the hub's library looks, once it is imported
+        os.environ["HF_HUB_CACHE"] = os.environ["DIT_CACHE"]
     program = root()
     if "_DIT_COMPLETE" in os.environ:
         program.main(list(arguments), prog_name="dit", complete_var="_DIT_COMPLETE")
@@ -111,7 +113,8 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> int:
     from dit_cli.report import failed
 
     before_end = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
-    return failed(error, "--debug" in before_end)
+    named = bool(before_end) and before_end[0] in COMMANDS
+    return failed(error, "--debug" in before_end, f"dit {before_end[0]}" if named else "dit")
 
 
 if __name__ == "__main__":

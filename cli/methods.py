@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json as json_format
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
-from dit_cli.choices import first_line
+from dit_cli.choices import first_line, rows
 from dit_cli.choices import methods as methods_of
 from dit_cli.command import command as make
 from dit_cli.options import Json
@@ -28,7 +27,8 @@ def methods(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ROOM|NAME]...", autocompletion=_complete,
+            metavar="ROOM|NAME",
+            autocompletion=_complete,
             help="Rooms such as caching or solver, methods such as taylorseer.",
         ),
     ] = None,
@@ -37,9 +37,9 @@ def methods(
 ) -> None:
     """List, explain and cite every method.
 
-    Without arguments it lists all methods, a room a section; with rooms those of the rooms. A method
-    that is named is explained: what it does, its parameters with defaults and bounds, what it needs,
-    and its paper.
+    Without arguments it lists all methods, a room a section; with rooms those of the rooms. A
+    method that is named is explained: what it does, its parameters with defaults and bounds, what
+    it needs, and its paper.
     """
     if bib and json:
         raise UsageError("--bib and --json exclude each other", "give one of them")
@@ -76,16 +76,13 @@ def _select(words: Sequence[str]) -> tuple[list[str], list[type[Any]]]:
 
 
 def _sections(found: Sequence[type[Any]]) -> list[str]:
-    """A block of text a room: its flag, then a line or two a method."""
-    width = max(min(shutil.get_terminal_size().columns, 80), 40)
-    column = max(len(cls.info.name) for cls in found) + 4
-    blocks: dict[str, list[str]] = {}
+    """A block of text a room: its name and flag, then its methods."""
+    rooms: dict[str, list[type[Any]]] = {}
     for cls in found:
-        block = blocks.setdefault(cls.info.room, [f"{cls.info.room} ({cls.info.flag})"])
-        start = f"  {cls.info.name}".ljust(column)
-        block.append(textwrap.fill(first_line(cls), width, initial_indent=start,
-                                   subsequent_indent=" " * column))  # fmt: skip
-    return ["\n".join(block) + "\n" for block in blocks.values()]
+        rooms.setdefault(cls.info.room, []).append(cls)
+    return [
+        f"{room} ({classes[0].info.flag})\n{rows(classes, '  ')}" for room, classes in rooms.items()
+    ]
 
 
 def explain(cls: type[Any]) -> str:
@@ -93,9 +90,9 @@ def explain(cls: type[Any]) -> str:
     from dit_tools.core.spec import describe, format_value
 
     info = cls.info
-    lines = [f"{info.flag} {info.name}", "", describe(cls).rstrip(), ""]
+    lines = [f"{info.flag} {info.name}", "", describe(cls).rstrip()]
     if info.authors:
-        lines.append(f"Authors: {info.authors}" + (f" ({info.year})" if info.year else ""))
+        lines += textwrap.wrap(f"Authors: {info.authors}", 79)
     lines.append(f"Needs: {', '.join(sorted(info.needs)) or 'nothing special'}")
     if info.identity is not None:
         at = ", ".join(f"{name}={format_value(value)}" for name, value in info.identity.items())
@@ -115,7 +112,7 @@ def as_object(cls: type[Any]) -> dict[str, Any]:
         "identity": None if info.identity is None else dict(info.identity),
         "parameters": [
             {
-                "name": p.name, "type": type_name(p.type), "default": p.default, "help": p.help,
+                "name": p.name, "type": type_name(p), "default": p.default, "help": p.help,
                 "ge": p.ge, "gt": p.gt, "le": p.le, "choices": list(p.choices),
             }
             for p in parameters(cls)
@@ -123,12 +120,10 @@ def as_object(cls: type[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def type_name(kind: Any) -> str:
+def type_name(parameter: Any) -> str:
     """The type of a parameter in words: ``int``, ``float|none``, ``range``."""
-    if kind == tuple[float, float]:
-        return "range"
-    names = [("none" if part is type(None) else part.__name__) for part in get_args(kind) or (kind,)]
-    return "|".join(names)
+    words = {type(None): "none", tuple[float, float]: "range"}
+    return "|".join(words.get(kind) or kind.__name__ for kind in parameter.types)
 
 
 command = make(methods)

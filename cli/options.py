@@ -1,10 +1,10 @@
 """Every option that commands share, once: name, short form, help and completion.
 
-Use them as annotations: ``def generate(model: Model = None, steps: Steps = None)``. The names of the
-function's parameters are those of ``dit_tools.generating.options.OPTIONS``, so that a dictionary of
-them goes through ``read_values`` as it is. Values stay text where a reader there converts them: the
-command line, prompt files, presets and records then say the same about a bad one. An option means
-the same in every command.
+Use them as annotations: ``def generate(model: Model = None, steps: Steps = None)``. The names of
+the function's parameters are those of ``dit_tools.generating.options.OPTIONS``, so that a
+dictionary of them goes through ``read_values`` as it is. Values stay text where a reader there
+converts them: the command line, prompt files, presets and records then say the same about a bad
+one. An option means the same in every command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _words(*words: str) -> Callable[[str], list[str]]:
 
 
 def _models(incomplete: str) -> list[str]:
-    from dit_tools.models.store import builtin_names
+    from dit_tools.models.resolve import builtin_names
 
     return [name for name in builtin_names() if name.startswith(incomplete)]
 
@@ -38,7 +38,7 @@ def _models(incomplete: str) -> list[str]:
 
 Prompts = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PROMPT]...", help="What to show; - reads prompts from stdin."),
+    typer.Argument(metavar="PROMPT", help="What to show; - reads prompts from stdin."),
 ]
 Prompt = Annotated[
     list[str] | None,
@@ -208,5 +208,7 @@ Quiet = Annotated[
     bool, _option("-q", "--quiet", help="No progress, errors only.", rich_help_panel=RUN)
 ]
 Verbose = Annotated[
-    int, _option("-v", "--verbose", count=True, help="Say more.", rich_help_panel=RUN)
-]
+    int,
+    _option("-v", "--verbose", count=True, show_default=False, help="Say more.",
+            rich_help_panel=RUN),
+]  # fmt: skip

@@ -15,8 +15,11 @@ OUT_OF_MEMORY = "use a smaller --batch-size or --size, --offload model, or --dty
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def failed(error: BaseException, debug: bool) -> int:
-    """Report an error and return its exit code; ``debug`` adds the traceback."""
+def failed(error: BaseException, debug: bool, path: str = "dit") -> int:
+    """Report an error and return its exit code.
+
+    ``debug`` adds the traceback; ``path`` names the command where the error does not.
+    """
     if isinstance(error, OSError):
         _abandon_stdout()
     if isinstance(error, BrokenPipeError):
@@ -26,7 +29,7 @@ def failed(error: BaseException, debug: bool) -> int:
 
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exception(error)
-    line, code = describe(error)
+    line, code = describe(error, path)
     if line:
         say(line)
     return code
@@ -45,14 +48,14 @@ def _abandon_stdout() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def describe(error: BaseException) -> tuple[str, int]:
+def describe(error: BaseException, path: str = "dit") -> tuple[str, int]:
     """The line to print (empty for none) and the exit code."""
     import typer
 
     if isinstance(error, DitError):
         return f"dit: {error}", error.code
     if isinstance(error, typer.TyperException):
-        return _usage(error)
+        return _usage(error, path)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "", ExitCode.INTERRUPTED
     if _terminated(error):
@@ -68,10 +71,10 @@ def describe(error: BaseException) -> tuple[str, int]:
     return line, ExitCode.FAILURE
 
 
-def _usage(error: Any) -> tuple[str, int]:
+def _usage(error: Any, path: str) -> tuple[str, int]:
     """A mistake that Typer found: what, and the nearest option or where to look."""
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "dit"
+    path = context.command_path if context else path
     if context and error.message == context.get_help():  # no argument at all: help is the answer
         return error.message, ExitCode.USAGE
     name, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
@@ -80,15 +83,16 @@ def _usage(error: Any) -> tuple[str, int]:
     else:
         hint = f"see '{path} --help'"
     param = getattr(error, "param", None)
-    if name and near is not None:
+    if name and error.message.startswith("No such option"):
         message = f"No such option {name!r}"
     elif name or param is None or not error.message:
         message = error.format_message()
     else:
         message, hint = f"{_flag(param)}: {error.message}", "" if ";" in error.message else hint
-    message, _, near_command = " ".join(message.split()).rstrip(".").partition(". Did you mean ")
-    if near_command:
-        hint = f"did you mean {near_command}"
+    message = " ".join(message.split()).replace("Value error, ", "").rstrip(".")
+    message, _, nearest = message.partition(". Did you mean ")
+    if nearest:
+        hint = f"did you mean {nearest}"
     return f"{path}: {message}" + (f"; {hint}" if hint else ""), ExitCode.USAGE
 
 
@@ -116,7 +120,9 @@ def _memory(error: BaseException) -> bool:
 def say(line: str) -> None:
     """Print to stderr: one line without control characters unless it is a help text."""
     text = line if line.startswith("Usage: ") else _one_line(line)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    if sys.stderr is None:  # closed; print would take stdout instead
+        return
+    with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 

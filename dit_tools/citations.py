@@ -54,7 +54,8 @@ def _entry(info: MethodInfo, name: str) -> str:
     }
     if scheme not in ("arxiv", "doi"):
         fields["howpublished"] = _tex(info.paper)
-    lines = [f"  {field} = {{{value}}}," for field, value in fields.items() if value not in ("", "{}")]
+    given = {field: value for field, value in fields.items() if value not in ("", "{}")}
+    lines = [f"  {field} = {{{value}}}," for field, value in given.items()]
     return "\n".join([f"@misc{{{name},", *lines, "}"]) + "\n"
 
 

@@ -18,7 +18,8 @@ def cumprods(config: Mapping[str, Any]) -> tuple[float, ...]:
     betas: Sequence[float] = array("f", _betas(config))
     if config.get("rescale_betas_zero_snr"):
         betas = array("f", _zero_terminal(betas))
-    table, product = [], 1.0
+    table: list[float] = []
+    product = 1.0
     for alpha in array("f", (1.0 - beta for beta in betas)):
         product *= alpha
         table.append(product)
@@ -58,7 +59,8 @@ def _cosine_beta(i: int, count: int) -> float:
 
 def _zero_terminal(betas: Sequence[float]) -> list[float]:
     """Betas whose last cumulative product is 0 (Lin et al. 2023, arXiv:2305.08891, Alg. 1)."""
-    roots, product = [], 1.0
+    roots: list[float] = []
+    product = 1.0
     for beta in betas:
         product *= 1.0 - beta
         roots.append(math.sqrt(product))

@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 from dit_tools.core.errors import UsageError
 
@@ -120,7 +120,8 @@ def get(room: str, name: str) -> type[Any]:
 
 
 def _class_in(module: Any) -> type[Any]:
-    for value in vars(module).values():
+    members = cast(dict[str, Any], vars(module))
+    for value in members.values():
         if isinstance(value, type) and value.__module__ == module.__name__:
             info = value.__dict__.get("info")
             if isinstance(info, MethodInfo):

@@ -20,4 +20,4 @@ class Run:
     call: int = -1
     t: float = 1.0
     branches: tuple[str, ...] = ()
-    count: Counter[str] = field(default_factory=Counter)
+    count: Counter[str] = field(default_factory=lambda: Counter[str]())

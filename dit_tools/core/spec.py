@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 from dit_tools.core import registry
 from dit_tools.core.errors import UsageError
@@ -142,14 +142,18 @@ def check(parameter: Parameter, value: Any, where: str) -> Any:
     if isinstance(value, str) and parameter.choices and value not in parameter.choices:
         hint = registry.nearest(value, list(parameter.choices))
         raise UsageError(f"{where}: {parameter.name}={value!r} is not a choice", hint)
-    numbers = value if isinstance(value, tuple) else (value,)
-    good = all(_inside(parameter, number) for number in numbers)
-    if not good or list(numbers) != sorted(numbers, key=lambda number: number or 0):
+    ends = _items(value)
+    rising = len(ends) < 2 or ends[0] <= ends[1]
+    if not rising or not all(_inside(parameter, number) for number in ends):
         raise UsageError(
             f"{where}: {parameter.name}={format_value(value)} is out of range",
             f"give {parameter.wanted}",
         )
     return value
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
 
 
 def _inside(parameter: Parameter, number: Any) -> bool:
@@ -166,7 +170,7 @@ def _inside(parameter: Parameter, number: Any) -> bool:
 def format_value(value: Any) -> str:
     """A value as it is written in a spec."""
     if isinstance(value, tuple):
-        return "..".join(format_value(item) for item in value)
+        return "..".join(format_value(item) for item in _items(value))
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return repr(value) if isinstance(value, float) else str(value)
@@ -176,7 +180,7 @@ def format(method: Any) -> str:  # noqa: A001
     """The spec of a method instance, with every parameter that is not at its default."""
     changed = [
         f"{p.name}={format_value(getattr(method, p.field))}"
-        for p in parameters(type(method))
+        for p in parameters(method.__class__)
         if getattr(method, p.field) != p.default
     ]
     return method.info.name + (":" + ",".join(changed) if changed else "")

@@ -62,6 +62,8 @@ def assemble(
     _check_methods(jobs)
     known = {job.settings.model: job.settings for job in jobs}
     found = {reference: find(settings) for reference, settings in known.items()}
+    for settings in dict.fromkeys(job.settings for job in jobs):
+        found[settings.model].check_size(settings)
     outputs = Outputs(request.output, request.overwrite, request.skip_existing)
     targets = outputs.targets(jobs, axes, found)
     return Run(targets, axes, outputs, request.options, listen, load), notes

@@ -1,4 +1,4 @@
-"""``--config FILE.toml`` and ``--preset NAME``: options from files, weaker than the command line."""
+"""``--config FILE.toml`` and ``--preset NAME``: options from files, below the command line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def read_table(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     rest = dict(table)
     prompts = rest.pop("prompt", None)
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    if prompts is not None and not all(isinstance(text, str) for text in prompts):
+    texts = isinstance(prompts, list) and all(isinstance(text, str) for text in prompts)
+    if prompts is not None and not texts:
         raise InputError(f"{where}: 'prompt' is not text", 'write prompt = "a red apple"')
     try:
         made = read_values(rest, where)

@@ -57,9 +57,9 @@ class Outcome:
             return ExitCode(codes.pop())
         return ExitCode.PARTIAL
 
-    def event(self) -> dict[str, Any]:
-        """The ``done`` event."""
-        code = int(self.exit_code)
+    def event(self, code: int = 0) -> dict[str, Any]:
+        """The ``done`` event; ``code`` is the exit status of a run in which nothing failed."""
+        code = int(self.exit_code) or code
         return event(
             "done", ok=code == 0, exit=code, written=len(self.written), skipped=self.skipped,
             failed=len(self.failed), files=self.files, interrupted=self.interrupted,

@@ -1,4 +1,4 @@
-"""Models for a run: known as far as possible without loading, loaded once, dropped when done with."""
+"""Models of a run: known as far as possible without loading, loaded once, one at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from dit_tools.core.errors import DitError
 from dit_tools.generating.jobs import Job
-from dit_tools.generating.request import Settings
+from dit_tools.generating.request import Settings, size_of
+from dit_tools.models.families._base import Family
 from dit_tools.models.model import Defaults, Model
 
 Load = Callable[..., Model]
@@ -23,7 +24,13 @@ class Known:
 
     name: str
     revision: str
-    defaults: Defaults | None  # None: only the loaded model says
+    defaults: Defaults | None = None  # None: only the loaded model says
+    family: Family | None = None  # None: sizes are checked when it is loaded
+
+    def check_size(self, settings: Settings) -> None:
+        """Raise UsageError for a size that the model cannot make, where that is known."""
+        if self.family is not None and self.defaults is not None:
+            self.family.latent_shape(*size_of(settings, self.defaults.size))
 
 
 def look_up(settings: Settings) -> Known:
@@ -31,7 +38,9 @@ def look_up(settings: Settings) -> Known:
     from dit_tools.models.resolve import resolve
 
     found = resolve(settings.model, allow_pickle=settings.allow_pickle)
-    return Known(found.name, found.revision, _stated_defaults(found.path))
+    family = _configured(found.path) if found.kind != "file" else None
+    defaults = _stated_defaults(found.path, family)
+    return Known(found.name, found.revision, defaults, family)
 
 
 def look_up_offline(settings: Settings) -> Known:
@@ -42,15 +51,35 @@ def look_up_offline(settings: Settings) -> Known:
     hub = HUB_ID.fullmatch(reference)
     if hub and not Path(reference).expanduser().exists() and not reference.startswith((".", "~")):
         if cached(hub["id"], hub["revision"]) is None:
-            return Known(reference, "", None)
+            return Known(reference, "")
     return look_up(settings)
 
 
-def _stated_defaults(path: Path) -> Defaults | None:
-    from dit_tools.models.onnx_load import defaults
+def _configured(path: Path) -> Family | None:
+    """The family of a folder, from its configs alone; None where they do not say."""
+    from dit_tools.models.families import family_class
+
+    def read(name: str) -> dict[str, Any]:
+        return json.loads((path / name).read_text(encoding="utf-8"))
+
+    try:
+        made = family_class(read("model_index.json")["_class_name"])
+        parts = ("transformer/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+        return made(*(read(part) for part in parts)) if made else None
+    except (OSError, ValueError, LookupError, TypeError, DitError):
+        return None  # what is wrong is told, with its remedy, when it is loaded
+
+
+def _stated_defaults(path: Path, family: Family | None) -> Defaults | None:
+    from dit_tools.models import from_pipeline, onnx_load
 
     facts = path / "dit.json"
-    return defaults(json.loads(facts.read_text(encoding="utf-8"))) if facts.is_file() else None
+    try:
+        if facts.is_file():
+            return onnx_load.defaults(json.loads(facts.read_text(encoding="utf-8")))
+        return from_pipeline.defaults(family) if family else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def load_key(settings: Settings) -> tuple[Any, ...]:

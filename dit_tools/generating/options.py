@@ -131,9 +131,14 @@ def _format(value: Any, where: str) -> str:
     return format_of("-", _text(value, where))
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _loras(value: Any, where: str) -> tuple[str, ...]:
+    from dit_tools.models.lora import parse_lora
+
     parts = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(_text(part, where) for part in parts)
+    texts = tuple(_text(part, where) for part in parts)
+    for text in texts:
+        parse_lora(text)
+    return texts
 
 
 def _shown(value: Any) -> str:
@@ -177,7 +182,7 @@ OPTIONS = {
         Option("device", _text),
         Option("dtype", _word("auto", "float32", "float16", "bfloat16", "int8")),
         Option("backend", _word("auto", "torch", "onnx")),
-        Option("lora", _texts),
+        Option("lora", _loras),
         Option("offload", _word("none", "model", "group")),
         Option("vae_tiling", _flag),
         Option("vae_slicing", _flag),

@@ -6,10 +6,9 @@ others must not tell where on a disk it was made.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from dit_tools.core.errors import DitError, InputError
 from dit_tools.generating.draw import Drawn
 from dit_tools.generating.options import read_values, without_scale
 from dit_tools.media.metadata import VERSION, read_parameters, read_record
+from dit_tools.models.lora import parse_lora
 from dit_tools.models.model import Model
 
 LIBRARIES = {"onnx": ("numpy", "onnxruntime"), "torch": ("torch", "diffusers", "transformers")}
@@ -51,7 +51,7 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
         "model": base_name(settings.model),
         "model_revision": model.revision,
         "base": base_name(settings.base) if settings.base else None,
-        "lora": [_lora(text) for text in settings.lora] or None,
+        "lora": _loras(settings.lora, model),
         "backend": model.backend,
         "device": model.device.partition(":")[0],
         "dtype": model.dtype,
@@ -70,22 +70,14 @@ def base_name(reference: str) -> str:
     return reference
 
 
-def split_lora(text: str) -> tuple[str, float]:
-    """File and scale of ``PATH[:SCALE]``; the scale is 1 where none is given."""
-    path, colon, scale = text.rpartition(":")
-    try:
-        return (path, float(scale)) if colon and path else (text, 1.0)
-    except ValueError:
-        return text, 1.0
-
-
-def _lora(text: str) -> dict[str, Any]:
-    path, scale = split_lora(text)
-    made: dict[str, Any] = {"name": base_name(path), "scale": scale}
-    if Path(path).is_file():
-        with open(path, "rb") as stream:
-            made["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return made
+def _loras(texts: Sequence[str], model: Model) -> list[dict[str, Any]] | None:
+    """Name, scale and hash of every LoRA; the loaded model knows, else the options say."""
+    applied = model.notes.get("loras")
+    if not applied:
+        parsed = [parse_lora(text) for text in texts]
+        applied = [{"name": lora.path.name, "scale": lora.scale} for lora in parsed]
+    kept = ("name", "scale", "sha256")
+    return [{key: lora[key] for key in kept if key in lora} for lora in applied] or None
 
 
 def versions(backend: str) -> dict[str, str]:
@@ -134,7 +126,9 @@ def _lora_texts(entries: Any, where: str) -> list[str]:
     try:
         return [f"{entry['name']}:{float(entry['scale'])!r}" for entry in entries]
     except (TypeError, KeyError, ValueError):
-        raise InputError(f"{where}: its 'dit' record is damaged", "give the options by hand") from None
+        raise InputError(
+            f"{where}: its 'dit' record is damaged", "give the options by hand"
+        ) from None
 
 
 def _from_a1111(text: str, where: str) -> tuple[str | None, dict[str, Any], list[str]]:

@@ -37,7 +37,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def parameters(config: Mapping[str, Any]) -> float:
-    """A rough count from above: ``12 depth width^2``, tables, positions and convolutions."""
+    """A rough count: ``12 depth width^2``, tables, positions and convolutions."""
     numbers = {name: value for name, value in _numbers(config)}
     heads = numbers.get("num_attention_heads", numbers.get("num_heads", 1))
     head = numbers.get("attention_head_dim", numbers.get("head_dim", numbers.get("d_kv", 1)))

@@ -80,6 +80,8 @@ def _onnx(folder, wishes: Wishes) -> bool:
         raise UnsupportedError("--dtype int8 needs ONNX Runtime", "use --backend onnx")
     if wishes.backend == "torch" or reason or not graph.exists():
         return False
+    if not (folder / "dit.json").exists():  # exported by a user: torch unless asked for
+        return False
     return wishes.device in ("auto", "cpu") and _fits(folder, wishes.size)
 
 

@@ -121,9 +121,11 @@ def _explained(path: Path) -> Iterator[None]:
 def _unmatched(path: Path, why: str = "") -> ModelError:
     keys = sorted(safe.header(path))
     shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-    reason = f" ({why.splitlines()[0][:120]})" if why.strip() else ""
+    lines = [line.strip() for line in why.splitlines() if line.strip()]
+    lines = lines[1:2] if lines and lines[0].startswith("Error(s) in loading") else lines[:1]
+    reason = f" ({lines[0][:120]})" if lines else ""
     return ModelError(
-        f"--lora {path}: fits nothing in this model{reason}; unmatched: {shown}",
+        f"--lora {path}: does not fit this model{reason}; unmatched: {shown}",
         "use a LoRA that was trained for this model",
     )
 

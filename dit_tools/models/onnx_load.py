@@ -1,17 +1,21 @@
 """Loading a folder that holds ONNX graphs: ``transformer.onnx``, ``vae_decoder.onnx`` and so on.
 
-The graphs of the built-in models hold no weights of their own: their initializers are byte ranges of
-the diffusers safetensors files beside them, so both backends run the very same numbers.
+The graphs hold no weights of their own: their initializers are byte ranges of the diffusers
+safetensors files beside them, so both backends run the very same numbers. Built-in models have
+graphs for all parts and never import torch. Where an exported folder has none for its text encoder
+or autoencoder, those parts run in torch and arrays are converted on the way.
 """
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models.families import family_class
+from dit_tools.models.families._base import Family
 from dit_tools.models.model import Defaults, Model
 from dit_tools.models.onnx_network import OnnxCodec, OnnxNetwork, OnnxTextEncoder, providers
 
@@ -20,40 +24,104 @@ GRAPHS = ("transformer.onnx", "text_encoder.onnx", "vae_decoder.onnx")
 
 
 def load_onnx(resolved: Any, wishes: Any) -> Model:
-    """A Model on ONNX Runtime. Raises ModelError for a damaged folder, UnsupportedError (device)."""
+    """A Model on ONNX Runtime.
+
+    Raises ModelError for a damaged folder, UnsupportedError for a device, a precision or a size
+    that the graphs cannot serve.
+    """
     folder: Path = resolved.path
-    facts = _json(folder / "dit.json")
-    index = _json(folder / "model_index.json")
-    for name in GRAPHS:
-        if not (folder / name).exists():
-            raise ModelError(f"{folder / name} is missing", "run 'dit models verify'")
+    facts, exported = (_json(folder / name, {}) for name in ("dit.json", "export.json"))
+    family = _family(folder)
+    if facts and not exported:
+        _check_whole(folder)
+    _check_size(exported, wishes.size)
     chosen = _providers(wishes.device)
-    family = family_class(index["_class_name"])(
-        _json(folder / "transformer/config.json"),
-        _json(folder / "vae/config.json"),
-        _json(folder / "scheduler/scheduler_config.json"),
-    )
-    transformer = "transformer.int8.onnx" if wishes.dtype == "int8" else "transformer.onnx"
-    decoder = _session(folder / "vae_decoder.onnx", chosen)
+    device = "cuda" if chosen[0].startswith("CUDA") else "cpu"
+    int8 = wishes.dtype == "int8"
+    network = OnnxNetwork(_session(folder / _transformer(folder, int8), chosen), one_by_one=int8)
+    encode, codec = _parts(folder, family, facts | exported, chosen, device)
     return Model(
         name=resolved.name,
         revision=resolved.revision,
         family=family,
-        network=OnnxNetwork(_session(folder / transformer, chosen)),
-        codec=OnnxCodec(decoder, lambda: _session(folder / "vae_encoder.onnx", chosen), family),
-        encode=OnnxTextEncoder(
-            folder / "tokenizer/tokenizer.json",
-            _session(folder / "text_encoder.onnx", chosen),
-            int(facts["max_tokens"]),
-        ),
+        network=network,
+        codec=codec,
+        encode=encode,
         to_array=lambda x: x,
-        defaults=defaults(facts),
+        defaults=defaults(facts) if facts else _family_defaults(family),
         backend="onnx",
-        device="cuda" if chosen[0].startswith("CUDA") else "cpu",
-        dtype="int8" if wishes.dtype == "int8" else "float32",
+        device=device,
+        dtype="int8" if int8 else "float32",
         alpha=bool(facts.get("alpha")),
         notes=facts,
     )
+
+
+def _family(folder: Path) -> Family:
+    index = _json(folder / "model_index.json")
+    made = family_class(index.get("_class_name", ""))
+    if made is None:
+        raise UnsupportedError(
+            f"--backend onnx: {index.get('_class_name')} has no adapter", "use --backend torch"
+        )
+    return made(
+        _json(folder / "transformer/config.json"),
+        _json(folder / "vae/config.json"),
+        _json(folder / "scheduler/scheduler_config.json"),
+    )
+
+
+def _check_whole(folder: Path) -> None:
+    for name in GRAPHS:
+        if not (folder / name).exists():
+            raise ModelError(f"{folder / name} is missing", "run 'dit models verify'")
+
+
+def _check_size(exported: dict[str, Any], size: tuple[int, int] | None) -> None:
+    """Raise UnsupportedError for a size (height, width) that the graph was not exported for."""
+    own = exported.get("size")
+    if own and size and tuple(own) != tuple(size):
+        raise UnsupportedError(
+            f"--size {size[1]}x{size[0]}: the graph was exported for {own[1]}x{own[0]}",
+            f"use --size {own[1]}x{own[0]}, or --backend torch",
+        )
+
+
+def _transformer(folder: Path, int8: bool) -> str:
+    if int8 and not (folder / "transformer.int8.onnx").exists():
+        raise UnsupportedError(
+            f"--dtype int8: {folder.name} has no transformer.int8.onnx",
+            "write one with 'dit export --int8', or leave --dtype out",
+        )
+    return "transformer.int8.onnx" if int8 else "transformer.onnx"
+
+
+def _parts(
+    folder: Path, family: Family, facts: dict[str, Any], chosen: list[str], device: str
+) -> tuple[Any, Any]:
+    """Text encoder and codec, each from its graph where there is one, else in torch."""
+    text = (folder / "text_encoder.onnx").exists() and facts.get("max_tokens")
+    vae = (folder / "vae_decoder.onnx").exists()
+    if not (text and vae):
+        from dit_tools.models.onnx_hybrid import torch_parts
+
+        torch_text, torch_codec = torch_parts(folder, family, device, text=not text, vae=not vae)
+    micro = bool(getattr(family, "micro_conditions", False))
+    encode = torch_text if not text else OnnxTextEncoder(
+        folder / "tokenizer/tokenizer.json",
+        _session(folder / "text_encoder.onnx", chosen), int(facts["max_tokens"]), micro,
+    )  # fmt: skip
+    codec = torch_codec if not vae else OnnxCodec(
+        _session(folder / "vae_decoder.onnx", chosen),
+        partial(_session, folder / "vae_encoder.onnx", chosen), family,
+    )  # fmt: skip
+    return encode, codec
+
+
+def _family_defaults(family: Family) -> Defaults:
+    from dit_tools.models.from_pipeline import defaults as of_family
+
+    return of_family(family)
 
 
 def defaults(facts: dict[str, Any]) -> Defaults:
@@ -70,7 +138,9 @@ def defaults(facts: dict[str, Any]) -> Defaults:
 def _providers(device: str) -> list[str]:
     chosen = providers(device)
     if device.startswith("cuda") and not chosen[0].startswith("CUDA"):
-        raise UnsupportedError(NO_CUDA.format(device), "install onnxruntime-gpu or use --device cpu")
+        raise UnsupportedError(
+            NO_CUDA.format(device), "install onnxruntime-gpu or use --device cpu"
+        )
     return chosen
 
 
@@ -89,7 +159,10 @@ def _session(path: Path, chosen: list[str]) -> Any:
     return session
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, absent: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A JSON file, or ``absent`` where that is given and there is none. Raises ModelError."""
+    if absent is not None and not path.exists():
+        return absent
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -127,19 +127,27 @@ class OnnxCodec:
     def decode(self, latents: Array) -> Array:
         """Pixels (B, 3 or 4, H, W) in [0, 1], float32."""
         pixels = self.decoder.run(None, {"latents": self.family.to_vae(latents)})[0]
+        if self.family.frame_axis:
+            pixels = pixels[:, :, 0]
         return (pixels / 2 + 0.5).clip(0, 1)
 
     def encode(self, pixels: Array) -> Array:
         """Latents (B, C, h, w)."""
-        z = self.open_encoder().run(None, {"pixels": (pixels * 2 - 1).astype("float32")})[0]
+        scaled = (pixels * 2 - 1).astype("float32")
+        scaled = scaled[:, :, None] if self.family.frame_axis else scaled
+        z = self.open_encoder().run(None, {"pixels": scaled})[0]
         return self.family.from_vae(z)
 
 
 class OnnxTextEncoder:
-    """A tokenizer file and a text-encoder graph, giving PixArt's conditions."""
+    """A tokenizer file and a text-encoder graph, giving PixArt's conditions.
 
-    def __init__(self, tokenizer: Path, session: Any, max_tokens: int):
+    ``micro``: PixArt-alpha's network is told the picture's size as well.
+    """
+
+    def __init__(self, tokenizer: Path, session: Any, max_tokens: int, micro: bool = False):
         self.path, self.session, self.max_tokens = tokenizer, session, max_tokens
+        self.micro = micro
 
     def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, L = ``max_tokens``."""
@@ -163,7 +171,7 @@ class OnnxTextEncoder:
             made[branch] = {
                 "encoder_hidden_states": states[rows],
                 "encoder_attention_mask": mask[rows],
-            }
+            } | (_micro(prompts) if self.micro else {})
             row = rows.stop
         return made
 
@@ -173,3 +181,11 @@ class OnnxTextEncoder:
         encoded = tokenizer.encode_batch([text.lower().strip() for text in texts])
         ids = np.array([e.ids for e in encoded], dtype=np.int64)
         return ids, np.array([e.attention_mask for e in encoded], dtype=np.int64)
+
+
+def _micro(prompts: Prompts) -> dict[str, Array]:
+    """Height and width (B, 2) and their ratio (B, 1), in pixels."""
+    import numpy as np
+
+    size = np.array([[prompts.height, prompts.width]] * len(prompts.prompts), dtype=np.float32)
+    return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}

@@ -136,19 +136,40 @@ def _module(path: Path, folder: Path, part: str, name: str, dtype: Any) -> Any:
     import diffusers
 
     made = getattr(diffusers, name)
-    if hasattr(made, "from_single_file"):
+    _check_names(path, made, folder / part)
+    if not hasattr(made, "from_single_file"):
+        return _plain(made, path, folder / part, dtype)
+    try:
         module = made.from_single_file(
             str(path), config=str(folder), subfolder=part, torch_dtype=dtype, local_files_only=True
         )
-    else:
-        module = _plain(made, path, folder / part, dtype)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise _misfit(path, name, str(error)) from error
     lacking = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
     if lacking:
-        raise ModelError(
-            f"--model {path}: lacks {len(lacking)} tensors of {name}, such as {lacking[0]}",
-            "the file is of another model; change --base",
-        )
+        raise _misfit(path, name, f"lacks {len(lacking)} tensors such as {lacking[0]}")
     return module
+
+
+def _check_names(path: Path, made: Any, folder: Path) -> None:
+    """A file in diffusers' own names must have them all; one in other names is converted later."""
+    from accelerate import init_empty_weights
+
+    if path.suffix in safe.PICKLES:
+        return
+    with init_empty_weights():
+        wanted = set(made.from_config(made.load_config(folder)).state_dict())
+    lacking = sorted(wanted - safe.header(path).keys())
+    if 0 < len(lacking) < len(wanted) / 2:
+        raise _misfit(path, made.__name__, f"lacks {len(lacking)} tensors such as {lacking[0]}")
+
+
+def _misfit(path: Path, name: str, why: str) -> ModelError:
+    line = (why.strip().splitlines() or ["unknown names"])[0][:160]
+    return ModelError(
+        f"--model {path}: does not fit {name} ({line})",
+        "the file is damaged or of another model; change --base",
+    )
 
 
 def _plain(made: Any, path: Path, folder: Path, dtype: Any) -> Any:
@@ -165,8 +186,5 @@ def _plain(made: Any, path: Path, folder: Path, dtype: Any) -> Any:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[1:2] or [str(error)]
-        raise ModelError(
-            f"--model {path}: does not fit {made.__name__} ({reason[0].strip()[:160]})",
-            "the file is of another model; change --base",
-        ) from None
+        raise _misfit(path, made.__name__, reason[0]) from None
     return module.to(dtype).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,10 +110,11 @@ def from_folder(folder: Path, dtype: Any, *, allow_pickle: bool = False, **parts
         trust_remote_code=False,
         **parts,
     )
-    for part in ("transformer", "transformer_2", "unet", "vae"):
+    for part, (library, _) in safe.components(folder).items():
         module = getattr(pipe, part, None)
-        if module is not None and part not in parts:
-            _check_complete(module, folder / part)
+        if part in parts or not hasattr(module, "parameters") or _quantized(module):
+            continue
+        (_check_complete if library == "diffusers" else _check_count)(module, folder / part)
     return pipe
 
 
@@ -125,8 +127,12 @@ def _variant(folder: Path, parts: Any) -> str | None:
     return "fp16" if files and all(".fp16." in path.name for path in files) else None
 
 
+def _quantized(module: Any) -> bool:
+    return getattr(module, "hf_quantizer", None) is not None
+
+
 def _check_complete(module: Any, folder: Path) -> None:
-    """Diffusers fills tensors that a file lacks with random numbers and only logs it."""
+    """The libraries fill tensors that a file lacks with random numbers and only log it."""
     files = safe.weight_files(folder)
     present = {name for path in files for name in safe.header(path)}
     lacking = [
@@ -136,6 +142,23 @@ def _check_complete(module: Any, folder: Path) -> None:
     if files and lacking:
         raise ModelError(
             f"{folder}: its weights lack {len(lacking)} tensors, such as {lacking[0]}", safe.DAMAGED
+        )
+
+
+def _check_count(module: Any, folder: Path) -> None:
+    """The same for text encoders, whose tensors are renamed on loading: only numbers can be counted.
+
+    Shared tensors count once on both sides.
+    """
+    files = safe.weight_files(folder)
+    there = sum(
+        math.prod(entry["shape"]) for path in files for entry in safe.header(path).values()
+    )
+    wanted = sum(parameter.numel() for parameter in module.parameters())
+    if files and there < wanted:
+        raise ModelError(
+            f"{folder}: holds {there} of the {wanted} weights of {type(module).__name__}",
+            safe.DAMAGED,
         )
 
 
@@ -243,7 +266,7 @@ def _explained(path: Path) -> Iterator[None]:
     except ImportError as error:
         line = str(error).strip().splitlines()[0][:200]
         raise UnsupportedError(f"--model {path}: {line}", "install what it names") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

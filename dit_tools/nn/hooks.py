@@ -19,8 +19,10 @@ class _Hook(ModelHook):
         self._position, self._around = position, around
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        reference: Any = self.fn_ref  # set by the registry
+
         def compute() -> Any:
-            return self.fn_ref.original_forward(*args, **kwargs)
+            return reference.original_forward(*args, **kwargs)
 
         return self._around(self._position, compute, args, kwargs)
 

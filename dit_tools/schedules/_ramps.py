@@ -29,7 +29,7 @@ def exponential(high: float, low: float, count: int) -> list[float]:
 
 
 def beta(high: float, low: float, count: int, a: float = 0.6, b: float = 0.6) -> list[float]:
-    """Levels at equally spaced quantiles of the Beta distribution (Lee et al. 2024, arXiv:2407.12173)."""
+    """Levels at equally spaced quantiles of Beta(a, b) (Lee et al. 2024, arXiv:2407.12173)."""
     shares = [beta_quantile(1.0 - u, a, b) for u in linspace(0.0, 1.0, count)]
     return [low + share * (high - low) for share in shares]
 

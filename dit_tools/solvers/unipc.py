@@ -101,7 +101,7 @@ def _mixed(data: Array, weights: Sequence[float], slopes: Sequence[Array]) -> Ar
 
 
 def _system(ratios: Sequence[float], h: float) -> tuple[list[list[float]], list[float]]:
-    """The Vandermonde system of UniC and UniP: powers of the ratios, and ``k! phi_(k+1)(-h) h / B(h)``."""
+    """Vandermonde system of UniC and UniP: powers of ratios, ``k! phi_(k+1)(-h) h / B(h)``."""
     scale = math.expm1(-h)
     phi, factorial, rows, right = scale / -h - 1.0, 1.0, [], []
     for k in range(1, len(ratios) + 1):

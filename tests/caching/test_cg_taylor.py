@@ -97,12 +97,21 @@ def test_a_gate_that_meets_nan_does_not_skip():
     assert gate.after(1, torch.zeros(2), torch.ones(2), 0)
 
 
+def test_a_threshold_of_zero_does_not_skip_even_without_any_error():
+    gate = Gate(0.0, 0, Forecast(0), residual=False)
+    gate.learn(0, torch.zeros(2), torch.ones(2))
+    assert not gate.after(1, torch.zeros(2), torch.ones(2), 0)
+
+
+@torch.no_grad()
 def test_a_network_of_one_block_is_never_skipped(model):
-    blocks = model.network.blocks()[:1]
-    cache, run = spec.parse("caching", EVERYTHING), Run((1.0, 0.5, 0.0), 99)
-    with cache.attach(blocks, run):
-        for _ in range(5):
-            run.call += 1
-            blocks[0].module(torch.randn(1, 4, 16), timestep=torch.randn(1, 6 * 16),
-                             encoder_hidden_states=torch.randn(1, 3, 16))  # fmt: skip
+    block, run = model.network.blocks()[0], Run((1.0, 0.5, 0.0), 99)
+    inputs = [
+        {"hidden_states": torch.randn(1, 4, 16), "timestep": torch.randn(1, 6 * 16),
+         "encoder_hidden_states": torch.randn(1, 3, 16)} for _ in range(5)
+    ]  # fmt: skip
+    plain = [block.module(**each) for each in inputs]
+    with spec.parse("caching", EVERYTHING).attach([block], run):
+        for run.call, each in enumerate(inputs):
+            assert torch.equal(block.module(**each), plain[run.call])
     assert (run.count["blocks computed"], run.count["blocks skipped"]) == (5, 0)

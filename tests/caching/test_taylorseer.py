@@ -101,3 +101,26 @@ def test_a_picture_does_not_depend_on_its_batch(model):
     both, _ = small.final(model, small.conditions(2), chosen, (3, 4))
     alone, _ = small.final(model, small.conditions(1), chosen, (3,))
     torch.testing.assert_close(both[:1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_step_is_full_with_a_solver_of_two_calls_a_step(model):
+    """Heun evaluates every inner time twice; the last time is in full both times."""
+    chosen = small.plan("taylorseer:interval=99,warmup=1", 6, solver="heun")
+    generator, run = small.steps(model, small.conditions(), chosen)
+    computed = [run.count["blocks computed"] for _ in generator]
+    assert run.count["network calls"] == 11
+    assert run.count["blocks computed"] == 3 * 4  # the first call, and two at the last time
+    assert computed[-1] - computed[-2] == 4
+
+
+@pytest.mark.parametrize("order", [0, 2])
+def test_half_precision_networks_stay_in_half_precision(order):
+    model = small.pixart()
+    model.network.module.bfloat16()
+    seen = []
+    model.network.module.norm_out.register_forward_pre_hook(lambda m, a: seen.append(a[0].dtype))
+    plain, _ = small.final(model, small.conditions(), small.plan(steps=10))
+    chosen = small.plan(f"taylorseer:order={order},interval=2", 10)
+    ours, _ = small.final(model, small.conditions(), chosen)
+    assert set(seen) == {torch.bfloat16}
+    assert 0 < float((ours - plain).norm() / plain.norm()) < 0.5

@@ -17,7 +17,7 @@ def test_quantile_is_the_inverse_of_the_distribution(a, b, p):
     assert beta_cdf(beta_quantile(p, a, b), a, b) == pytest.approx(p, abs=1e-10)
 
 
-@given(a=SHAPES, b=SHAPES, x=st.floats(0, 1))
+@given(a=SHAPES, b=SHAPES, x=st.floats(1e-3, 0.999))
 def test_symmetry(a, b, x):
     assert beta_cdf(x, a, b) == pytest.approx(1 - beta_cdf(1 - x, b, a), abs=1e-12)
 

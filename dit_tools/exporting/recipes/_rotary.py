@@ -1,7 +1,7 @@
 """Rotary embeddings without complex numbers, which ONNX does not have.
 
-An angle is a pair (cos, sin) in a last axis of 2; tables are gathered by position as in diffusers, so
-that the angles are the very same numbers.
+An angle is a pair (cos, sin) in a last axis of 2; tables are gathered by position as in diffusers,
+so that the angles are the very same numbers.
 """
 
 from __future__ import annotations

@@ -1,0 +1,95 @@
+"""``dit export``: writes ONNX graphs of a model, checked against PyTorch."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dit_cli.command import command as make
+from dit_cli.options import Json, Overwrite, Quiet
+from dit_cli.report import say
+from dit_tools.core.errors import UsageError
+
+
+def _models(incomplete: str) -> list[str]:
+    from dit_tools.models.resolve import builtin_names
+
+    return [name for name in builtin_names() if name.startswith(incomplete)]
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", metavar="NAME", autocompletion=_models,
+                     help="Built-in name, folder or hub id."),
+    ],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")
+    ],
+    parts: Annotated[
+        str | None,
+        typer.Option("--parts", metavar="NAMES",
+                     help="transformer,text_encoder,vae; else what can be exported."),
+    ] = None,
+    opset: Annotated[
+        int, typer.Option("--opset", metavar="N", help="Version of ONNX's operators, 17 to 20.")
+    ] = 17,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare every graph with PyTorch.")
+    ] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write the transformer in 8 bits as well.")
+    ] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write ONNX graphs of a model, checked against PyTorch.
+
+    FOLDER becomes a model of its own: the weights, which the graphs share, the rest of the
+    pipeline, and export.json with what was written. 'dit generate -m FOLDER --backend onnx' runs
+    it. Prints the paths of the graphs.
+    """
+    from dit_tools.batch.interrupt import Interruptible
+    from dit_tools.exporting.export import export as write
+    from dit_tools.exporting.preflight import Wanted
+    from dit_tools.models.resolve import resolve
+
+    wanted = Wanted(Path(output), _words(parts), opset, check, overwrite, int8)
+    with Interruptible() as interrupts:
+        interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
+
+        def tell(event: dict[str, Any]) -> None:
+            if json:
+                print(json_format.dumps(event), flush=True)
+            elif not quiet:
+                say(_line(event))
+
+        paths = write(resolve(model), wanted, tell)
+    if json:
+        done = {"type": "done", "folder": output, "files": [str(path) for path in paths]}
+        print(json_format.dumps(done))
+        return
+    for path in paths:
+        print(path)
+
+
+def _words(parts: str | None) -> tuple[str, ...]:
+    if parts is None:
+        return ()
+    words = tuple(word.strip() for word in parts.split(",") if word.strip())
+    if not words:
+        raise UsageError("--parts: names nothing", "give transformer, text_encoder or vae")
+    return words
+
+
+def _line(event: dict[str, Any]) -> str:
+    difference = event["difference"]
+    found = "not compared" if difference is None else f"differs from PyTorch by {difference:.1e}"
+    return f"dit: {Path(event['path']).name}: {found}"
+
+
+command = make(export)

@@ -1,0 +1,47 @@
+"""``dit info``: what pictures are and what they say about how they were made."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Annotated
+
+import typer
+
+from dit_cli import options as o
+from dit_cli.command import command as make
+from dit_tools.core.errors import ExitCode, InputError
+
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures to look at.")]
+
+
+def info(files: Files, json: o.Json = False) -> int:
+    """Show how a picture was made.
+
+    Prints size, format, bit depth, alpha and colour profile, the parameters that A1111 and Civitai
+    read, and the dit record. A file that cannot be read is named on stderr, the others are shown:
+    exit status 4 when none could be read, 3 when only some.
+    """
+    from dit_cli.report import say
+    from dit_tools.generating.inspecting import SCHEMA, inspect, lines
+
+    failures: list[InputError] = []
+    for path in files:
+        try:
+            facts = inspect(path)
+        except InputError as error:
+            failures.append(error)
+            if json:
+                failed = {"schema": SCHEMA, "path": path, "error": str(error)}
+                print(json_module.dumps(failed), flush=True)
+            continue
+        print(json_module.dumps(facts) if json else "\n".join(lines(facts)), flush=True)
+    if len(files) == 1 and failures:
+        raise failures[0]
+    for error in failures:
+        say(f"dit: {error}")
+    if failures:
+        return ExitCode.PARTIAL if len(failures) < len(files) else ExitCode.INPUT
+    return ExitCode.OK
+
+
+command = make(info)

@@ -1,0 +1,174 @@
+"""``dit models``: lists, shows, verifies and pulls models."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dit_cli.command import group
+from dit_cli.options import AllowPickle, Json, Quiet
+from dit_tools.core.errors import ExitCode, ModelError
+
+if TYPE_CHECKING:
+    from dit_tools.models.store import Check, Stored
+
+
+def _complete(incomplete: str) -> list[str]:
+    from dit_tools.models.resolve import builtin_names
+
+    return builtin_names()
+
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", autocompletion=_complete,
+                   help="Built-in name, folder, or hub id in the cache."),
+]  # fmt: skip
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", autocompletion=_complete,
+                   help="Built-in names, folders, hub ids; else all built-in ones."),
+]  # fmt: skip
+HubId = Annotated[str, typer.Argument(metavar="HUB_ID", help="OWNER/NAME, or OWNER/NAME@REVISION.")]
+FACTS = ("title", "family", "size", "default_steps", "default_cfg", "solver", "schedule", "alpha",
+         "licence", "revision")  # fmt: skip
+
+
+def models() -> None:
+    """List, show, verify and pull models.
+
+    A model is built in, a folder in diffusers format, or a repository of the hub. What is pulled
+    stays in the hub's cache, shared with other programs.
+    """
+
+
+def list_models(json: Json = False) -> None:
+    """List the models on this machine.
+
+    The built-in ones and those in the hub's cache, with what they take on disk.
+    """
+    from dit_tools.models.store import builtin_models, hub_models
+
+    builtin, hub = builtin_models(), hub_models()
+    if json:
+        for model in (*builtin, *hub):
+            print(json_format.dumps(as_object(model), ensure_ascii=False))
+        return
+    column = max((len(model.name) for model in (*builtin, *hub)), default=0)
+    for title, found in (("built in", builtin), ("in the hub's cache", hub)):
+        if found:
+            print(title)
+        for model in found:
+            about = str(model.facts.get("title", ""))
+            print(f"  {model.name:<{column}}  {size_text(model.bytes):>8}  {about}".rstrip())
+    if not hub:
+        print("nothing in the hub's cache; 'dit models pull OWNER/NAME' fetches a model")
+
+
+def show(name: Name, json: Json = False) -> None:
+    """Show what a model states about itself, and its card."""
+    from dit_tools.models.store import locate
+
+    model = locate(name)
+    if json:
+        print(json_format.dumps(as_object(model) | {"card": model.card}, ensure_ascii=False))
+        return
+    rows = {"name": model.name, "kind": model.kind, "path": str(model.path),
+            "on disk": size_text(model.bytes)}  # fmt: skip
+    rows |= {key: _plain(model.facts[key]) for key in FACTS if key in model.facts}
+    for key, value in rows.items():
+        print(f"{key.replace('_', ' ') + ':':<15}{value}")
+    if model.card:
+        print(f"\n{model.card}")
+
+
+def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> ExitCode:
+    """Compare a model's files with their recorded hashes.
+
+    Built-in models record them in dit.json, the hub's cache in the names of its files; of another
+    folder only the structure is checked. Damaged and missing files are listed; then the exit code
+    is 5.
+    """
+    from dit_tools.models.resolve import builtin_names
+    from dit_tools.models.store import locate
+    from dit_tools.models.store import verify as check
+
+    found = [locate(name) for name in names or builtin_names()]
+    bad = []
+    for model in found:
+        result = check(model)
+        if json:
+            print(json_format.dumps(_checked(model, result), ensure_ascii=False))
+        elif not quiet or not result.ok:
+            print(_report(model, result))
+        if not result.ok:
+            bad.append(model)
+    if bad:
+        pulled = [model for model in bad if model.kind == "hub"]
+        remedy = f"run 'dit models pull {pulled[0].name}'" if pulled else "install dit again"
+        raise ModelError(f"damaged: {', '.join(model.name for model in bad)}", remedy)
+    return ExitCode.OK
+
+
+def pull(
+    hub_id: HubId, allow_pickle: AllowPickle = None, quiet: Quiet = False, json: Json = False
+) -> None:
+    """Download a model, or its newer files, from the hub.
+
+    Only what the pipeline's own index names is fetched: safetensors weights, configs, tokenizers,
+    the card; never code, and pickled weights only with --allow-pickle. Prints the folder.
+    """
+    if quiet or not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    from dit_tools.models import resolve
+    from dit_tools.models.store import Stored
+
+    try:
+        folder = resolve.pull(hub_id, allow_pickle=bool(allow_pickle))
+    except ModelError as error:
+        raise ModelError(error.message.removeprefix("--model "), error.hint) from error
+    model = Stored(hub_id.partition("@")[0], "hub", folder)
+    print(json_format.dumps(as_object(model), ensure_ascii=False) if json else folder)
+
+
+def as_object(model: Stored) -> dict[str, Any]:
+    """A model as one JSON object."""
+    facts = {key: model.facts[key] for key in FACTS if key in model.facts}
+    if model.kind == "hub":
+        facts.setdefault("revision", model.path.name)
+    return {"name": model.name, "kind": model.kind, "path": str(model.path),
+            "bytes": model.bytes, **facts}  # fmt: skip
+
+
+def _checked(model: Stored, result: Check) -> dict[str, Any]:
+    return {"name": model.name, "ok": result.ok, "files": len(result.whole),
+            "damaged": list(result.damaged), "missing": list(result.missing)}  # fmt: skip
+
+
+def _report(model: Stored, result: Check) -> str:
+    lines = [f"{model.name}: {len(result.whole)} files are whole"]
+    lines += [f"{model.name}: damaged {name}" for name in result.damaged]
+    lines += [f"{model.name}: missing {name}" for name in result.missing]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: ``12.3 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+command = group(
+    models, {"list": list_models, "show": show, "verify": verify, "pull": pull}, default="list"
+)

@@ -1,0 +1,60 @@
+"""A ``Graph`` becomes a file: traced, given its weights, checked against torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dit_tools.core.errors import DitError
+from dit_tools.exporting.graphs import Graph
+from dit_tools.exporting.shared_weights import attach
+from dit_tools.exporting.trace import trace
+
+TOLERANCE = 1e-3
+"""Largest difference to torch that is kept, relative to the output's largest absolute value."""
+
+
+class Different(DitError):
+    """A graph does not compute what the model does: a bug of the exporter, exit 1."""
+
+
+def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]:
+    """Write ``folder/NAME.onnx``; returns its facts for ``export.json``.
+
+    Weights become byte ranges of the safetensors files in ``folder/<graph.folder>``.
+    Raises Different when the graph differs from torch by more than ``TOLERANCE``.
+    """
+    import torch
+
+    path = folder / f"{graph.name}.onnx"
+    first = {name: torch.as_tensor(value) for name, value in graph.examples[0].items()}
+    with graph.prepared() as module:
+        trace(module, first, graph.output, path, graph.dynamic, opset, weights=False)
+        attach(path, module, sorted((folder / graph.folder).glob("*.safetensors")))
+    inputs = {
+        name: [graph.dynamic[name].get(i, size) for i, size in enumerate(value.shape)]
+        for name, value in graph.examples[0].items()
+    }
+    difference = compare(graph, path) if check else None
+    return {"file": path.name, "inputs": inputs, "output": graph.output, "difference": difference}
+
+
+def compare(graph: Graph, path: Path) -> float:
+    """Largest difference to torch over the examples, relative to the output's range."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for i, feeds in enumerate(graph.examples):
+        expected = graph.expected(i)
+        got = session.run(None, feeds)[0].reshape(expected.shape)
+        worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
+        if not worst < TOLERANCE:  # NaN counts as different
+            raise Different(
+                f"{path.name} differs from torch by {worst:.1e} of its range",
+                "please report the model and the versions of torch and diffusers",
+            )
+    return worst
