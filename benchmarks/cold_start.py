@@ -2,9 +2,9 @@
 
     python benchmarks/cold_start.py [--runs 5] [--steps 20] [--json]
 
-Both load the same built-in folder, start from the same noise and use the same schedule and guidance.
-Prints medians, the ratio, the peak memory of both, the difference of the pictures, and the start-up
-times of the two help texts.
+Both load the same built-in folder and use the same starting noise, schedule and guidance. Prints
+medians, the ratio, the peak memory of both, the difference of the pictures, and the start-up times
+of the two help texts.
 """
 
 from __future__ import annotations

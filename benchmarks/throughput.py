@@ -2,8 +2,8 @@
 
     python benchmarks/throughput.py [--prompts 64] [--batch-size 8] [--steps 20] [--rounds 3]
 
-Loading is not counted. Both use the built-in model, the same prompts, steps and guidance; rounds are
-interleaved and the median ratio is printed.
+Loading is not counted. Both use the built-in model, the same prompts, steps and guidance; rounds
+are interleaved and the median ratio is printed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ called, and it imports numpy, torch and models only when it has checked what it 
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def root() -> LazyGroup:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; errors pass through. Returns what the command returned, or 0."""
-    if "DIT_CACHE" in os.environ:  # where the hub's library looks, once it is imported
+    if os.environ.get("DIT_CACHE"):  # where the hub's library looks, once it is imported
         os.environ["HF_HUB_CACHE"] = os.environ["DIT_CACHE"]
     program = root()
     if "_DIT_COMPLETE" in os.environ:
@@ -96,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The installed program: runs the command line and exits with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are
     try:
         code = run(arguments)

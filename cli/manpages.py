@@ -1,7 +1,8 @@
 """The man pages in ``man/``, written from the same objects as ``--help``.
 
 ``python -m dit_cli.manpages`` writes them; ``--check`` compares, shows the difference and exits
-with 1 where there is one. The text depends on nothing but the code: no date, no terminal, no plugins.
+with 1 where there is one. The text depends on nothing but the code: no date, no terminal size, no
+installed plugins.
 """
 
 from __future__ import annotations

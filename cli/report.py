@@ -40,9 +40,10 @@ def _abandon_stdout() -> None:
 
     The interpreter flushes once more when it ends, and would complain.
     """
+    if sys.stdout is None:
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,9 @@ def export(source: Any, wanted: Wanted, tell: Tell = lambda event: None) -> list
     parts, family = check(source, wanted)
     files = _folder.model_files(source.path)
     _folder.check_space(files, wanted.output)
-    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder:
+    from dit_tools.models.torch_load import _quiet
+
+    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder, _quiet():
         _folder.copy_files(files, source.path, folder)
         graphs: dict[str, Any] = {}
         for name, facts in _write_all(folder, parts, family, wanted):
@@ -42,15 +44,13 @@ def _write_all(
     folder: Path, parts: tuple[str, ...], family: Family, wanted: Wanted
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write the graphs of each part in turn, with no more than one part in memory."""
-    from dit_tools.exporting.int8 import quantize
-    from dit_tools.exporting.write import write
+    from dit_tools.exporting.write import write, write_int8
 
     for part in parts:
         for graph in _graphs(folder, part, family):
             yield graph.name, write(graph, folder, wanted.opset, wanted.check)
-        if part == "transformer" and wanted.int8:
-            quantize(folder / "transformer.onnx", folder / "transformer.int8.onnx")
-            yield "transformer.int8", {"file": "transformer.int8.onnx", "difference": None}
+            if part == "transformer" and wanted.int8:
+                yield "transformer.int8", write_int8(graph, folder, wanted.check)
 
 
 def _graphs(folder: Path, part: str, family: Family) -> list[Any]:

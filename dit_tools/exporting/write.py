@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ class Different(DitError):
     """A graph does not compute what the model does: a bug of the exporter, exit 1."""
 
 
+class Untraceable(DitError):
+    """Torch has no ONNX operator for something in the model: a bug of the recipe, exit 1."""
+
+
 def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]:
     """Write ``folder/NAME.onnx``; returns its facts for ``export.json``.
 
@@ -29,7 +34,7 @@ def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]
     path = folder / f"{graph.name}.onnx"
     first = {name: torch.as_tensor(value) for name, value in graph.examples[0].items()}
     with graph.prepared() as module:
-        trace(module, first, graph.output, path, graph.dynamic, opset, weights=False)
+        _trace(module, first, graph, path, opset)
         attach(path, module, sorted((folder / graph.folder).glob("*.safetensors")))
     inputs = {
         name: [graph.dynamic[name].get(i, size) for i, size in enumerate(value.shape)]
@@ -39,8 +44,31 @@ def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]
     return {"file": path.name, "inputs": inputs, "output": graph.output, "difference": difference}
 
 
-def compare(graph: Graph, path: Path) -> float:
-    """Largest difference to torch over the examples, relative to the output's range."""
+def _trace(module: Any, inputs: dict[str, Any], graph: Graph, path: Path, opset: int) -> None:
+    from torch.onnx.errors import OnnxExporterError
+
+    try:
+        trace(module, inputs, graph.output, path, graph.dynamic, opset, weights=False)
+    except OnnxExporterError as error:
+        line = str(error).splitlines()[0][:200]
+        raise Untraceable(f"{path.name}: {line}", "please report the model") from error
+
+
+def write_int8(graph: Graph, folder: Path, check: bool) -> dict[str, Any]:
+    """Write ``folder/NAME.int8.onnx`` from ``NAME.onnx``; returns its facts, without a limit."""
+    from dit_tools.exporting.int8 import quantize
+
+    path = folder / f"{graph.name}.int8.onnx"
+    products = quantize(folder / f"{graph.name}.onnx", path)
+    difference = compare(graph, path, math.inf) if check else None
+    return {"file": path.name, "products": products, "difference": difference}
+
+
+def compare(graph: Graph, path: Path, limit: float = TOLERANCE) -> float:
+    """Largest difference to torch over the examples, relative to the output's range.
+
+    Raises Different when it is not below ``limit``.
+    """
     import numpy as np
     import onnxruntime
 
@@ -52,7 +80,7 @@ def compare(graph: Graph, path: Path) -> float:
         expected = graph.expected(i)
         got = session.run(None, feeds)[0].reshape(expected.shape)
         worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
-        if not worst < TOLERANCE:  # NaN counts as different
+        if not worst < limit:  # NaN counts as different
             raise Different(
                 f"{path.name} differs from torch by {worst:.1e} of its range",
                 "please report the model and the versions of torch and diffusers",

@@ -34,6 +34,7 @@ class Target:
     path: Path | None
     format: str
     key: str
+    steps: int = 20  # as far as is known before the model is loaded, for the progress bar
     state: str = "make"
 
     @property
@@ -78,17 +79,18 @@ class Outputs:
                 "prompt": job.prompt, "seed": job.seed, "format": kind,
             }
         )  # fmt: skip
+        steps = job.settings.steps or (known.defaults.steps if known.defaults else 20)
         if where.kind == "stdout":
-            return Target(job, None, kind, key)
+            return Target(job, None, kind, key, steps)
         if self.manifest is not None and not self.overwrite:
             done = self.manifest.done(key)
             if done is not None:
-                return Target(job, done, kind, key, "done")
+                return Target(job, done, kind, key, steps, "done")
         path = self._claim(where, fields(job, axes, known))
         if self.skip_existing and path.exists():
-            return Target(job, path, kind, key, "exists")
+            return Target(job, path, kind, key, steps, "exists")
         check_folder(path, where.kind == "template")
-        return Target(job, path, kind, key)
+        return Target(job, path, kind, key, steps)
 
     def _claim(self, where: Destination, values: Mapping[str, Value]) -> Path:
         keep = self.overwrite or self.skip_existing

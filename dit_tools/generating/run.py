@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -70,7 +70,7 @@ class Run:
         for target in self.targets:
             if target.state != "make":
                 self._skip(target)
-        with Interruptible() as signals, self._bar(len(todo)) as progress:
+        with Interruptible() as signals, self._bar(todo.values()) as progress:
             loader = Loader([t.job for t in todo.values()], self.load)
             for batch in batches([t.job for t in todo.values()], self.options.batch_size):
                 if signals.stop_requested or self.outcome.stopped_by is not None:
@@ -83,8 +83,9 @@ class Run:
         self.listen(self.outcome.event())
         return self.outcome
 
-    def _bar(self, pictures: int) -> Any:
-        return bar(100 * pictures, "pictures", self.options.quiet or pictures == 0)
+    def _bar(self, todo: Iterable[Target]) -> Any:
+        steps = sum(target.steps for target in todo)
+        return bar(steps, "steps", self.options.quiet or steps == 0)
 
     def _skip(self, target: Target) -> None:
         self.outcome.skipped += 1
@@ -93,12 +94,12 @@ class Run:
         self.listen(event("skip", index=target.job.index + 1, path=target.shown, reason=reason))
 
     def _batch(self, loader: Loader, targets: list[Target], progress: Any) -> None:
-        done = 0.0
+        done, whole = 0, sum(target.steps for target in targets)
 
         def step(index: int, total: int) -> None:
             nonlocal done
-            progress.update(100 * len(targets) * index / total - done)
-            done = 100 * len(targets) * index / total
+            progress.update(whole * index // total - done)
+            done = whole * index // total
 
         try:
             model = loader.model(targets[0].job.settings)
@@ -107,7 +108,7 @@ class Run:
         except DitError as error:
             progress.update(-done)
             if len(targets) == 1:
-                progress.update(100)
+                progress.update(whole)
                 self._failed(targets[0], error)
                 return
             for target in targets:  # one picture's trouble is not that of its neighbours

@@ -50,7 +50,7 @@ def parameters(config: Mapping[str, Any]) -> float:
 
 def _convolutions(config: Mapping[str, Any], depth: float) -> float:
     channels = [c for c in _list(config.get("block_out_channels")) if _number(c)]
-    return 18 * depth * sum(float(min(c, 1e30)) ** 2 for c in channels)
+    return 18 * depth * sum(_clipped(c) ** 2 for c in channels)
 
 
 def _numbers(config: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -63,7 +63,12 @@ def _numbers(config: Mapping[str, Any]) -> list[tuple[str, float]]:
             found += [(name, max(item for item in value))] if _plain(value) else []
         elif _number(value):
             found.append((name, value))
-    return [(name, float(max(min(value, 1e30), -1e30))) for name, value in found]
+    return [(name, _clipped(value)) for name, value in found]
+
+
+def _clipped(value: float) -> float:
+    """As a float whose square is one too; a JSON number may be larger than any float."""
+    return float(max(min(value, 1e30), -1e30))
 
 
 def _plain(values: list[Any]) -> bool:

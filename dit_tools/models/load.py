@@ -1,8 +1,8 @@
 """The front door: a model reference and some wishes in, a ``Model`` out.
 
-``--backend auto`` takes ONNX Runtime when the model ships graphs, the CPU is meant, full precision is
-wanted and nothing asks for torch (hooks, gradients, LoRA, another size): it starts in a fraction of
-the time. Everything else goes through PyTorch.
+``--backend auto`` takes ONNX Runtime when the model ships graphs, the CPU is meant, full precision
+is wanted and nothing asks for torch (hooks, gradients, LoRA, another size): it starts in a fraction
+of the time. Everything else goes through PyTorch.
 """
 
 from __future__ import annotations

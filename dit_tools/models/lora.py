@@ -40,10 +40,10 @@ class Lora:
 
 
 def parse_lora(text: str) -> Lora:
-    """``PATH[:SCALE]``; the scale is 1 where none is given, and may be negative.
+    r"""``PATH[:SCALE]``; the scale is 1 where none is given, and may be negative.
 
-    A path may hold colons (``C:\\\\styles\\\\ink.safetensors:0.5``): only a number behind the last one is
-    a scale. Raises UsageError for an empty path or a scale that is not finite.
+    A path may hold colons (``C:\styles\ink.safetensors:0.5``): only a number behind the last one
+    is a scale. Raises UsageError for an empty path or a scale that is not finite.
     """
     path, colon, tail = text.rpartition(":")
     try:
@@ -53,7 +53,9 @@ def parse_lora(text: str) -> Lora:
     if scale is None or Path(text).exists():
         path, scale = text, 1.0
     if not path.strip() or not math.isfinite(scale):
-        raise UsageError(f"--lora {text!r}: not PATH or PATH:SCALE", "give for example ink.safetensors:0.8")
+        raise UsageError(
+            f"--lora {text!r}: not PATH or PATH:SCALE", "give for example ink.safetensors:0.8"
+        )
     return Lora(Path(path).expanduser(), scale)
 
 
@@ -71,7 +73,10 @@ def apply(pipe: Any, loras: Sequence[Lora]) -> list[dict[str, Any]]:
         with _explained(path):
             if hasattr(pipe, "load_lora_weights"):
                 pipe.load_lora_weights(
-                    str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True
+                    str(path.parent),
+                    weight_name=path.name,
+                    adapter_name=name,
+                    local_files_only=True,
                 )
             else:
                 _inject(_network(pipe), path, name)
@@ -91,7 +96,9 @@ def _file(path: Path) -> Path:
     if inside:
         return inside[0]
     if path.suffix in safe.PICKLES and path.is_file():
-        raise ModelError(f"--lora {path}: pickled weights can run code", "convert it to safetensors")
+        raise ModelError(
+            f"--lora {path}: pickled weights can run code", "convert it to safetensors"
+        )
     if not path.is_file():
         raise ModelError(f"--lora {path}: no such file", "give a .safetensors file or its folder")
     return path
@@ -156,7 +163,7 @@ def _activate(pipe: Any, scales: Mapping[str, float]) -> None:
             layer.set_scale(name, scales[name])
 
 
-# pipelines that cannot load LoRA themselves -----------------------------------------------------------
+# pipelines that cannot load LoRA themselves -----------------------------------------------------
 
 
 def _network(pipe: Any) -> Any:
@@ -215,7 +222,7 @@ def _layer(stem: str, names: set[str], flat: Mapping[str, str]) -> str | None:
 
 
 def _alpha(path: Path) -> float | None:
-    """``lora_alpha`` where peft or diffusers wrote it: beside the weights, or into their metadata."""
+    """``lora_alpha`` as peft or diffusers wrote it: beside the weights, or in their metadata."""
     beside = path.parent / "adapter_config.json"
     if path.name == WEIGHTS[1] and beside.is_file():
         value = safe.read_json(beside, 1_000_000).get("lora_alpha")

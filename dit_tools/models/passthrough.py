@@ -30,7 +30,9 @@ class Passthrough:
         self.pipe, self.name = pipe, type(pipe).__name__
         parameters = inspect.signature(type(pipe).__call__).parameters
         self.known = {name: p.default for name, p in parameters.items() if name != "self"}
-        needed = [name for name, default in self.known.items() if default is inspect.Parameter.empty]
+        needed = [
+            name for name, default in self.known.items() if default is inspect.Parameter.empty
+        ]
         others = [name for name in needed if name not in ("prompt", "kwargs", "args")]
         if "prompt" not in self.known or others:
             asks = f" (it needs {', '.join(others)})" if others else ""
@@ -132,13 +134,14 @@ class Passthrough:
     def _scheduler(self, plan: Plan) -> Any:
         """The scheduler of ``--solver diffusers:class=...``, or None for the pipeline's own."""
         name = getattr(plan.solver, "class_", None)
-        own = getattr(self.pipe, "scheduler", None)
+        own: Any = getattr(self.pipe, "scheduler", None)
         if name is None or name == type(own).__name__:
             return None
         from diffusers import SchedulerMixin, schedulers
 
-        made = getattr(schedulers, name, None)
-        if not (isinstance(made, type) and issubclass(made, SchedulerMixin)):
+        made: Any = getattr(schedulers, name, None)
+        scheduler = inspect.isclass(made) and issubclass(made, SchedulerMixin)
+        if not scheduler:
             raise UsageError(f"--solver diffusers: no scheduler class {name!r}", "check its name")
         flows = name.startswith("FlowMatch") and type(own).__name__.startswith("FlowMatch")
         if not flows and made not in getattr(own, "compatibles", ()):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.core.registry import nearest
@@ -96,7 +96,7 @@ def _file(path: Path, allow_pickle: bool) -> Resolved:
     return Resolved("file", path, path.stem, safe.content_hash(path))
 
 
-# the hub --------------------------------------------------------------------------------------------
+# the hub ----------------------------------------------------------------------------------------
 
 
 def _hub(reference: str, name: str, revision: str | None, allow_pickle: bool) -> Resolved:

@@ -1,8 +1,8 @@
 """Checks before a weight file is opened: a damaged or hostile file gives one line, never a crash.
 
 A safetensors file is eight bytes of header length (little endian), a JSON header that gives every
-tensor's type, shape and byte range, and the bytes. The header is checked in full here; the bytes can
-be anything. No torch, no numpy.
+tensor's type, shape and byte range, and the bytes. The header is checked in full here; the bytes
+can be anything. No torch, no numpy.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ BITS = {
 SAMPLE = 256  # bytes of every tensor that go into a fingerprint
 
 DAMAGED = "download it again, or run 'dit models verify'"
-NO_PICKLE = (
-    "convert it to safetensors, or add --allow-pickle (weights only; trust the source)"
-)
+NO_PICKLE = "convert it to safetensors, or add --allow-pickle (weights only; trust the source)"
 
 
-# one file -------------------------------------------------------------------------------------------
+# one file ---------------------------------------------------------------------------------------
 
 
 def header(path: Path) -> dict[str, dict[str, Any]]:
@@ -129,7 +127,7 @@ def _counts(values: Any, limit: int) -> bool:
     )
 
 
-# a folder in diffusers format -----------------------------------------------------------------------
+# a folder in diffusers format -------------------------------------------------------------------
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def components(folder: Path) -> dict[str, tuple[str | None, str | None]]:
     """
     index = read_json(folder / "model_index.json", 1_000_000)
     own = ModelError(
-        f"{folder / 'model_index.json'}: the model wants to run code of its own, which dit never does",
+        f"{folder / 'model_index.json'}: the model wants to run code of its own, and dit does not",
         "use a model whose classes are in diffusers and transformers",
     )
     if not _identifier(index.get("_class_name")):
@@ -252,7 +250,7 @@ def _check_index(path: Path) -> None:
             raise ModelError(f"{path.parent / shard}: no tensor {tensor[:80]!r}", DAMAGED)
 
 
-# fingerprints ---------------------------------------------------------------------------------------
+# fingerprints -----------------------------------------------------------------------------------
 
 
 def content_hash(path: Path) -> str:

@@ -50,7 +50,9 @@ def pick_device(wish: str) -> str:
     try:
         device = torch.device(wish)
     except RuntimeError:
-        raise UsageError(f"--device {wish}: no such device", "give auto, cpu, cuda or mps") from None
+        raise UsageError(
+            f"--device {wish}: no such device", "give auto, cpu, cuda or mps"
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnsupportedError(f"--device {wish}: PyTorch sees no such GPU", "use --device cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -74,7 +76,7 @@ def pick_dtype(wish: str, device: str) -> Any:
     return getattr(torch, wish)
 
 
-# reading --------------------------------------------------------------------------------------------
+# reading ----------------------------------------------------------------------------------------
 
 
 def _read(resolved: Any, wishes: Any, dtype: Any) -> Any:
@@ -146,14 +148,12 @@ def _check_complete(module: Any, folder: Path) -> None:
 
 
 def _check_count(module: Any, folder: Path) -> None:
-    """The same for text encoders, whose tensors are renamed on loading: only numbers can be counted.
+    """The same for text encoders: their tensors are renamed on loading, so numbers are counted.
 
     Shared tensors count once on both sides.
     """
     files = safe.weight_files(folder)
-    there = sum(
-        math.prod(entry["shape"]) for path in files for entry in safe.header(path).values()
-    )
+    there = sum(math.prod(entry["shape"]) for path in files for entry in safe.header(path).values())
     wanted = sum(parameter.numel() for parameter in module.parameters())
     if files and there < wanted:
         raise ModelError(
@@ -162,7 +162,7 @@ def _check_count(module: Any, folder: Path) -> None:
         )
 
 
-# memory ---------------------------------------------------------------------------------------------
+# memory -----------------------------------------------------------------------------------------
 
 
 def _check_offload(offload: str | None, device: str) -> None:
@@ -212,7 +212,7 @@ def _vae_options(pipe: Any, *, tiling: bool, slicing: bool) -> None:
             raise UnsupportedError(f"{option}: {kind} cannot do this", "leave it out") from None
 
 
-# the model ------------------------------------------------------------------------------------------
+# the model --------------------------------------------------------------------------------------
 
 
 def _model(pipe: Any, resolved: Any, device: str, dtype: Any) -> Model:
@@ -237,7 +237,7 @@ def _shipped_facts(model: Model, path: Path) -> None:
     model.defaults, model.alpha, model.notes = defaults(facts), bool(facts.get("alpha")), facts
 
 
-# libraries that talk --------------------------------------------------------------------------------
+# libraries that talk ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -269,5 +269,6 @@ def _explained(path: Path) -> Iterator[None]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = line.partition(". ")[0][:200]  # the first sentence
         raise ModelError(f"--model {path}: {line}", safe.DAMAGED) from error

@@ -1,4 +1,4 @@
-"""Run a recipe: ``python -m dit_tools.training RECIPE [--stage NAME] [--runs FOLDER] [--no-compile]``."""
+"""Run a recipe: ``python -m dit_tools.training RECIPE``, resuming where an earlier run stopped."""
 
 from __future__ import annotations
 

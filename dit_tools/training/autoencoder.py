@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from dit_tools.training.recipe import Recipe
 SAVE_EVERY = 100  # steps
 
 
-def build(recipe: Recipe) -> AutoencoderKL:
+def build(recipe: Recipe) -> Any:
     """The untrained autoencoder of the recipe."""
     a = recipe.autoencoder
     levels = len(a.channels)
@@ -41,7 +42,7 @@ def build(recipe: Recipe) -> AutoencoderKL:
     )
 
 
-def loss(model: AutoencoderKL, x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def loss(model: Any, x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     """Reconstruction loss of a batch ``x`` in [-1, 1], shape (B, 4, H, W)."""
     z = model.encode(x).latent_dist.mean
     deviation = z.detach().std()
@@ -49,10 +50,15 @@ def loss(model: AutoencoderKL, x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     error = (y - x).float()
     rows, columns = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
     size = 1e-4 * z.float().square().mean()
-    return error.abs().mean() + error.square().mean() + recipe.autoencoder.gradient_weight * (rows + columns) + size
+    return (
+        error.abs().mean()
+        + error.square().mean()
+        + recipe.autoencoder.gradient_weight * (rows + columns)
+        + size
+    )
 
 
-def train(recipe: Recipe, run: Path) -> AutoencoderKL:
+def train(recipe: Recipe, run: Path) -> Any:
     """Train, or resume, and return the finished autoencoder; saved as ``run/vae``."""
     if (run / "vae").exists():
         return AutoencoderKL.from_pretrained(run / "vae")
@@ -93,7 +99,7 @@ def train(recipe: Recipe, run: Path) -> AutoencoderKL:
     return model
 
 
-def _resume(path: Path, model, optimizer, schedule) -> int:
+def _resume(path: Path, model: Any, optimizer: Any, schedule: Any) -> int:
     state = checkpoint.load(path)
     if state is None:
         return 0
@@ -124,14 +130,14 @@ def to_tensor(x: np.ndarray) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, data: np.ndarray, batch_size: int = 64) -> torch.Tensor:
+def encode(model: Any, data: np.ndarray, batch_size: int = 64) -> torch.Tensor:
     """Latents (N, C, h, w) of uint8 pictures."""
     parts = [data[i : i + batch_size] for i in range(0, len(data), batch_size)]
     return torch.cat([model.encode(to_tensor(part)).latent_dist.mean for part in parts])
 
 
 @torch.no_grad()
-def psnr(model: AutoencoderKL, data: np.ndarray) -> float:
+def psnr(model: Any, data: np.ndarray) -> float:
     """Reconstruction PSNR in dB of uint8 pictures, over the three colour channels on white."""
     y = model.decode(encode(model, data)).sample.clamp(-1, 1)
     error = (y - to_tensor(data))[:, :3].square().mean(dim=(1, 2, 3)) / 4
@@ -139,7 +145,7 @@ def psnr(model: AutoencoderKL, data: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def normalize(model: AutoencoderKL, data: np.ndarray) -> None:
+def normalize(model: Any, data: np.ndarray) -> None:
     """Fold the latents' per-channel statistics into the 1x1 convolutions around the latent."""
     z = encode(model, data)
     mean, std = z.mean(dim=(0, 2, 3)), z.std(dim=(0, 2, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,9 @@ class Muon(torch.optim.Optimizer):
     The update has the root mean square of AdamW's: ``0.2 sqrt(max(rows, columns))``.
     """
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.05):
+    def __init__(
+        self, parameters: Any, lr: float, momentum: float = 0.95, weight_decay: float = 0.05
+    ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": weight_decay})
 
     @torch.no_grad()
@@ -42,12 +45,14 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, parameters in shapes.items():
-                directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
+                directions = torch.stack(
+                    [self._direction(p, group["momentum"]) for p in parameters]
+                )
                 scale = group["lr"] * 0.2 * max(shape) ** 0.5
                 for p, update in zip(parameters, orthogonalize(directions), strict=True):
                     p.mul_(1 - group["lr"] * group["decay"]).sub_(update, alpha=scale)
 
-    def _direction(self, p: torch.Tensor, momentum: float) -> torch.Tensor:
+    def _direction(self, p: Any, momentum: float) -> torch.Tensor:
         state = self.state[p]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(p)

@@ -58,8 +58,12 @@ def read(data: Data, root: Path, skin_tones: bool) -> tuple[np.ndarray, list[Cap
 def _decode(content: bytes, size: int) -> np.ndarray:
     picture = Image.open(io.BytesIO(content)).convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
-    flat = Image.alpha_composite(white, picture).convert("RGB").resize((size, size), Image.LANCZOS)
-    alpha = picture.getchannel("A").resize((size, size), Image.LANCZOS)
+    flat = (
+        Image.alpha_composite(white, picture)
+        .convert("RGB")
+        .resize((size, size), Image.Resampling.LANCZOS)
+    )
+    alpha = picture.getchannel("A").resize((size, size), Image.Resampling.LANCZOS)
     return np.concatenate([np.asarray(flat), np.asarray(alpha)[..., None]], 2).transpose(2, 0, 1)
 
 

@@ -11,6 +11,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from diffusers import (
     PixArtTransformer2DModel,
 )
 from PIL import Image
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from dit_tools.training import autoencoder, checkpoint, pictures, tokenizer
@@ -74,26 +76,26 @@ class Networks(torch.nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Zero the residual outputs and the velocity head, as DiT's adaLN-Zero does."""
+        """Nearly closed residual branches and a zero velocity head, as DiT's adaLN-Zero has.
+
+        The gates start at 0.05 instead of 0, so that Muon's hidden matrices learn from step one.
+        """
+        transformer: Any = self.transformer
         self.text_encoder.shared.weight.normal_(std=0.5)
-        for block in self.transformer.transformer_blocks:
-            block.scale_shift_table[2].zero_()
-            block.scale_shift_table[5].zero_()
+        for block in transformer.transformer_blocks:
+            block.scale_shift_table[2].fill_(0.05)  # gate of self-attention
+            block.scale_shift_table[5].fill_(0.05)  # gate of the feed-forward part
             block.attn2.to_out[0].weight.zero_()
-        self.transformer.adaln_single.linear.weight.zero_()
-        self.transformer.adaln_single.linear.bias.zero_()
-        for block in self.transformer.transformer_blocks:
-            block.scale_shift_table[2] += 0.05
-            block.scale_shift_table[5] += 0.05
-        self.transformer.proj_out.weight.zero_()
-        self.transformer.proj_out.bias.zero_()
+        for layer in (transformer.adaln_single.linear, transformer.proj_out):
+            layer.weight.zero_()
+            layer.bias.zero_()
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor):
         """Velocity (B, C, h, w) at latents ``x``, times ``t`` (B,) in [0, 1], token ids (B, L)."""
         text = self.text_encoder(ids, attention_mask=mask).last_hidden_state
-        return self.transformer(
-            x, text, t * 1000, encoder_attention_mask=mask, return_dict=False
-        )[0]
+        return self.transformer(x, text, t * 1000, encoder_attention_mask=mask, return_dict=False)[
+            0
+        ]
 
 
 def loss(networks: Networks, x0, ids, mask, t, noise) -> torch.Tensor:
@@ -120,9 +122,7 @@ def train(
     optimizers = Optimizers(
         [networks.text_encoder, networks.transformer], r.learning_rate, r.muon_learning_rate
     )
-    average = torch.optim.swa_utils.AveragedModel(
-        networks, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(r.ema_decay)
-    )
+    average: Any = AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay))
     first = 0
     if (state := checkpoint.load(run / "transformer.pt")) is not None:
         networks.load_state_dict(state["networks"])
@@ -163,9 +163,7 @@ def _tokenizer(recipe: Recipe, run: Path, captions) -> PreTrainedTokenizerFast:
     if not (run / "tokenizer").exists():
         texts = [c.name for c in captions] * 4 + [", ".join(c.keywords) for c in captions]
         texts += [word for words in recipe.data.style_words.values() for word in words] * 500
-        made = tokenizer.train(
-            texts, recipe.tokenizer.vocab_size, recipe.text_encoder.max_tokens
-        )
+        made = tokenizer.train(texts, recipe.tokenizer.vocab_size, recipe.text_encoder.max_tokens)
         made.save_pretrained(run / "tokenizer")
     return PreTrainedTokenizerFast.from_pretrained(run / "tokenizer")
 
@@ -199,7 +197,8 @@ def tokenize(words, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 def sheet(networks: Networks, vae, words, recipe: Recipe, steps: int = 20, scale: float = 4.0):
     """A contact sheet of SHEET_PROMPTS by Euler steps and classifier-free guidance, seed 0."""
     count = len(SHEET_PROMPTS)
-    side, channels = networks.transformer.config.sample_size, vae.config.latent_channels
+    transformer: Any = networks.transformer
+    side, channels = transformer.config.sample_size, vae.config.latent_channels
     x = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
     ids, mask = tokenize(words, list(SHEET_PROMPTS) + [""] * count)
     for i in range(steps):
@@ -216,7 +215,7 @@ def sheet(networks: Networks, vae, words, recipe: Recipe, steps: int = 20, scale
 
 def pipeline(recipe: Recipe, words, networks: Networks, vae) -> PixArtSigmaPipeline:
     """The trained parts as a diffusers pipeline."""
-    scheduler = DPMSolverMultistepScheduler(
+    scheduler: Any = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0,
         final_sigmas_type="zero",
     )  # fmt: skip

@@ -1,10 +1,8 @@
 """``dit generate`` as a user starts it, with the built-in model."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from dit_tools.media import image, metadata
 from tests.generating.test_record import validator
 from tests.support.program import PROGRAM, dit, environment, python
+from tests.support.terminal import on_terminal
 
 FAST = ("--steps", "2", "--cfg-scale", "1")
 
@@ -234,22 +233,15 @@ def test_sigterm_stops_with_its_code(tmp_path):
     assert process.returncode == 143 and whole(tmp_path / "out") >= 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are not there")
 def test_progress_is_shown_on_a_terminal_only(tmp_path):
-    import pty
+    code, stdout, shown = on_terminal(["cat", "-o", "a.png", *FAST], tmp_path, columns=80)
+    assert (code, stdout) == (0, "a.png\n")
+    assert "steps: 100%" in shown and "2/2" in shown
+    assert on_terminal(["cat", "-o", "b.png", "-q", *FAST], tmp_path, 80)[2] == ""
 
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "generate", "cat", "-o", "a.png", *FAST], cwd=tmp_path, env=environment(),
-        stdout=subprocess.PIPE, stderr=slave, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    stdout, _ = process.communicate(timeout=60)
-    os.close(slave)
-    shown = b""
-    try:
-        while part := os.read(master, 4096):
-            shown += part
-    except OSError:
-        pass
-    os.close(master)
-    assert stdout == b"a.png\n" and b"pictures" in shown and process.returncode == 0
+
+def test_preview_is_drawn_on_a_terminal(tmp_path):
+    arguments = ["cat", "-o", "a.png", "-q", "--preview", *FAST]
+    env = {"TERM": "xterm-256color", "NO_COLOR": "", "COLUMNS": "40", "LINES": "30"}
+    code, stdout, shown = on_terminal(arguments, tmp_path, 40, env)
+    assert (code, stdout) == (0, "a.png\n") and shown.count("▀") > 100

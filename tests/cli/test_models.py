@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hub import hub
 from tests.support.program import dit, python
 
 WITH_BUILTIN = """
@@ -172,3 +173,42 @@ def test_pull_without_a_network() -> None:
 def test_the_models_that_ship_are_whole() -> None:
     done = dit("models", "verify")
     assert done.returncode == 0, done.stdout
+
+
+REPOSITORY = {
+    "model_index.json": b'{"_class_name": "P", "vae": ["diffusers", "AutoencoderKL"]}',
+    "README.md": b"card", "vae/config.json": b"{}",
+    "vae/diffusion_pytorch_model.safetensors": (2).to_bytes(8, "little") + b"{}",
+    "vae/diffusion_pytorch_model.bin": b"PK\x03\x04", "vae/model.py": b"import os",
+    "all-in-one.safetensors": b"x",
+}  # fmt: skip
+
+
+def test_pull_fetches_what_the_index_names_and_nothing_that_can_run(tmp_path: Path) -> None:
+    with hub("some/pipe", REPOSITORY) as (address, fetched):
+        env = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "DIT_CACHE": str(tmp_path / "c")}
+        done = dit("models", "pull", "some/pipe", env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        folder = Path(done.stdout.strip())
+        assert folder.is_relative_to(tmp_path / "c")
+        assert sorted(set(fetched)) == [
+            "README.md", "model_index.json", "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+        ]  # fmt: skip
+        assert (folder / "README.md").read_bytes() == b"card"
+        gone = dit("models", "pull", "some/other", env=env)
+        assert gone.returncode == 5 and gone.stderr.startswith("dit: some/other: not on the hub")
+    offline = env | {"HF_HUB_OFFLINE": "1"}
+    assert "some/pipe" in dit("models", env=offline).stdout
+    whole = dit("models", "verify", "some/pipe", env=offline)
+    assert (whole.returncode, whole.stdout) == (0, "some/pipe: 4 files are whole\n")
+
+
+def test_pull_refuses_a_repository_that_has_only_pickles(tmp_path: Path) -> None:
+    files = {k: v for k, v in REPOSITORY.items() if not k.endswith(".safetensors")}
+    with hub("some/pipe", files) as (address, fetched):
+        env = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "DIT_CACHE": str(tmp_path / "c")}
+        done = dit("models", "pull", "some/pipe", env=env)
+        assert (done.returncode, done.stdout) == (5, "") and "vae" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not any(name.endswith((".bin", ".py")) for name in fetched)

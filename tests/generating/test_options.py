@@ -27,9 +27,8 @@ GOOD = {
 def test_values_are_read(key):
     value, expected = GOOD[key]
     name = {"cfg": "cfg_scale"}.get(key, key.replace("-", "_"))
-    assert read_values({key: value}) == (
-        expected if isinstance(expected, dict) else {name: expected}
-    )
+    made = expected if isinstance(expected, dict) else {name: expected}
+    assert read_values({key: value}) == made
 
 
 def test_a_square_size_needs_one_number():

@@ -128,9 +128,16 @@ def test_a_record_that_cannot_be_followed_names_the_picture(tmp_path):
         from_picture(str(tmp_path / "a.png"))
 
 
-@given(st.dictionaries(st.sampled_from(["lora", "guidance", "seed", "steps", "cfg_scale", "model"]),
-    st.recursive(st.none() | st.integers() | st.text(max_size=5) | st.floats(), lambda inner:
-    st.lists(inner, max_size=2) | st.dictionaries(st.just("name"), inner), max_leaves=4)))  # fmt: skip
+KEYS = st.sampled_from(["lora", "guidance", "seed", "steps", "cfg_scale", "model"])
+LEAVES = st.none() | st.integers() | st.text(max_size=5) | st.floats()
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("name"), inner),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES))
 def test_foreign_records_raise_nothing_but_dit_errors(record):
     try:
         options_of(record, "a.png")

@@ -13,38 +13,9 @@ from dit_tools.core.errors import ModelError, UsageError
 from dit_tools.models import lora
 from dit_tools.models.lora import Lora
 from tests.support import flux, pixart, sd3
+from tests.support.loras import RANK, layers, tensors, write
 
 PIPELINES = {"flux": flux.pipeline, "sd3": sd3.pipeline, "pixart": pixart.pipeline}
-LAYERS = ("to_q", "to_v", "to_out.0", "ff.net.2")
-RANK = 2
-
-
-def layers(network):
-    """Some linear layers of a transformer, by name."""
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith("transformer_blocks.")
-        and name.endswith(LAYERS)
-    }  # fmt: skip
-
-
-def tensors(network, seed=0, down="lora_A.weight", up="lora_B.weight", rank=RANK, prefix=""):
-    """Random LoRA tensors for ``layers(network)``."""
-    noise = torch.Generator().manual_seed(seed)
-    made = {}
-    for name, module in layers(network).items():
-        rows, columns = module.weight.shape
-        made[f"{prefix}{name}.{down}"] = torch.randn(rank, columns, generator=noise)
-        made[f"{prefix}{name}.{up}"] = torch.randn(rows, rank, generator=noise)
-    return made
-
-
-def write(folder: Path, network, name="style.safetensors", **options) -> Path:
-    """A LoRA file as diffusers writes it."""
-    path = folder / name
-    save_file(tensors(network, **{"prefix": "transformer."} | options), path)
-    return path
 
 
 def draw(pipe):
@@ -188,8 +159,8 @@ def test_a_lora_for_another_model_is_refused_with_its_keys(family, tmp_path):
 @pytest.mark.parametrize("family", PIPELINES)
 def test_tensors_of_another_width_are_refused(family, tmp_path):
     pipe = PIPELINES[family]()
-    made = {key: torch.ones(tensor.shape[0] + 2, tensor.shape[1] + 2)
-            for key, tensor in tensors(pipe.transformer, prefix="transformer.").items()}  # fmt: skip
+    sound = tensors(pipe.transformer, prefix="transformer.")
+    made = {key: torch.ones(t.shape[0] + 2, t.shape[1] + 2) for key, t in sound.items()}
     path = tmp_path / "wide.safetensors"
     save_file(made, path)
     with pytest.raises(ModelError, match=r"wide\.safetensors") as caught:

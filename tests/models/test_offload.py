@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from dit_tools.core.errors import ExitCode, UnsupportedError, UsageError
+from dit_tools.models import lora
 from dit_tools.models.load import load
 from dit_tools.models.torch_load import place
 from tests.families.golden import model_from
-from tests.models.test_torch_load import draw
 from tests.support import flux, pixart, sd3
+from tests.support.loading import draw
+from tests.support.loras import write
 
 
 @pytest.mark.parametrize("offload", ["model", "group"])
@@ -36,6 +38,19 @@ def test_group_offload_onto_the_cpu_gives_the_same_picture(family):
     x, other = draw(model_from(pipe))
     assert torch.equal(x, expected)
     assert (pixels == other).all()
+
+
+def test_a_lora_goes_with_offload(tmp_path):
+    path = write(tmp_path, sd3.pipeline().transformer)
+    plain, _ = draw(model_from(sd3.pipeline()))
+    made = []
+    for offload in (None, "group"):
+        pipe = sd3.pipeline()
+        lora.apply(pipe, [lora.Lora(path, 1.0)])
+        place(pipe, "cpu", offload)
+        made.append(draw(model_from(pipe))[0])
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], plain)
 
 
 def test_diffusers_is_told_the_device():

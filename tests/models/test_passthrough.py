@@ -27,7 +27,9 @@ def plan(steps: int = 3, **specs: str) -> Plan:
 
 
 def prompts(*texts: str, negative: str = "", side: int = 32, **options) -> Prompts:
-    return Prompts(texts or ("a red apple",), (negative,) * max(len(texts), 1), side, side, **options)
+    return Prompts(
+        texts or ("a red apple",), (negative,) * max(len(texts), 1), side, side, **options
+    )
 
 
 def runs(pipe, chosen: Plan | None = None, seeds=(5,), asked: Prompts | None = None, **options):

@@ -71,7 +71,7 @@ def refused(reference: str, message: str, **options) -> str:
     return text
 
 
-# built-in names, folders, files ---------------------------------------------------------------------
+# built-in names, folders, files -----------------------------------------------------------------
 
 
 def test_a_built_in_name_comes_first(builtin, tmp_path, monkeypatch):
@@ -111,14 +111,22 @@ def test_an_unknown_name_brings_the_nearest(builtin):
 
 
 def test_a_path_that_is_not_there_is_called_a_path(builtin):
-    for reference in ("./emoji64", "models/gone.safetensors", "gone.ckpt", "/no/such/folder", "~/gone"):
+    for reference in (
+        "./emoji64",
+        "models/gone.safetensors",
+        "gone.ckpt",
+        "/no/such/folder",
+        "~/gone",
+    ):
         assert "check the path" in refused(reference, "no such file or folder")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     folder(tmp_path / "model")
     refused(str(tmp_path), r"no model_index\.json")
-    assert "the folder above" in refused(str(tmp_path / "model/transformer"), r"no model_index\.json")
+    assert "the folder above" in refused(
+        str(tmp_path / "model/transformer"), r"no model_index\.json"
+    )
 
 
 def test_a_folder_with_code_of_its_own_is_refused(tmp_path):
@@ -138,7 +146,7 @@ def test_pickles_need_permission_and_other_formats_are_not_read(tmp_path):
     refused(str(tmp_path / "cut.safetensors"), "damaged")
 
 
-# the hub --------------------------------------------------------------------------------------------
+# the hub ----------------------------------------------------------------------------------------
 
 
 def test_a_cached_hub_model_needs_no_network(cache):
@@ -218,7 +226,9 @@ def test_pull_fetches_the_parts_and_nothing_else(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert pull("owner/name@v2") == source
     assert (asked["name"], asked["revision"]) == ("owner/name", "v2")
-    assert sorted(asked["files"]) == sorted(f for f in files if f not in ("evil.py", "big.safetensors"))
+    assert sorted(asked["files"]) == sorted(
+        f for f in files if f not in ("evil.py", "big.safetensors")
+    )
     with pytest.raises(ModelError, match="not a hub id"):
         pull("emoji64")
 

@@ -70,7 +70,7 @@ def changed(root: Path, **parts) -> Path:
     return root
 
 
-# headers --------------------------------------------------------------------------------------------
+# headers ----------------------------------------------------------------------------------------
 
 
 def test_a_sound_file_is_described(tmp_path):
@@ -151,7 +151,9 @@ QUIET = settings(
 
 
 @QUIET
-@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4))
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), min_size=1, max_size=4)
+)
 def test_flipped_bytes_raise_nothing_but_model_errors(flips, tmp_path):
     content = bytearray(sound(tmp_path / "x.safetensors").read_bytes())
     for place, change in flips:
@@ -178,7 +180,9 @@ def test_random_bytes_raise_nothing_but_model_errors(content, framed, tmp_path):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 ENTRY = st.fixed_dictionaries(
@@ -211,7 +215,7 @@ def _reads_or_refuses(path: Path, content: bytes) -> None:
         }
 
 
-# folders --------------------------------------------------------------------------------------------
+# folders ----------------------------------------------------------------------------------------
 
 
 def test_a_sound_folder_passes(tmp_path):
@@ -246,7 +250,9 @@ def test_a_python_file_beside_the_weights_is_refused(tmp_path):
 
 
 def test_a_pipeline_package_of_diffusers_is_no_own_code(tmp_path):
-    root = changed(tmp_path / "m", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])
+    root = changed(
+        tmp_path / "m", safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"]
+    )
     assert "safety_checker" in safe.components(root)
 
 
@@ -301,7 +307,7 @@ def test_an_index_must_agree_with_its_shards(index, message, tmp_path):
     safe.check_folder(root)
 
 
-# configs --------------------------------------------------------------------------------------------
+# configs ----------------------------------------------------------------------------------------
 
 FLUX = {"num_attention_heads": 24, "attention_head_dim": 128, "num_layers": 19,
         "num_single_layers": 38, "joint_attention_dim": 4096, "in_channels": 64}  # fmt: skip
@@ -347,7 +353,7 @@ def test_a_huge_config_is_not_read(tmp_path):
         safe.check_folder(root)
 
 
-# fingerprints ---------------------------------------------------------------------------------------
+# fingerprints -----------------------------------------------------------------------------------
 
 
 def test_the_content_hash_names_the_content(tmp_path):
