@@ -17,8 +17,8 @@ Condition = Mapping[str, Array]
 class Denoiser:
     """``denoise(x, t) -> Prediction`` of one run: conditions, guidance and the network together.
 
-    ``network`` is called as ``network(**inputs)``; ``family`` makes the inputs and reads the output.
-    Branches whose conditions have equal shapes go through the network in one batch.
+    ``network`` is called as ``network(**inputs)``; ``family`` makes the inputs and reads the
+    output. Branches whose conditions have equal shapes go through the network in one batch.
     """
 
     def __init__(

@@ -72,9 +72,7 @@ def _onnx(folder, wishes: Wishes) -> bool:
                 "write one with 'dit export', or use --backend torch",
             )
         if reason:
-            raise UnsupportedError(
-                f"--backend onnx cannot serve {reason}", "use --backend torch"
-            )
+            raise UnsupportedError(f"--backend onnx cannot serve {reason}", "use --backend torch")
         return True
     if wishes.dtype == "int8":
         raise UnsupportedError("--dtype int8 needs ONNX Runtime", "use --backend onnx")

@@ -137,16 +137,13 @@ class Passthrough:
         own: Any = getattr(self.pipe, "scheduler", None)
         if name is None or name == type(own).__name__:
             return None
-        from diffusers import SchedulerMixin, schedulers
-
-        made: Any = getattr(schedulers, name, None)
-        scheduler = inspect.isclass(made) and issubclass(made, SchedulerMixin)
-        if not scheduler:
+        known: dict[str, Any] = {cls.__name__: cls for cls in _schedulers()}
+        if name not in known:
             raise UsageError(f"--solver diffusers: no scheduler class {name!r}", "check its name")
         flows = name.startswith("FlowMatch") and type(own).__name__.startswith("FlowMatch")
-        if not flows and made not in getattr(own, "compatibles", ()):
+        if not flows and known[name] not in getattr(own, "compatibles", ()):
             raise self.refuse(f"--solver diffusers:class={name}")
-        return made.from_config(own.config)
+        return known[name].from_config(own.config)
 
     @contextmanager
     def _swapped(self, scheduler: Any) -> Iterator[None]:
@@ -210,6 +207,13 @@ def model_of(pipe: Any, *, name: str, revision: str, device: str, dtype: str) ->
         pipe=pipe,
         pipeline=pipeline,
     )
+
+
+def _schedulers() -> list[Any]:
+    from diffusers import SchedulerMixin, schedulers
+
+    found = (getattr(schedulers, name) for name in dir(schedulers) if name.endswith("Scheduler"))
+    return [cls for cls in found if inspect.isclass(cls) and issubclass(cls, SchedulerMixin)]
 
 
 def _size(pipe: Any) -> int:

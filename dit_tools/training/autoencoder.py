@@ -1,7 +1,7 @@
 """Stage 1: a small deterministic autoencoder in diffusers' AutoencoderKL format.
 
-Loss: L1 and L2 on the four channels plus L1 on their spatial differences, with Gaussian noise added to the
-latents so that the decoder forgives what the transformer gets slightly wrong. After training the
+Loss: L1 and L2 on the four channels plus L1 on their spatial differences, with Gaussian noise added
+to the latents so that the decoder forgives what the transformer gets slightly wrong. After training the
 per-channel mean and deviation of the latents are folded into ``quant_conv``/``post_quant_conv``, so
 that latents are unit normal with ``scaling_factor`` 1 and no other file needs their statistics.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,13 +26,13 @@ SAVE_EVERY = 100  # steps
 def build(recipe: Recipe) -> Any:
     """The untrained autoencoder of the recipe."""
     a = recipe.autoencoder
-    levels = len(a.channels)
+    levels, channels = len(a.channels), cast(Any, a.channels)
     return AutoencoderKL(
         in_channels=4,
         out_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=a.channels,
+        down_block_types=cast(Any, ("DownEncoderBlock2D",) * levels),
+        up_block_types=cast(Any, ("UpDecoderBlock2D",) * levels),
+        block_out_channels=channels,
         layers_per_block=a.layers_per_block,
         latent_channels=a.latent_channels,
         norm_num_groups=a.norm_num_groups,
@@ -50,12 +50,8 @@ def loss(model: Any, x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
     error = (y - x).float()
     rows, columns = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
     size = 1e-4 * z.float().square().mean()
-    return (
-        error.abs().mean()
-        + error.square().mean()
-        + recipe.autoencoder.gradient_weight * (rows + columns)
-        + size
-    )
+    pixels = error.abs().mean() + error.square().mean()
+    return pixels + recipe.autoencoder.gradient_weight * (rows + columns) + size
 
 
 def train(recipe: Recipe, run: Path) -> Any:
@@ -110,7 +106,7 @@ def _resume(path: Path, model: Any, optimizer: Any, schedule: Any) -> int:
 
 
 def _batch(data: np.ndarray, size: int, rng: np.random.Generator) -> torch.Tensor:
-    """Random pictures, half of them mirrored, each shifted by up to 6 pixels (white, transparent)."""
+    """Random pictures, half of them mirrored, shifted by up to 6 pixels over transparent white."""
     x = data[rng.integers(len(data), size=size)]
     x = np.where(rng.random((size, 1, 1, 1)) < 0.5, x, x[..., ::-1])
     edge = np.array([255, 255, 255, 0], np.uint8)[None, :, None, None]

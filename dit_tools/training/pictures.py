@@ -36,7 +36,7 @@ def data_root() -> Path:
 
 
 def read(data: Data, root: Path, skin_tones: bool) -> tuple[np.ndarray, list[Caption]]:
-    """Read the pictures of the recipe's styles, returning ``(N, 4, size, size)`` uint8 and captions.
+    """The pictures of the recipe's styles, ``(N, 4, size, size)`` uint8, and their captions.
 
     ``skin_tones`` also takes the five skin-tone variants of a concept: near duplicates, useful for
     an autoencoder only.

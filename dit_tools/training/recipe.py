@@ -10,6 +10,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Data:
+    """Where the pictures come from and how often each is drawn."""
+
     captions: str
     styles: tuple[str, ...]
     size: int
@@ -19,6 +21,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Autoencoder:
+    """Stage 1: sizes and training of the autoencoder."""
+
     channels: tuple[int, ...]
     latent_channels: int
     layers_per_block: int
@@ -32,11 +36,15 @@ class Autoencoder:
 
 @dataclass(frozen=True)
 class Tokenizer:
+    """Stage 2: the byte-pair tokenizer."""
+
     vocab_size: int
 
 
 @dataclass(frozen=True)
 class TextEncoder:
+    """The text encoder, trained with the transformer."""
+
     d_model: int
     layers: int
     heads: int
@@ -45,6 +53,8 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class Transformer:
+    """Stage 3: sizes and training of the transformer."""
+
     width: int
     heads: int
     layers: int

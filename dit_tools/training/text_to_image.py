@@ -1,6 +1,6 @@
 """Stage 3: a latent flow-matching transformer and its text encoder, trained together.
 
-Rectified flow: ``x_t = (1 - t) x_0 + t noise``, target velocity ``noise - x_0``, mean squared error,
+Rectified flow: ``x_t = (1 - t) x_0 + t noise``, target velocity ``noise - x_0``, squared error,
 ``t = sigmoid(N(0, 1))`` (logit-normal, Esser et al. 2024, Sec. 3.1). The weights that are kept are
 an exponential moving average. Saved as a PixArtSigmaPipeline that plain diffusers loads.
 """
@@ -34,7 +34,8 @@ SHEET_EVERY = 200
 SHEET_PROMPTS = (
     "red heart", "cat face", "pizza", "red apple", "dog face", "yellow star", "house", "red car",
     "sun", "rocket", "smiling face", "birthday cake", "tree", "guitar", "fish", "umbrella",
-    "green apple", "crown", "soccer ball", "airplane", "frog", "robot", "flat pizza", "flat cat face",
+    "green apple", "crown", "soccer ball", "airplane", "frog", "robot", "flat pizza",
+    "flat cat face",
 )  # fmt: skip
 
 

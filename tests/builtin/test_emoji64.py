@@ -110,7 +110,8 @@ def test_the_onnx_path_imports_no_torch() -> None:
     code = (
         "import sys; from tests.builtin.test_emoji64 import model, pictures;"
         "pictures(model('onnx'), ('red heart',), [0]);"
-        "bad = {'torch', 'diffusers', 'transformers'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+        "bad = {'torch', 'diffusers', 'transformers'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
     )
     root = str(FOLDER.parents[2])
     done = subprocess.run(

@@ -114,7 +114,7 @@ class Family(ABC):
     # latents and the autoencoder -----------------------------------------------------------------
 
     def to_vae(self, x: Array) -> Array:
-        """Sampler latents to what the autoencoder decodes: ``x / scaling_factor + shift_factor``."""
+        """What the autoencoder decodes: ``x / scaling_factor + shift_factor``."""
         return x / self.vae.get("scaling_factor", 1.0) + (self.vae.get("shift_factor") or 0.0)
 
     def from_vae(self, z: Array) -> Array:
