@@ -60,6 +60,10 @@ def share(graph_path: Path, weights: Path) -> int:
     return replaced
 
 
+SMALL = 1024
+"""Bytes of a tensor that stays in the graph when others move to a file beside it."""
+
+
 @dataclass(frozen=True)
 class Attached:
     """How many weights a graph shares with safetensors files, and bytes that it holds itself."""
@@ -116,7 +120,7 @@ def save(model: Any, path: Path, external: bool) -> None:
         path,
         save_as_external_data=True,
         location=f"{path.name}.data",
-        size_threshold=1024,
+        size_threshold=SMALL,
         convert_attribute=False,
     )
 

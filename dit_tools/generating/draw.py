@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dit_tools.core.errors import MemoryLimitError, ModelError
 from dit_tools.core.plan import Plan
 from dit_tools.generating.jobs import Job
-from dit_tools.generating.request import check_alpha, plan_of, size_of
+from dit_tools.generating.request import check_offers, plan_of, size_of
 from dit_tools.models.families._base import Prompts
 from dit_tools.models.model import Model
 from dit_tools.sampling import sample, start
@@ -51,7 +51,7 @@ def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
     if model.pipeline is not None:
         plan = model.pipeline.accept(plan)
     plan.check(model)
-    check_alpha(settings, model)
+    check_offers(settings, model)
     return plan, height, width, shape
 
 

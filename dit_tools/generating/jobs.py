@@ -80,6 +80,7 @@ def seeds(settings: Settings) -> tuple[int, ...]:
     Raises UsageError when a list and a number of pictures contradict each other.
     """
     listed, count = parse_seeds(settings.seed), settings.num_images
+    first = listed[0]
     if count is None or count == len(listed):
         return listed
     if len(listed) > 1:
@@ -87,6 +88,6 @@ def seeds(settings: Settings) -> tuple[int, ...]:
         raise UsageError(message, "give one of them")
     if settings.seed.strip() == "-1":
         return parse_seeds(",".join(["-1"] * count))
-    if listed[0] + count - 1 > LARGEST:
+    if first + count - 1 > LARGEST:
         raise UsageError(f"--num-images {count}: the seeds run over {LARGEST}", "start lower")
-    return tuple(range(listed[0], listed[0] + count))
+    return tuple(range(first, first + count))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dit_tools.core.errors import DitError
+from dit_tools.core.errors import DitError, ModelError, UsageError
 from dit_tools.generating.jobs import Job
 from dit_tools.generating.request import Settings, size_of
 from dit_tools.models.families._base import Family
@@ -34,10 +34,21 @@ class Known:
 
 
 def look_up(settings: Settings) -> Known:
-    """Find a model without loading it. Raises ModelError when there is none of that name."""
+    """Find a model without loading it.
+
+    Raises ModelError when there is none of that name, UsageError for a --base without use.
+    """
     from dit_tools.models.resolve import resolve
 
-    found = resolve(settings.model, allow_pickle=settings.allow_pickle)
+    try:
+        found = resolve(settings.model, allow_pickle=settings.allow_pickle)
+    except OSError as error:
+        reason = error.strerror or error
+        message = f"--model {settings.model}: cannot be read: {reason}"
+        raise ModelError(message, "give a model's name, folder, file or hub id") from None
+    if settings.base is not None and found.kind != "file":
+        message = f"--base {settings.base}: {found.name} is whole"
+        raise UsageError(message, "--base is for a single file of weights")
     family = _configured(found.path) if found.kind != "file" else None
     defaults = _stated_defaults(found.path, family)
     return Known(found.name, found.revision, defaults, family)

@@ -87,7 +87,7 @@ class Outputs:
             if done is not None:
                 return Target(job, done, kind, key, steps, "done")
         path = self._claim(where, fields(job, axes, known))
-        if self.skip_existing and path.exists():
+        if self.skip_existing and os.path.exists(path):
             return Target(job, path, kind, key, steps, "exists")
         check_folder(path, where.kind == "template")
         return Target(job, path, kind, key, steps)
@@ -158,17 +158,26 @@ def manifest_folder(output: str | None) -> Path | None:
 
 def check_folder(path: Path, make: bool) -> None:
     """Raise InputError when ``path`` cannot be written; with ``make``, missing folders are fine."""
+    try:
+        number = _obstacle(path, make)
+    except OSError as error:  # such as a name that is too long
+        raise write_error(path, error) from error
+    if number:
+        raise write_error(path, OSError(number, os.strerror(number)))
+
+
+def _obstacle(path: Path, make: bool) -> int:
+    """The errno that writing would meet, as far as looking shows; 0 for none."""
     if path.is_dir():
-        raise write_error(path, IsADirectoryError(errno.EISDIR, ""))
+        return errno.EISDIR
     folder = path.parent
     while make and not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.exists():
-        raise write_error(path, FileNotFoundError(errno.ENOENT, ""))
+        return errno.ENOENT
     if not folder.is_dir():
-        raise write_error(path, NotADirectoryError(errno.ENOTDIR, ""))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise write_error(path, PermissionError(errno.EACCES, ""))
+        return errno.ENOTDIR
+    return 0 if os.access(folder, os.W_OK | os.X_OK) else errno.EACCES
 
 
 def _checked_format(where: Destination, asked: str | None) -> str:

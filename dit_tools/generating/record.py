@@ -6,6 +6,7 @@ others must not tell where on a disk it was made.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,8 +68,10 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
 def base_name(reference: str) -> str:
     """A path without its folders; a hub id or a built-in name as it is."""
     path = Path(reference).expanduser()
-    if path.exists() or path.is_absolute() or reference.startswith((".", "~")):
-        return path.resolve().name if path.exists() else path.name
+    if os.path.exists(path):
+        return path.resolve().name
+    if path.is_absolute() or reference.startswith((".", "~")):
+        return path.name
     return reference
 
 

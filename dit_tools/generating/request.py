@@ -125,8 +125,13 @@ def size_of(settings: Settings, default: int) -> tuple[int, int]:
     return settings.height or default, settings.width or default
 
 
-def check_alpha(settings: Settings, model: Any) -> None:
-    """Raise UnsupportedError when transparency is asked of a model that has none."""
+def check_offers(settings: Settings, model: Any) -> None:
+    """Raise UnsupportedError for an option that has no effect on this model."""
+    config = getattr(model.family, "transformer", {})
+    given = settings.embedded_guidance
+    if given is not None and model.pipeline is None and not config.get("guidance_embeds"):
+        message = f"--embedded-guidance {given:g}: {model.name} takes no guidance as an input"
+        raise UnsupportedError(message, "use --cfg-scale")
     asked = "--transparent" if settings.transparent else "--background"
     if (settings.transparent or settings.background) and not model.alpha:
         message = f"{asked}: {model.name} was not trained for transparency"

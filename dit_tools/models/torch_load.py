@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -266,6 +267,11 @@ def _explained(path: Path) -> Iterator[None]:
     except ImportError as error:
         line = str(error).strip().splitlines()[0][:200]
         raise UnsupportedError(f"--model {path}: {line}", "install what it names") from error
+    except (pickle.PickleError, EOFError) as error:
+        raise ModelError(
+            f"--model {path}: a pickle that is damaged or holds more than weights",
+            "do not use it, or convert it to safetensors where it came from",
+        ) from error
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise

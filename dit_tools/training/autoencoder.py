@@ -1,9 +1,10 @@
 """Stage 1: a small deterministic autoencoder in diffusers' AutoencoderKL format.
 
 Loss: L1 and L2 on the four channels plus L1 on their spatial differences, with Gaussian noise added
-to the latents so that the decoder forgives what the transformer gets slightly wrong. After training the
-per-channel mean and deviation of the latents are folded into ``quant_conv``/``post_quant_conv``, so
-that latents are unit normal with ``scaling_factor`` 1 and no other file needs their statistics.
+to the latents so that the decoder forgives what the transformer gets slightly wrong. After training
+the per-channel mean and deviation of the latents are folded into ``quant_conv`` and
+``post_quant_conv``, so that latents are unit normal with ``scaling_factor`` 1 and no other file
+needs their statistics.
 """
 
 from __future__ import annotations

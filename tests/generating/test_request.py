@@ -6,7 +6,7 @@ from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.generating.options import read_values
 from dit_tools.generating.request import (
     Settings,
-    check_alpha,
+    check_offers,
     guidance_spec,
     merge,
     plan_of,
@@ -79,11 +79,19 @@ def test_needs_are_known_without_a_model():
 
 
 def test_transparency_needs_a_model_with_alpha():
-    check_alpha(Settings(transparent=True), numpy_model.model(alpha=True))
+    check_offers(Settings(transparent=True), numpy_model.model(alpha=True))
     with pytest.raises(UnsupportedError, match="--transparent: numpy was not trained for"):
-        check_alpha(Settings(transparent=True), numpy_model.model())
+        check_offers(Settings(transparent=True), numpy_model.model())
     with pytest.raises(UnsupportedError, match="--background"):
-        check_alpha(Settings(background="#ffffff"), numpy_model.model())
+        check_offers(Settings(background="#ffffff"), numpy_model.model())
+
+
+def test_embedded_guidance_needs_a_model_that_takes_it():
+    model = numpy_model.model()
+    check_offers(Settings(embedded_guidance=3.5), model)
+    model.family.transformer = {}
+    with pytest.raises(UnsupportedError, match="--embedded-guidance 3.5: numpy takes no guidance"):
+        check_offers(Settings(embedded_guidance=3.5), model)
 
 
 def test_what_does_not_change_pixels_is_not_in_the_manifest_key():

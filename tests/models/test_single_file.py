@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -137,6 +138,28 @@ def test_a_file_alone_names_the_base_that_it_needs(folders, tmp_path, monkeypatc
     assert load(str(path), device="cpu").family.name == "flux"
     save_file({"strange": torch.ones(1)}, path)
     refused(path, "of no family that dit knows")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("evil-was-here"),))
+
+
+@pytest.mark.parametrize("family", ["sd3", "pixart"])
+def test_a_pickled_file_loads_weights_only_and_only_with_permission(
+    family, folders, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path, tensors = tmp_path / "old.pt", load_file(folders(family) / WEIGHTS)
+    torch.save(tensors, path)
+    refused(path, "--allow-pickle", base=str(folders(family)))
+    model = load(str(path), device="cpu", base=str(folders(family)), allow_pickle=True)
+    for key, tensor in model.network.module.state_dict().items():
+        assert torch.equal(tensor, tensors[key])
+    for content in (tensors | {"evil": Evil()}, b""):
+        torch.save(content, path) if content else path.write_bytes(content)
+        refused(path, r"old\.pt", base=str(folders(family)), allow_pickle=True)
+    assert not Path("evil-was-here").exists()
 
 
 def test_eight_bit_files_are_refused(folders, tmp_path):

@@ -27,7 +27,9 @@ class NumpyFamily(Family):
 
     def __init__(self, channels: int):
         super().__init__(
-            {"in_channels": channels, "patch_size": PATCH}, {"block_out_channels": [1]}, SCHEDULER
+            {"in_channels": channels, "patch_size": PATCH, "guidance_embeds": True},
+            {"block_out_channels": [1]},
+            SCHEDULER,
         )
 
     def encode(self, pipe, prompts):

@@ -1,9 +1,9 @@
 """Families: how each transformer class is called, one file each.
 
 Contract (``_base.Family``): latents stay unpacked (B, C, h, w); ``inputs(x, t, condition)`` gives
-the transformer's own ``forward`` arguments, which are also the ONNX graph's input names; ``read`` turns
-the raw output into a ``Prediction``. Packing, ``t * 1000``, sign flips and latent statistics live
-here and nowhere else. ``FAMILIES`` maps a diffusers pipeline class to the family's module.
+the transformer's own ``forward`` arguments, which are also the ONNX graph's input names; ``read``
+turns the raw output into a ``Prediction``. Packing, ``t * 1000``, sign flips and latent statistics
+live here and nowhere else. ``FAMILIES`` maps a diffusers pipeline class to the family's module.
 """
 
 from __future__ import annotations
