@@ -58,7 +58,7 @@ NegativePrompt = Annotated[
 Seed = Annotated[
     str | None,
     _option("-s", "--seed", metavar="SEEDS", rich_help_panel=PICTURE,
-            help="42, 1,2,3, 10..20, or -1 for a random one."),
+            help="42, 1,2,3, 10..20, or -1 for a random one; 0 if not given."),
 ]  # fmt: skip
 NumImages = Annotated[
     str | None,

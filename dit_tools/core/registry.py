@@ -12,7 +12,6 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast, dataclass_transform
 
 from dit_tools.core.errors import UsageError
@@ -104,14 +103,20 @@ def names(room: str) -> list[str]:
 
 def plugin_names(room: str) -> list[str]:
     """Printed names that installed packages add to the room."""
-    return sorted(display(point.name) for point in entry_points(group=f"dit.{room}"))
+    return sorted(display(point.name) for point in _plugins(room))
+
+
+def _plugins(room: str) -> Any:
+    from importlib.metadata import entry_points  # takes 10 ms, and few commands need it
+
+    return entry_points(group=f"dit.{room}")
 
 
 def get(room: str, name: str) -> type[Any]:
     """The method class of that name. Raises UsageError with the nearest names."""
     if display(name) in names(room):
         return _class_in(importlib.import_module(f"dit_tools.{room}.{name.replace('-', '_')}"))
-    for point in entry_points(group=f"dit.{room}"):
+    for point in _plugins(room):
         if display(point.name) == display(name):
             return point.load()
     flag = JOINTS.get(room, "--method")

@@ -117,6 +117,5 @@ def _weights(path: Path) -> bool:
 
 
 def _variant(path: Path) -> bool:
-    """Whether a name is that of a variant: ``model.fp16.safetensors`` and its index."""
-    name = path.name.removesuffix(".json").removesuffix(".index").removesuffix(".safetensors")
-    return name != path.stem and any(word in name for word in (".fp16", ".bf16", ".non_ema"))
+    """Whether a name is that of a variant: ``model.fp16.safetensors`` or its index."""
+    return any(word in path.name for word in (".fp16.", ".bf16.", ".non_ema."))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from dit_tools.exporting._folder import whole_folder
+from dit_tools.exporting.int8 import quantize
 from dit_tools.exporting.shared_weights import share
 from dit_tools.exporting.trace import trace
 
@@ -21,11 +22,16 @@ TOLERANCE = 1e-3  # largest difference to torch, relative to the output's range
 
 
 def export(
-    source: Path, folder: Path, facts: dict[str, Any], documents: dict[str, str] | None = None
+    source: Path,
+    folder: Path,
+    facts: dict[str, Any],
+    documents: dict[str, str] | None = None,
+    int8: bool = False,
 ) -> dict[str, float]:
     """Write the built-in model ``folder``; returns each graph's difference to torch.
 
-    ``documents``: file name -> text of what else belongs into the folder (card, notices).
+    ``documents``: file name -> text of what else belongs into the folder (card, notices). ``int8``:
+    write the transformer in 8 bits as well. A folder that is there is replaced when all is done.
     """
     import torch
     from diffusers import PixArtSigmaPipeline
@@ -34,19 +40,20 @@ def export(
     pipe = PixArtSigmaPipeline.from_pretrained(source)
     for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
         part.half()
-    if folder.exists():
-        shutil.rmtree(folder)
-    pipe.save_pretrained(folder)
-    _compute_in_float32(folder / "text_encoder/config.json")
-    for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
-        part.float()
-    errors = {
-        name: _graph(folder, name, *arguments)
-        for name, arguments in _graphs(pipe, facts["max_tokens"]).items()
-    }
-    for name, text in (documents or {}).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    _write_facts(folder, facts)
+    with whole_folder(folder, overwrite=True) as made:
+        pipe.save_pretrained(made)
+        _compute_in_float32(made / "text_encoder/config.json")
+        for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
+            part.float()
+        errors = {
+            name: _graph(made, name, *arguments)
+            for name, arguments in _graphs(pipe, facts["max_tokens"]).items()
+        }
+        if int8:
+            quantize(made / "transformer.onnx", made / "transformer.int8.onnx")
+        for name, text in (documents or {}).items():
+            (made / name).write_text(text, encoding="utf-8")
+        _write_facts(made, {"name": folder.name, **facts})
     return errors
 
 
@@ -171,13 +178,16 @@ def main() -> None:
     parser.add_argument("--facts", type=Path, required=True, help="JSON with what dit.json states")
     parser.add_argument("--card", type=Path, required=True, help="model card, becomes README.md")
     parser.add_argument("--notice", type=Path, required=True, help="notices of the data's licences")
+    parser.add_argument("--int8", action="store_true", help="also write transformer.int8.onnx")
     arguments = parser.parse_args()
     facts = json.loads(arguments.facts.read_text(encoding="utf-8"))
     documents = {
         "README.md": arguments.card.read_text(encoding="utf-8"),
         "NOTICE.txt": arguments.notice.read_text(encoding="utf-8"),
     }
-    for name, error in export(arguments.source, arguments.folder, facts, documents).items():
+    for name, error in export(
+        arguments.source, arguments.folder, facts, documents, arguments.int8
+    ).items():
         print(f"{name}.onnx: largest difference to torch {error:.1e}")
 
 

@@ -52,15 +52,23 @@ def resolve(reference: str, *, allow_pickle: bool = False) -> Resolved:
         facts = safe.read_json(folder / "dit.json")
         return Resolved("builtin", folder, reference, str(facts.get("revision", "")))
     path = Path(reference).expanduser()
-    if reference and path.is_dir():
+    kind = _kind(path) if reference else ""
+    if kind == "folder":
         return _folder(path)
-    if reference and path.is_file():
+    if kind == "file":
         return _file(path, allow_pickle)
     hub = HUB_ID.fullmatch(reference)
     if hub and not reference.startswith((".", "~")) and path.suffix not in FILES:
         return _hub(reference, hub["id"], hub["revision"], allow_pickle)
     _not_found(reference)
     raise AssertionError  # _not_found always raises
+
+
+def _kind(path: Path) -> str:
+    try:
+        return "folder" if path.is_dir() else "file" if path.is_file() else ""
+    except OSError:  # a name too long for the file system, say
+        return ""
 
 
 def _not_found(reference: str) -> None:

@@ -93,7 +93,7 @@ def test_plug_ins_are_found_by_entry_point(monkeypatch):
 
     point = types.SimpleNamespace(name="my_solver", load=lambda: Mine)
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: [point] if group == "dit.solvers" else []
+        "importlib.metadata.entry_points", lambda group: [point] if group == "dit.solvers" else []
     )
     assert registry.plugin_names("solvers") == ["my-solver"]
     assert get("solvers", "my-solver") is Mine

@@ -22,7 +22,9 @@ def parts_of(folder: Path, tmp_path: Path, **wanted: Any) -> tuple[str, ...]:
     return check(resolve(str(folder)), Wanted(tmp_path / "out", **wanted))[0]
 
 
-def refused(folder: Path, tmp_path: Path, message: str, kind: type[DitError], **wanted: Any) -> None:
+def refused(
+    folder: Path, tmp_path: Path, message: str, kind: type[DitError], **wanted: Any
+) -> None:
     with pytest.raises(kind, match=message) as caught:
         parts_of(folder, tmp_path, **wanted)
     assert caught.value.hint and "\n" not in str(caught.value)
@@ -31,7 +33,9 @@ def refused(folder: Path, tmp_path: Path, message: str, kind: type[DitError], **
 
 def test_parts_by_default(models: Folder, tmp_path: Path) -> None:
     assert parts_of(models("sd3"), tmp_path) == ("transformer", "vae")
-    assert parts_of(resolve("emoji64").path, tmp_path) == ("transformer", "text_encoder", "vae")
+    shipped = copy(models("pixart"), tmp_path / "shipped")
+    (shipped / "dit.json").write_text("{}")
+    assert parts_of(shipped, tmp_path) == ("transformer", "text_encoder", "vae")
 
 
 def test_parts_come_in_one_order(models: Folder, tmp_path: Path) -> None:
@@ -87,11 +91,18 @@ def test_untraceable_variant(models: Folder, tmp_path: Path) -> None:
 
 def test_memory(models: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = preflight._count(models("sd3") / "transformer")
-    for total, hint in ((8 * numbers - 1, "--no-check halves it"), (4 * numbers - 1, "more memory")):
-        monkeypatch.setattr(preflight.os, "sysconf", lambda name, t=total: {"SC_PAGE_SIZE": 1}.get(name, t))
+    for total, hint in (
+        (8 * numbers - 1, "--no-check halves it"),
+        (4 * numbers - 1, "more memory"),
+    ):
+        monkeypatch.setattr(
+            preflight.os, "sysconf", lambda name, t=total: {"SC_PAGE_SIZE": 1}.get(name, t)
+        )
         wanted = {"parts": ("transformer",), "check": "halves" in hint}
         refused(models("sd3"), tmp_path, hint, MemoryLimitError, **wanted)
-    monkeypatch.setattr(preflight.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1}.get(name, 8 * numbers))
+    monkeypatch.setattr(
+        preflight.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1}.get(name, 8 * numbers)
+    )
     assert parts_of(models("sd3"), tmp_path, parts=("transformer",)) == ("transformer",)
 
 

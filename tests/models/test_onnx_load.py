@@ -19,7 +19,9 @@ from tests.support.loading import refused
 
 
 @pytest.fixture(scope="module")
-def transformer_only(folders: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def transformer_only(
+    folders: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     root = tmp_path_factory.mktemp("onnx")
     return exported(folders("dit"), root / "out", parts=("transformer",))
 

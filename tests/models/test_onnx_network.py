@@ -66,7 +66,9 @@ def test_inputs_get_the_types_of_the_graph_and_others_are_left_out() -> None:
 
 def test_another_size_is_refused_by_name() -> None:
     network = OnnxNetwork(Session(x=(["batch", 4, 8, 8], FLOAT)))
-    with pytest.raises(UnsupportedError, match="--size: .*batch x 4 x 8 x 8.*3 x 4 x 8 x 16") as error:
+    with pytest.raises(
+        UnsupportedError, match="--size: .*batch x 4 x 8 x 8.*3 x 4 x 8 x 16"
+    ) as error:
         network(x=np.ones((3, 4, 8, 16)))
     assert error.value.hint
 
@@ -94,7 +96,10 @@ def test_videos_of_one_frame() -> None:
             return [feeds["pixels"][:, :1]]
 
     codec = OnnxCodec(Decoder(), Encoder, family)  # type: ignore[arg-type]
-    assert codec.decode(np.zeros((2, 1, 4, 4), np.float32)).tolist() == np.full((2, 3, 4, 4), 0.5).tolist()
+    assert (
+        codec.decode(np.zeros((2, 1, 4, 4), np.float32)).tolist()
+        == np.full((2, 3, 4, 4), 0.5).tolist()
+    )
     assert (codec.encode(np.ones((2, 3, 4, 4))) == 1).all()
 
 
