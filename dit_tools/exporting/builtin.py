@@ -74,7 +74,7 @@ def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, dict[str, Any], 
     pixels = pipe.vae.config.sample_size
     mask = torch.ones(2, max_tokens, dtype=torch.long)
     mask[1, max_tokens // 2 :] = 0
-    width = pipe.text_encoder.config.d_model
+    width, words = pipe.text_encoder.config.d_model, pipe.text_encoder.config.vocab_size
 
     class Encoder(torch.nn.Module):
         def forward(self, pixels):
@@ -94,7 +94,7 @@ def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, dict[str, Any], 
     return {
         "text_encoder": (
             pipe.text_encoder,
-            {"input_ids": torch.randint(3, 400, (2, max_tokens)), "attention_mask": mask},
+            {"input_ids": torch.randint(3, words, (2, max_tokens)), "attention_mask": mask},
             "hidden", "text_encoder/model.safetensors",
         ),
         "transformer": (

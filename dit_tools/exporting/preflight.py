@@ -92,8 +92,9 @@ def _vae_refusal(folder: Path) -> str:
 
 def _t5_refusal(folder: Path) -> str:
     """Only PixArt's single T5 with a fast tokenizer can do without torch."""
-    parts = safe.components(folder)
-    kind = parts.get("text_encoder", (None, "no text encoder"))[1]
+    kind = safe.components(folder).get("text_encoder", (None, None))[1]
+    if kind is None:
+        return "the model has none"
     if FAMILIES.get(safe.pipeline_class(folder)) != "pixart" or kind != T5:
         return f"{kind} stays in torch"
     there = (folder / "tokenizer/tokenizer.json").exists()

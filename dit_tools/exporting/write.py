@@ -79,10 +79,11 @@ def compare(graph: Graph, path: Path, limit: float = TOLERANCE) -> float:
     for i, feeds in enumerate(graph.examples):
         expected = graph.expected(i)
         got = session.run(None, feeds)[0].reshape(expected.shape)
-        worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
-        if not worst < limit:  # NaN counts as different
+        error = float(np.abs(got - expected).max() / np.abs(expected).max())
+        if not error < limit:  # NaN counts as different
             raise Different(
-                f"{path.name} differs from torch by {worst:.1e} of its range",
+                f"{path.name} differs from torch by {error:.1e} of its range",
                 "please report the model and the versions of torch and diffusers",
             )
+        worst = max(worst, error)
     return worst

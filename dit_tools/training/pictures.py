@@ -68,8 +68,9 @@ def _decode(content: bytes, size: int) -> np.ndarray:
 
 
 def weights(captions: list[Caption], data: Data) -> np.ndarray:
-    """Probability of drawing each picture, from the recipe's group weights."""
-    raw = np.array([data.group_weights.get(caption.group, 1.0) for caption in captions])
+    """Probability of drawing each picture, from the recipe's group and style weights."""
+    groups, styles = data.group_weights, data.style_weights
+    raw = np.array([groups.get(c.group, 1.0) * styles.get(c.style, 1.0) for c in captions])
     return raw / raw.sum()
 
 

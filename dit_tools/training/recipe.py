@@ -17,6 +17,7 @@ class Data:
     size: int
     style_words: dict[str, tuple[str, ...]]
     group_weights: dict[str, float]
+    style_weights: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -60,13 +62,10 @@ def test_tell_hears_of_every_graph(models: Folder, tmp_path: Path) -> None:
 
 
 def test_another_opset(models: Folder, tmp_path: Path) -> None:
-    import onnx
-
     folder = exported(models("pixart"), tmp_path / "out", parts=PARTS, opset=20)
     assert onnx.load(folder / "transformer.onnx").opset_import[0].version == 20
-    assert relative(
-        sampled(load(str(folder), backend="onnx"))[0], sampled(load(str(folder), backend="torch"))[0]
-    ) < 1e-3  # fmt: skip
+    got, expected = (sampled(load(str(folder), backend=b))[0] for b in ("onnx", "torch"))
+    assert relative(got, expected) < 1e-3
 
 
 def test_half_precision_weights_stay_half_and_are_computed_in_float32(
@@ -77,11 +76,12 @@ def test_half_precision_weights_stay_half_and_are_computed_in_float32(
     save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, source / WEIGHTS)
     folder = exported(source, tmp_path / "out", parts=PARTS)
     assert (folder / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
-    assert json.loads((folder / "export.json").read_text())["graphs"]["transformer"][
-        "difference"
-    ] < 1e-5  # fmt: skip
-    onnx, torch = (load(str(folder), backend=b, dtype="float32") for b in ("onnx", "torch"))
-    assert relative(sampled(onnx)[0], sampled(torch)[0]) < 1e-3
+    facts = json.loads((folder / "export.json").read_text())
+    assert facts["graphs"]["transformer"]["difference"] < 1e-5
+    got, expected = (
+        sampled(load(str(folder), backend=b, dtype="float32"))[0] for b in ("onnx", "torch")
+    )
+    assert relative(got, expected) < 1e-3
 
 
 def test_a_graph_that_differs_is_not_kept(
@@ -141,18 +141,19 @@ def test_text_length_of_pixart_is_that_of_its_pipeline(models: Folder) -> None:
     assert max_tokens(models("pixart-alpha")) == 120
 
 
-def test_a_built_in_model_keeps_its_facts(tmp_path: Path) -> None:
-    source = resolve("emoji64")
-    out = exported(source.path, tmp_path / "out", check=False, parts=PARTS)
-    facts, before = (json.loads((f / "dit.json").read_text()) for f in (out, source.path))
-    assert "onnx_size" not in facts  # its size is free now
-    same = before.keys() - {"files", "onnx_size"}
-    assert {key: facts[key] for key in same} == {key: before[key] for key in same}
-    import hashlib
-
+def test_a_built_in_model_keeps_its_facts(models: Folder, tmp_path: Path) -> None:
+    source = copy(models("pixart"), tmp_path / "shipped")
+    stated = {"name": "shipped", "size": 32, "max_tokens": 9, "alpha": False, "licence": "MIT"}
+    (source / "dit.json").write_text(json.dumps(stated | {"onnx_size": [32, 32], "files": {}}))
+    out = exported(source, tmp_path / "out")
+    assert (out / "text_encoder.onnx").exists()
+    facts = json.loads((out / "dit.json").read_text())
+    assert facts.keys() == stated.keys() | {"files", "revision"}  # its size is free now
+    assert {key: facts[key] for key in stated} == stated
     for name in ("transformer.onnx", "export.json", WEIGHTS):
         digest = hashlib.sha256((out / name).read_bytes()).hexdigest()
         assert facts["files"][name]["sha256"] == digest
+    assert json.loads((out / "export.json").read_text())["max_tokens"] == 9
 
 
 def test_a_single_file_cannot_be_exported(models: Folder, tmp_path: Path) -> None:

@@ -90,20 +90,20 @@ def test_untraceable_variant(models: Folder, tmp_path: Path) -> None:
 
 
 def test_memory(models: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = preflight._count(models("sd3") / "transformer")
-    for total, hint in (
-        (8 * numbers - 1, "--no-check halves it"),
-        (4 * numbers - 1, "more memory"),
-    ):
-        monkeypatch.setattr(
-            preflight.os, "sysconf", lambda name, t=total: {"SC_PAGE_SIZE": 1}.get(name, t)
-        )
-        wanted = {"parts": ("transformer",), "check": "halves" in hint}
-        refused(models("sd3"), tmp_path, hint, MemoryLimitError, **wanted)
-    monkeypatch.setattr(
-        preflight.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 1}.get(name, 8 * numbers)
-    )
-    assert parts_of(models("sd3"), tmp_path, parts=("transformer",)) == ("transformer",)
+    folder, parts = models("sd3"), ("transformer",)
+    numbers = preflight._count(folder / "transformer")
+
+    def have(total: int) -> None:
+        table = {"SC_PHYS_PAGES": total, "SC_PAGE_SIZE": 1}
+        monkeypatch.setattr(preflight.os, "sysconf", table.__getitem__)
+
+    have(8 * numbers - 1)
+    refused(folder, tmp_path, "--no-check halves it", MemoryLimitError, parts=parts)
+    assert parts_of(folder, tmp_path, parts=parts, check=False) == parts
+    have(8 * numbers)
+    assert parts_of(folder, tmp_path, parts=parts) == parts
+    have(4 * numbers - 1)
+    refused(folder, tmp_path, "more memory", MemoryLimitError, parts=parts, check=False)
 
 
 def test_numbers_are_those_of_the_model(models: Folder, pipes: Any) -> None:
