@@ -27,9 +27,9 @@ def export(source: Any, wanted: Wanted, tell: Tell = lambda event: None) -> list
     parts, family = check(source, wanted)
     files = _folder.model_files(source.path)
     _folder.check_space(files, wanted.output)
-    from dit_tools.models.torch_load import _quiet
+    from dit_tools.models.torch_load import quiet
 
-    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder, _quiet():
+    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder, quiet():
         _folder.copy_files(files, source.path, folder)
         graphs: dict[str, Any] = {}
         for name, facts in _write_all(folder, parts, family, wanted):
@@ -70,17 +70,21 @@ def _with_config(family: Family, transformer: Any) -> Family:
 
 
 def _load(folder: Path, part: str) -> Any:
-    """A part in float32. Raises ModelError when its weights lack tensors."""
+    """A part in float32. Raises ModelError when it is damaged or its weights lack tensors."""
     import torch
 
     library, name = safe.components(folder)[part]
     kind = getattr(importlib.import_module(str(library)), str(name))
     files = safe.weight_files(folder / part)
     variant = "fp16" if all(".fp16" in path.name for path in files) else None
-    module, info = kind.from_pretrained(
-        folder / part, torch_dtype=torch.float32, use_safetensors=True, variant=variant,
-        local_files_only=True, output_loading_info=True,
-    )  # fmt: skip
+    try:
+        module, info = kind.from_pretrained(
+            folder / part, torch_dtype=torch.float32, use_safetensors=True, variant=variant,
+            local_files_only=True, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"{part}: cannot be loaded ({line})", safe.DAMAGED) from error
     if info["missing_keys"]:
         some = sorted(info["missing_keys"])[0]
         raise ModelError(f"{part}: its weights lack {some}", safe.DAMAGED)

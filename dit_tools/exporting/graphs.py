@@ -38,7 +38,7 @@ def transformer_graph(family: Family, transformer: Any) -> Graph:
 
     chosen = recipe(family.name)
     calls = [
-        _call(family, chosen, sizes, t, seed)
+        example_call(family, chosen, sizes, t, seed)
         for seed, (sizes, t) in enumerate(zip(_sizes(family, chosen), (0.7, 0.3), strict=True))
     ]
     arrays = [graph_inputs(call) for call in calls]
@@ -63,7 +63,9 @@ def _sizes(family: Family, chosen: Recipe) -> tuple[Sizes, Sizes]:
     return Sizes(2, 4 * unit, 6 * unit, 12), Sizes(3, 8 * unit, 5 * unit, 20)
 
 
-def _call(family: Family, chosen: Recipe, sizes: Sizes, t: float, seed: int) -> dict[str, Any]:
+def example_call(
+    family: Family, chosen: Recipe, sizes: Sizes, t: float, seed: int
+) -> dict[str, Any]:
     """Forward arguments, torch, with random latents and conditions."""
     import numpy as np
     import torch

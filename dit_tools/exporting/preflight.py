@@ -46,6 +46,8 @@ def check(source: Any, wanted: Wanted) -> tuple[tuple[str, ...], Family]:
         raise UsageError(f"--opset {wanted.opset}: not known", f"give {OPSETS[0]} to {OPSETS[1]}")
     family = _family(source.path)
     parts = _parts(source.path, wanted.parts)
+    if wanted.int8 and "transformer" not in parts:
+        raise UsageError("--int8: it is the transformer's, which --parts leaves out", "add it")
     _folder.check_output(wanted.output, source.path, wanted.overwrite)
     if "transformer" in parts:
         reason = recipes.recipe(family.name).refusal(family.transformer)

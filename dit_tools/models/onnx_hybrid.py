@@ -26,10 +26,10 @@ def torch_parts(
     from dit_tools.models.torch_network import PipelineTextEncoder, TorchCodec
 
     safe.check_folder(folder, without="transformer")
-    left_out = {"transformer": None} | ({} if vae else {"vae": None})
+    left_out: dict[str, Any] = {"transformer": None} | ({} if vae else {"vae": None})
     if not text:
         left_out |= {name: None for name in safe.components(folder) if name.startswith("text_enc")}
-    with torch_load._quiet(), torch_load._explained(folder):
+    with torch_load.quiet(), torch_load.explained(folder):
         pipe = torch_load.from_folder(folder, torch.float32, **left_out).to(device)
     pipe.set_progress_bar_config(disable=True)
     return (

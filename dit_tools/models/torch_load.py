@@ -28,7 +28,7 @@ def load_torch(resolved: Any, wishes: Any) -> Model:
     device = pick_device(wishes.device)
     dtype = pick_dtype(wishes.dtype, device)
     _check_offload(wishes.offload, device)
-    with _quiet(), _explained(resolved.path):
+    with quiet(), explained(resolved.path):
         pipe = _read(resolved, wishes, dtype)
         applied = lora.apply(pipe, loras) if loras else []
         _vae_options(pipe, tiling=wishes.vae_tiling, slicing=wishes.vae_slicing)
@@ -242,7 +242,7 @@ def _shipped_facts(model: Model, path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and warnings of the libraries: stderr is dit's own."""
     import warnings
 
@@ -258,7 +258,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Errors of the libraries as one line that names the model."""
     try:
         yield

@@ -134,7 +134,7 @@ def test_models_that_cannot_be_read(tmp_path):
         ("empty", "--model empty: no model_index.json in this folder"),
         ("cut.safetensors", "cut.safetensors"),
         ("noise.safetensors", "noise.safetensors"),
-        ("m" * 300, "cannot be read: File name too long"),
+        ("m" * 300, "no such model"),
         ("pickle.bin", "--model pickle.bin: pickled weights can run code when opened"),
     ):
         done = dit("generate", "x", "-m", reference, "-o", "a.png", cwd=tmp_path)

@@ -52,7 +52,8 @@ BAD = [
     (("--parts", ","), 2, "dit: --parts: names nothing; give transformer"),
     (("--opset", "9"), 2, "dit: --opset 9: not known; give 17 to 20"),
     (("--opset", "new"), 2, "dit export: --opset: not a whole number"),
-    (("--parts", "text_encoder"), 7, "dit: --parts text_encoder: the model has none; give --parts transformer,vae"),
+    (("--parts", "text_encoder"), 7,
+     "dit: --parts text_encoder: the model has none; give --parts transformer,vae"),
     (("-o", "no/such/out"), 4, "dit: -o no/such/out: its folder does not exist; create it first"),
     (("-m", "no/such/model"), 5, "dit: --model no/such/model:"),
 ]  # fmt: skip

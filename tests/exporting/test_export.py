@@ -88,10 +88,29 @@ def test_a_graph_that_differs_is_not_kept(
     models: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "TOLERANCE", 0.0)
-    monkeypatch.setattr(writing.compare, "__defaults__", (0.0,))
     with pytest.raises(Different, match="transformer.onnx differs from torch by .*; please report"):
         exported(models("dit"), tmp_path / "out", parts=PARTS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_of_zeros_is_compared(models: Folder, tmp_path: Path) -> None:
+    source = copy(models("dit"), tmp_path / "model")
+    tensors = load_file(source / WEIGHTS)
+    for name in ("proj_out_2.weight", "proj_out_2.bias"):  # as training starts
+        tensors[name].zero_()
+    save_file(tensors, source / WEIGHTS)
+    folder = exported(source, tmp_path / "out", parts=PARTS)
+    facts = json.loads((folder / "export.json").read_text())
+    assert facts["graphs"]["transformer"]["difference"] == 0
+
+
+def test_a_damaged_config_is_a_model_error(models: Folder, tmp_path: Path) -> None:
+    source = copy(models("dit"), tmp_path / "model")
+    path = source / "transformer/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_layers": 1, "in_channels": 5}))
+    with pytest.raises(ModelError, match="transformer: cannot be loaded"):
+        exported(source, tmp_path / "out", parts=PARTS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_nan_counts_as_different(models: Folder, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_outputs_that_are_refused(tmp_path: Path) -> None:
 def test_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "weights"
     file.write_bytes(b"x" * 1000)
-    usage = type("Usage", (), {"free": _folder.MARGIN + 999})
+    usage = SimpleNamespace(free=_folder.MARGIN + 999)
     monkeypatch.setattr(_folder.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match="0.1 GB are needed"):
         _folder.check_space([file], tmp_path / "out")

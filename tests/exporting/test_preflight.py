@@ -50,6 +50,10 @@ def test_unknown_part_and_opset(models: Folder, tmp_path: Path) -> None:
     refused(models("sd3"), tmp_path, "--opset 16", UsageError, opset=16)
 
 
+def test_int8_is_of_the_transformer(models: Folder, tmp_path: Path) -> None:
+    refused(models("sd3"), tmp_path, "--int8: .*add it", UsageError, parts=("vae",), int8=True)
+
+
 def test_text_encoders_stay_in_torch(models: Folder, tmp_path: Path) -> None:
     message = "CLIPTextModelWithProjection stays in torch; give --parts transformer,vae"
     refused(models("sd3"), tmp_path, message, UnsupportedError, parts=("text_encoder",))

@@ -12,7 +12,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.exporting import recipes
-from dit_tools.exporting.graphs import _call
+from dit_tools.exporting.graphs import example_call
 from dit_tools.exporting.recipes import _patches, _rotary
 from dit_tools.exporting.recipes._base import Sizes
 from dit_tools.models.families import FAMILIES as PIPELINES
@@ -47,7 +47,8 @@ def test_the_module_to_trace_is_the_transformer(name: str, case: Sizes, pipes: P
     unit = family.vae_scale * family.patch
     sides = (family.default_size,) * 2 if chosen.fixed_size else (case.height, case.width)
     height, width = sides if chosen.fixed_size else (side * unit for side in sides)
-    given = _call(family, chosen, Sizes(case.batch, height, width, case.text), t=0.6, seed=3)
+    sizes = Sizes(case.batch, height, width, case.text)
+    given = example_call(family, chosen, sizes, t=0.6, seed=3)
     expected = TorchNetwork(pipe.transformer)(**given)
     arrays = graph_inputs(given)
     with chosen.prepared(pipe.transformer) as module, torch.no_grad():
