@@ -59,6 +59,7 @@ class Transformer:
     width: int
     heads: int
     layers: int
+    patch_size: int
     batch_size: int
     samples: int
     learning_rate: float
