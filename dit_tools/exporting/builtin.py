@@ -10,13 +10,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dit_tools.exporting._folder import whole_folder
 from dit_tools.exporting.int8 import quantize
-from dit_tools.exporting.shared_weights import share
+from dit_tools.exporting.shared_weights import attach
+from dit_tools.exporting.simplify import TRACED_BATCH, fold, free_batch
 from dit_tools.exporting.trace import trace
+
+Examples = Callable[[int], dict[str, Any]]
+"""``examples(batch)``: random inputs of a graph, by name."""
+
+FREE = ("text_encoder",)
+"""Graphs traced with a free batch: transformers builds masks from one index per picture."""
 
 TOLERANCE = 1e-3  # largest difference to torch, relative to the output's range
 
@@ -66,15 +74,18 @@ def _compute_in_float32(config: Path) -> None:
     config.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
-def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, dict[str, Any], str, str]]:
-    """Graph name -> (module, example inputs, output name, weight file)."""
+def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, Examples, str, str]]:
+    """Graph name -> (module, its inputs at a batch size, output name, weight file)."""
     import torch
 
     side, channels = pipe.transformer.config.sample_size, pipe.transformer.config.in_channels
     pixels = pipe.vae.config.sample_size
-    mask = torch.ones(2, max_tokens, dtype=torch.long)
-    mask[1, max_tokens // 2 :] = 0
     width, words = pipe.text_encoder.config.d_model, pipe.text_encoder.config.vocab_size
+
+    def mask(batch: int) -> Any:
+        made = torch.ones(batch, max_tokens, dtype=torch.long)
+        made[1:, max_tokens // 2 :] = 0
+        return made
 
     class Encoder(torch.nn.Module):
         def forward(self, pixels):
@@ -94,24 +105,31 @@ def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, dict[str, Any], 
     return {
         "text_encoder": (
             pipe.text_encoder,
-            {"input_ids": torch.randint(3, words, (2, max_tokens)), "attention_mask": mask},
+            lambda batch: {
+                "input_ids": torch.randint(3, words, (batch, max_tokens)),
+                "attention_mask": mask(batch),
+            },
             "hidden", "text_encoder/model.safetensors",
         ),
         "transformer": (
             _Plain(pipe.transformer),
-            {
-                "hidden_states": torch.randn(2, channels, side, side),
-                "encoder_hidden_states": torch.randn(2, max_tokens, width),
-                "timestep": torch.tensor([700.0, 300.0]),
-                "encoder_attention_mask": mask,
+            lambda batch: {
+                "hidden_states": torch.randn(batch, channels, side, side),
+                "encoder_hidden_states": torch.randn(batch, max_tokens, width),
+                "timestep": torch.rand(batch) * 1000,
+                "encoder_attention_mask": mask(batch),
             },
             "sample", f"transformer/{weights}",
         ),
         "vae_decoder": (
-            decoder, {"latents": torch.randn(2, channels, side, side)}, "pixels", f"vae/{weights}",
+            decoder,
+            lambda batch: {"latents": torch.randn(batch, channels, side, side)},
+            "pixels", f"vae/{weights}",
         ),
         "vae_encoder": (
-            encoder, {"pixels": torch.rand(2, 4, pixels, pixels)}, "latents", f"vae/{weights}",
+            encoder,
+            lambda batch: {"pixels": torch.rand(batch, 4, pixels, pixels)},
+            "latents", f"vae/{weights}",
         ),
     }  # fmt: skip
 
@@ -131,27 +149,40 @@ def _Plain(transformer: Any) -> Any:  # noqa: N802
     return Plain()
 
 
-def _graph(folder: Path, name: str, module: Any, inputs: dict, output: str, weights: str) -> float:
+def _graph(
+    folder: Path, name: str, module: Any, examples: Examples, output: str, weights: str
+) -> float:
+    import torch
+
+    path, inputs = folder / f"{name}.onnx", examples(TRACED_BATCH)
+    names = {*inputs, output}
+    if name in FREE:
+        trace(module, inputs, output, path, {key: {0: "batch"} for key in names}, weights=False)
+    else:
+        trace(module, inputs, output, path, {}, weights=False)
+        fold(path)
+        free_batch(path, names)
+    module.load_state_dict({k: v.half().float() if v.is_floating_point() else v
+                            for k, v in module.state_dict().items()})  # fmt: skip
+    if attach(path, module, [folder / weights]).shared == 0:
+        raise RuntimeError(f"{name}: no initializer was found in {weights}")
+    with torch.no_grad():
+        return max(_difference(path, module, examples(batch)) for batch in (1, 2, 3))
+
+
+def _difference(path: Path, module: Any, inputs: dict[str, Any]) -> float:
+    """Largest difference of the graph to torch, relative to the output's range."""
     import numpy as np
     import onnxruntime
     import torch
 
-    path = folder / f"{name}.onnx"
-    dynamic = {key: {0: "batch"} for key in (*inputs, output)}
-    trace(module, inputs, output, path, dynamic)
-    if share(path, folder / weights) == 0:
-        raise RuntimeError(f"{name}: no initializer was found in {weights}")
-    half = {key: value for key, value in module.state_dict().items()}
-    module.load_state_dict({k: v.half().float() if v.is_floating_point() else v
-                            for k, v in half.items()})  # fmt: skip
-    with torch.no_grad():
-        expected = module(**inputs)
+    expected = module(**inputs)
     expected = (expected[0] if not isinstance(expected, torch.Tensor) else expected).numpy()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     got = session.run(None, {key: value.numpy() for key, value in inputs.items()})[0]
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     if not error < TOLERANCE:
-        raise RuntimeError(f"{name}.onnx differs from torch by {error:.2e}")
+        raise RuntimeError(f"{path.name} differs from torch by {error:.2e}")
     return error
 
 

@@ -9,8 +9,10 @@ or autoencoder, those parts run in torch and arrays are converted on the way.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dit_tools.core.errors import ModelError, UnsupportedError
@@ -38,8 +40,9 @@ def load_onnx(resolved: Any, wishes: Any) -> Model:
     chosen = _providers(wishes.device)
     device = "cuda" if chosen[0].startswith("CUDA") else "cpu"
     int8 = wishes.dtype == "int8"
-    network = OnnxNetwork(_session(folder / _transformer(folder, int8), chosen), one_by_one=int8)
+    transformer = _beside(partial(_session, folder / _transformer(folder, int8), chosen))
     encode, codec = _parts(folder, family, facts | exported, chosen, device)
+    network = OnnxNetwork(transformer(), one_by_one=int8)
     return Model(
         name=resolved.name,
         revision=resolved.revision,
@@ -142,6 +145,32 @@ def _providers(device: str) -> list[str]:
             NO_CUDA.format(device), "install onnxruntime-gpu or use --device cpu"
         )
     return chosen
+
+
+def _beside(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Do ``work`` in a thread; what comes back waits and gives its result, or raises its error.
+
+    ONNX Runtime lets other threads run while it opens a graph, which is most of a cold start.
+    """
+    result: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+
+    def wait() -> Any:
+        thread.join()
+        if errors:
+            raise errors[0]
+        return result[0]
+
+    return wait
 
 
 def _session(path: Path, chosen: list[str]) -> Any:
