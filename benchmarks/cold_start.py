@@ -31,7 +31,7 @@ pipe = DiffusionPipeline.from_pretrained(folder)
 noise = np.random.Generator(np.random.Philox(0)).standard_normal((16, 8, 8), dtype=np.float32)
 picture = pipe(sys.argv[4], num_inference_steps=steps, guidance_scale=4.0, height=64, width=64,
                latents=torch.from_numpy(noise)[None], use_resolution_binning=False,
-               max_sequence_length=16).images[0]
+               max_sequence_length=int(sys.argv[5])).images[0]
 picture.save(out)
 """
 
@@ -61,6 +61,7 @@ def measure(runs: int, steps: int) -> dict[str, float]:
     from dit_tools.models.resolve import resolve
 
     folder = resolve("emoji64").path
+    facts = json.loads((folder / "dit.json").read_text(encoding="utf-8"))
     dit = [sys.executable, "-m", "dit_cli.main"]
     with tempfile.TemporaryDirectory() as scratch:
         ours, theirs = Path(scratch) / "dit.png", Path(scratch) / "diffusers.png"
@@ -70,7 +71,7 @@ def measure(runs: int, steps: int) -> dict[str, float]:
             "dit": [*dit, "generate", PROMPT, "--seed", "0", "--steps", str(steps),
                     "--cfg-scale", "4", "--overwrite", "-o", str(ours)],
             "diffusers": [sys.executable, str(script), str(folder), str(theirs), str(steps),
-                          PROMPT],
+                          PROMPT, str(facts["max_tokens"])],
             "python": [sys.executable, "-c", "pass"],
             "dit --help": [*dit, "--help"],
             "dit generate --help": [*dit, "generate", "--help"],

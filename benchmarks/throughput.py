@@ -9,6 +9,7 @@ are interleaved and the median ratio is printed.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -49,13 +50,14 @@ def theirs(folder: Path, steps: int) -> Callable[[list[str], list[int]], None]:
     from diffusers import DiffusionPipeline
 
     pipe = DiffusionPipeline.from_pretrained(folder)
+    tokens = json.loads((folder / "dit.json").read_text(encoding="utf-8"))["max_tokens"]
     pipe.set_progress_bar_config(disable=True)
 
     def make(prompts: list[str], seeds: list[int]) -> None:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pipe(
             prompts, num_inference_steps=steps, guidance_scale=SCALE, height=64, width=64,
-            generator=generators, use_resolution_binning=False, max_sequence_length=16,
+            generator=generators, use_resolution_binning=False, max_sequence_length=tokens,
         )  # fmt: skip
 
     return make

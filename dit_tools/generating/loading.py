@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dit_tools.core.errors import DitError, ModelError, UsageError
+from dit_tools.core.errors import DitError, UsageError
 from dit_tools.generating.jobs import Job
 from dit_tools.generating.request import Settings, size_of
 from dit_tools.models.families._base import Family
@@ -40,12 +40,7 @@ def look_up(settings: Settings) -> Known:
     """
     from dit_tools.models.resolve import resolve
 
-    try:
-        found = resolve(settings.model, allow_pickle=settings.allow_pickle)
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"--model {settings.model}: cannot be read: {reason}"
-        raise ModelError(message, "give a model's name, folder, file or hub id") from None
+    found = resolve(settings.model, allow_pickle=settings.allow_pickle)
     if settings.base is not None and found.kind != "file":
         message = f"--base {settings.base}: {found.name} is whole"
         raise UsageError(message, "--base is for a single file of weights")

@@ -7,14 +7,15 @@ from typing import Any
 
 from dit_tools.core.arrays import Array, like
 from dit_tools.core.prediction import Prediction
-from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._base import Prompts
+from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, unpack
 
 EMBEDDED_GUIDANCE = 3.5
 """``guidance_scale`` of the pipeline's own call: the value that Flux.1-dev is told."""
 
 
-class Flux(Family):
+class Flux(PackedFamily):
     """Velocity of a flow, timestep ``t``, T5 states, CLIP's pooled vector, embedded guidance.
 
     Black Forest Labs 2025 (arXiv:2506.15742, Sec. 2). Flux.1-dev is guidance-distilled: ordinary
@@ -31,16 +32,6 @@ class Flux(Family):
     def patch(self) -> int:
         """2, which the pipeline has in its code and the transformer's config does not say."""
         return 2
-
-    @property
-    def default_size(self) -> int:
-        """1024 pixels for the released autoencoder: 128 latents, as in the pipeline."""
-        return 128 * self.vae_scale
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Latent shape (C, h, w); the transformer's channels are those of a whole patch."""
-        channels, *sides = super().latent_shape(height, width)
-        return (channels // self.patch**2, *sides)
 
     def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D), pooled vectors (B, P) and guidance (B,) per branch, L = 512."""

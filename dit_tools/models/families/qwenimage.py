@@ -7,14 +7,15 @@ from typing import Any
 
 from dit_tools.core.arrays import Array, like
 from dit_tools.core.prediction import Prediction
-from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._base import Prompts
+from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, pad_texts, unpack
 
 MAX_TOKENS = 512
 """Text tokens behind the prompt template: ``max_sequence_length`` of the pipeline's own call."""
 
 
-class QwenImage(Family):
+class QwenImage(PackedFamily):
     """Velocity of a flow, timestep ``t``, text and image streams with joint attention.
 
     Wu et al. 2025 (arXiv:2508.02324). The autoencoder has statistics per channel and a frame axis,
@@ -34,16 +35,6 @@ class QwenImage(Family):
     def vae_scale(self) -> int:
         """Pixels per latent along a side: 8."""
         return 2 ** len(self.vae["temperal_downsample"])
-
-    @property
-    def default_size(self) -> int:
-        """1024 pixels for the released autoencoder: 128 latents, as in the pipeline."""
-        return 128 * self.vae_scale
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Latent shape (C, h, w); the transformer's channels are those of a whole patch."""
-        channels, *sides = super().latent_shape(height, width)
-        return (channels // self.patch**2, *sides)
 
     def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, the template's own tokens dropped."""
