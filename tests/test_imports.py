@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     {"core", "__version__"},
     {"nn", "citations"},
-    {"schedules", "solvers", "guidance", "noise", "caching", "models", "media", "batch"},
+    {"schedules", "solvers", "guidance", "noise", "caching", "models", "media", "batch", "metrics"},
     {"denoiser"},
     {"sampling"},
     {"generating", "exporting", "training"},

@@ -1,0 +1,74 @@
+"""The verb of the room, and what metrics of pairs share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.registry import MethodInfo
+
+
+class Meter(ABC):
+    """The state of one measurement."""
+
+    @abstractmethod
+    def update(self, a: Array, b: Array) -> None:
+        """Take in pictures ``a`` (B, C, H, W) in [0, 1] and what they are compared with."""
+
+    @abstractmethod
+    def value(self) -> float:
+        """The metric of everything taken in. Raises ValueError when that is nothing."""
+
+
+class Metric(ABC):
+    """A number about pictures."""
+
+    info: ClassVar[MethodInfo]
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
+
+    @abstractmethod
+    def begin(self) -> Meter:
+        """A fresh measurement."""
+
+
+class Pairwise(Metric):
+    """A metric whose value is the mean over pairs of pictures."""
+
+    @abstractmethod
+    def of(self, a: Array, b: Array) -> Array:
+        """The metric of each pair, (B,). Raises ValueError for unequal or unfit shapes."""
+
+    def mean(self, a: Array, b: Array) -> float:
+        """The mean over the pairs of two batches."""
+        meter = self.begin()
+        meter.update(a, b)
+        return meter.value()
+
+    def begin(self) -> Meter:
+        """A running mean over pairs."""
+        return _Mean(self)
+
+
+class _Mean(Meter):
+    def __init__(self, metric: Pairwise):
+        self._metric, self._values = metric, []
+
+    def update(self, a: Array, b: Array) -> None:
+        self._values.extend(float(value) for value in self._metric.of(a, b))
+
+    def value(self) -> float:
+        if not self._values:
+            raise ValueError(f"{self._metric.info.name}: no pictures were compared")
+        return sum(self._values) / len(self._values)
+
+
+def pair(a: Any, b: Any) -> tuple[Array, Array]:
+    """Both batches as float64. Raises ValueError when their shapes differ."""
+    import numpy as np
+
+    if a.shape != b.shape or a.ndim != 4:
+        raise ValueError(f"pictures (B, C, H, W) of equal shape are compared, got {a.shape} and "
+                         f"{b.shape}")  # fmt: skip
+    return np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
