@@ -13,7 +13,7 @@ class Meter(ABC):
     """The state of one measurement."""
 
     @abstractmethod
-    def update(self, a: Array, b: Array) -> None:
+    def update(self, a: Array, b: Any) -> None:
         """Take in pictures ``a`` (B, C, H, W) in [0, 1] and what they are compared with."""
 
     @abstractmethod
@@ -22,9 +22,14 @@ class Meter(ABC):
 
 
 class Metric(ABC):
-    """A number about pictures."""
+    """A number about pictures.
+
+    ``compares``: what ``update`` takes beside pictures: ``pairs`` (pictures of equal shape),
+    ``texts`` (their prompts) or ``sets`` (any number of other pictures).
+    """
 
     info: ClassVar[MethodInfo]
+    compares: ClassVar[str] = "pairs"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
 

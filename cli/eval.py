@@ -1,0 +1,101 @@
+"""``dit eval``: numbers about pictures. The work is in ``dit_tools.evaluating``."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dit_cli import choices
+from dit_cli import options as o
+from dit_cli.command import command as make
+from dit_tools.core.errors import ExitCode
+
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="PICTURE...", help="Files, folders, patterns, @LIST or -."),
+]
+Reference = Annotated[
+    list[str] | None,
+    typer.Option("-r", "--reference", metavar="PICTURE",
+                 help="What to compare with, by name; may be repeated."),
+]  # fmt: skip
+Through = Annotated[
+    str | None,
+    typer.Option("--through", metavar="MODEL",
+                 help="Compare with what this model's autoencoder makes of them."),
+]  # fmt: skip
+Prompts = Annotated[
+    str | None,
+    typer.Option("--prompts", metavar="FILE",
+                 help="JSONL with file and prompt, for pictures without a record."),
+]  # fmt: skip
+
+
+def evaluate(
+    pictures: Files,
+    metric: choices.Metrics = None,
+    reference: Reference = None,
+    through: Through = None,
+    prompts: Prompts = None,
+    device: o.Device = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Measure pictures.
+
+    Prints one line a metric. Metrics of pairs (psnr, ssim) compare each picture with the reference
+    of the same name, metrics of sets (frechet, nearest) with all references, retrieval with the
+    prompts that pictures carry. Without --metric: psnr and ssim where there are references,
+    retrieval otherwise. 'dit eval REAL/ --through emoji64' measures an autoencoder.
+    """
+    from dit_cli.report import say
+    from dit_tools.batch.progress import bar
+    from dit_tools.batch.walk import expand
+    from dit_tools.core import spec
+    from dit_tools.evaluating import evaluate as library
+
+    compared = bool(reference or through)
+    names = metric or (["psnr", "ssim"] if compared else ["retrieval"])
+    metrics = [spec.parse("metrics", name) for name in names]
+    question = library.Question(
+        expand(pictures), metrics, expand(reference or ()),
+        library.through(_model(through, device)) if through else None,
+        library.read_prompts(Path(prompts)) if prompts else {},
+    )  # fmt: skip
+    with bar(None, "pictures", quiet) as shown:
+        outcome = library.evaluate(question, lambda: shown.update(1))
+    for value in outcome.values:
+        print(json_module.dumps(_object(value)) if json else _line(value), flush=True)
+    for error in outcome.failed:
+        say(f"dit: {error}")
+    if not outcome.values:
+        return ExitCode.INPUT
+    return ExitCode.PARTIAL if outcome.failed else ExitCode.OK
+
+
+def _model(name: str, device: str | None) -> Any:
+    from dit_tools.models.load import Wishes, load
+
+    return load(name, Wishes(device=device or "auto"))
+
+
+def _line(value: Any) -> str:
+    unit = f" {value.unit}" if value.unit else ""
+    arrow = "higher" if value.higher_is_better else "lower"
+    count = f"{value.count} picture" + ("" if value.count == 1 else "s")
+    return f"{value.metric:<10} {value.value:.4g}{unit} ({count}; {arrow} is better)"
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Strict JSON has no infinity: equal pictures have a PSNR of null."""
+    import math
+
+    made = {"schema": "dit.eval/1", **asdict(value)}
+    return made | ({} if math.isfinite(value.value) else {"value": None})
+
+
+command = make(evaluate)

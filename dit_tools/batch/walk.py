@@ -1,0 +1,73 @@
+"""Input files: paths, folders, globs and lists of paths become one list of files."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from dit_tools.core.errors import InputError, UsageError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp", ".ppm",
+            ".pgm", ".jp2")  # fmt: skip
+"""Suffixes that a folder is searched for. A file that is named is taken whatever its suffix."""
+
+
+def expand(words: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[Path]:
+    """The files that ``words`` mean, in order, each once.
+
+    A word is a file, a folder (its files of ``suffixes`` and those of the folders below, sorted;
+    hidden ones are left out), a pattern with ``*``, ``?`` or ``[...]`` (``**`` for any depth),
+    ``@FILE`` (one path a line, ``#`` comments) or ``-`` (the same from stdin).
+    Raises InputError for a word that means no file.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        for path in _files(word, suffixes):
+            found.setdefault(path)
+    return list(found)
+
+
+def _files(word: str, suffixes: Sequence[str]) -> Iterator[Path]:
+    path = Path(word).expanduser()
+    if word == "-" or (word.startswith("@") and not path.exists()):
+        for line in _lines(word):
+            yield from _files(line, suffixes)
+    elif path.is_dir():
+        yield from _below(path, suffixes)
+    elif path.exists():
+        yield path
+    elif glob.has_magic(word):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        files = [Path(match) for match in matches if Path(match).is_file()]
+        if not files:
+            raise InputError(f"{word}: nothing matches", "check the pattern")
+        yield from files
+    else:
+        raise InputError(f"{word}: no such file or folder", "check the path")
+
+
+def _below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    files = [
+        path for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]  # fmt: skip
+    if not files:
+        raise InputError(
+            f"{folder}: holds no {' '.join(suffixes[:4])} ... file", "check the folder"
+        )
+    return files
+
+
+def _lines(word: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if word == "-" else Path(word[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{word}: cannot be read: {error}", "give a list of paths") from None
+    lines = [line.strip() for line in text.splitlines()]
+    made = [line for line in lines if line and not line.startswith("#")]
+    if any(line == "-" or line.startswith("@") for line in made):
+        raise UsageError(f"{word}: a list of paths names another list", "give the paths themselves")
+    return made
