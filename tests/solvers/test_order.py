@@ -17,6 +17,12 @@ ORDERS = {
     "unipc": (1.9, 2.2),  # its last steps are of lower order
     "unipc:lower_order_final=false": (2.3, 3.2),
     "unipc:order=3,lower_order_final=false": (2.7, 4.4),
+    "ghvb:order=1,beta=1.0": (0.9, 1.1),
+    "ghvb": (1.7, 2.3),
+    "ghvb:order=4,beta=0.7": (1.7, 3.2),  # the low-order start-up shows
+    "ghvb:form=hb": (0.8, 1.3),
+    "bdia": (0.9, 1.2),
+    "bdia:gamma=1.0": (1.7, 2.2),
 }
 COUNTS = (32, 64, 128)
 OWN = [name for name in registry.names("solvers") if name != "diffusers"]
