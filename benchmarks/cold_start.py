@@ -1,6 +1,6 @@
 """Whole processes, cold: `dit generate` against a plain diffusers script, same picture, on the CPU.
 
-    python benchmarks/cold_start.py [--runs 5] [--steps 20] [--json]
+    python benchmarks/cold_start.py [--runs 5] [--steps 20] [--model emoji64] [--json]
 
 Both load the same built-in folder and use the same starting noise, schedule and guidance. Prints
 medians, the ratio, the peak memory of both, the difference of the pictures, and the start-up times
@@ -56,11 +56,11 @@ def difference(a: Path, b: Path) -> tuple[float, int]:
     return (10 * math.log10(255**2 / mse) if mse else math.inf), int(abs(x - y).max())
 
 
-def measure(runs: int, steps: int) -> dict[str, float]:
+def measure(runs: int, steps: int, model: str) -> dict[str, float]:
     """All figures, from interleaved runs."""
     from dit_tools.models.resolve import resolve
 
-    folder = resolve("emoji64").path
+    folder = resolve(model).path
     facts = json.loads((folder / "dit.json").read_text(encoding="utf-8"))
     dit = [sys.executable, "-m", "dit_cli.main"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,7 +69,7 @@ def measure(runs: int, steps: int) -> dict[str, float]:
         script.write_text(DIFFUSERS, encoding="utf-8")
         commands = {
             "dit": [*dit, "generate", PROMPT, "--seed", "0", "--steps", str(steps),
-                    "--cfg-scale", "4", "--overwrite", "-o", str(ours)],
+                    "--cfg-scale", "4", "-m", model, "--overwrite", "-o", str(ours)],
             "diffusers": [sys.executable, str(script), str(folder), str(theirs), str(steps),
                           PROMPT, str(facts["max_tokens"])],
             "python": [sys.executable, "-c", "pass"],
@@ -95,9 +95,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--model", default="emoji64", help="a folder with graphs, or a built-in")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    result = measure(arguments.runs, arguments.steps)
+    result = measure(arguments.runs, arguments.steps, arguments.model)
     if arguments.json:
         print(json.dumps(result))
         return

@@ -1,6 +1,7 @@
 """Pictures per second in one process: `dit`'s loop against the diffusers pipeline, same batch, CPU.
 
     python benchmarks/throughput.py [--prompts 64] [--batch-size 8] [--steps 20] [--rounds 3]
+        [--model emoji64]
 
 Loading is not counted. Both use the built-in model, the same prompts, steps and guidance; rounds
 are interleaved and the median ratio is printed.
@@ -70,14 +71,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="emoji64", help="a folder with graphs, or a built-in")
     a = parser.parse_args()
     from dit_tools.models.resolve import resolve
 
-    folder = resolve("emoji64").path
+    folder = resolve(a.model).path
     lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
     words = [line for line in lines if line and not line.startswith("#")]
     prompts = [words[i % len(words)] for i in range(a.prompts)]
-    makers = {"dit": ours("emoji64", a.steps), "diffusers": theirs(folder, a.steps)}
+    makers = {"dit": ours(a.model, a.steps), "diffusers": theirs(folder, a.steps)}
     rates: dict[str, list[float]] = {name: [] for name in makers}
     for round_ in range(a.rounds + 1):
         for name, make in makers.items():

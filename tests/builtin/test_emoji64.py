@@ -77,6 +77,7 @@ def test_the_picture_is_what_plain_diffusers_makes() -> None:
     import torch
     from diffusers import DiffusionPipeline
 
+    facts = json.loads((FOLDER / "dit.json").read_text(encoding="utf-8"))
     pipe = DiffusionPipeline.from_pretrained(FOLDER)
     pipe.set_progress_bar_config(disable=True)
     loaded = model("onnx")
@@ -84,7 +85,7 @@ def test_the_picture_is_what_plain_diffusers_makes() -> None:
     theirs = pipe(
         "red heart", num_inference_steps=loaded.defaults.steps, guidance_scale=loaded.defaults.cfg,
         height=64, width=64, latents=torch.from_numpy(noise)[None], output_type="np",
-        use_resolution_binning=False, max_sequence_length=16,
+        use_resolution_binning=False, max_sequence_length=facts["max_tokens"],
     ).images[0]  # fmt: skip
     ours = pictures(loaded, ("red heart",), [2])[0].transpose(1, 2, 0)
     assert np.abs(ours - theirs).max() < 1 / 255
