@@ -14,6 +14,15 @@ import typer
 METAVAR = "NAME[:K=V,...]"
 
 
+def _check_each(room: str) -> Callable[..., list[str] | None]:
+    def check(ctx: typer.Context, values: list[str] | None) -> list[str] | None:
+        for value in values or ():
+            _check(room)(ctx, value)
+        return values
+
+    return check
+
+
 def _check(room: str) -> Callable[..., str | None]:
     def check(ctx: typer.Context, value: str | None) -> str | None:
         if value is None or ctx.resilient_parsing:
@@ -91,3 +100,17 @@ Solver = Annotated[str | None, _option("--solver", "solvers", "How to step from 
 Guidance = Annotated[str | None, _option("--guidance", "guidance", "How to follow the prompt.")]
 Noise = Annotated[str | None, _option("--noise", "noise", "Where random numbers come from.")]
 Cache = Annotated[str | None, _option("--cache", "caching", "What to reuse between steps.")]
+Scheme = Annotated[
+    str | None, _option("--scheme", "weights.quantize", "How weights are packed; else rtn.")
+]
+Inversion = Annotated[
+    str | None, _option("--inversion", "inversion", "How to get from picture to noise; else edict.")
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", metavar=METAVAR, callback=_check_each("metrics"),
+        autocompletion=_complete("metrics"),
+        help="What to measure; may be repeated; 'help' lists them.",
+    ),
+]  # fmt: skip

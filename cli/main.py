@@ -20,11 +20,14 @@ from dit_cli.command import PLAIN, Group
 
 COMMANDS = {
     "generate": "Make pictures from prompts.",
+    "invert": "Find the noise that a picture comes from.",
     "info": "Show how a picture was made.",
     "replay": "Make a picture again from its own record.",
+    "eval": "Measure pictures: PSNR, SSIM, retrieval, Fréchet distance.",
     "methods": "List, explain and cite every method.",
     "models": "List, show, verify and pull models.",
     "export": "Write ONNX graphs of a model, checked against PyTorch.",
+    "quantize": "Pack a model into few bits, and measure what that costs.",
 }
 """Subcommand -> one line of help. The module of that name holds it as ``command``."""
 

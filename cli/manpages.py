@@ -160,10 +160,10 @@ def _about(param: Any) -> str:
 def _methods(command: Any, everything: bool) -> list[str]:
     """The methods of every room that the command has an option for; in full for dit methods."""
     flags = {name for param in command.params for name in param.opts}
-    rooms = [room for room, flag in registry.JOINTS.items() if everything or flag in flags]
+    rooms = [room for room, flag in registry.ROOMS.items() if everything or flag in flags]
     lines = [".SH METHODS"] if rooms else []
     for room in rooms:
-        lines.append(f".SS {escape(f'{registry.JOINTS[room]} ({room})')}")
+        lines.append(f".SS {escape(f'{registry.ROOMS[room]} ({room})')}")
         for name in registry.names(room):
             cls = registry.get(room, name)
             lines += [".TP", bold(name), *(_full(cls) if everything else _brief(cls))]

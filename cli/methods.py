@@ -18,9 +18,9 @@ from dit_tools.core.errors import UsageError
 
 
 def _complete(incomplete: str) -> list[str]:
-    from dit_tools.core.registry import JOINTS, names
+    from dit_tools.core.registry import ROOMS, names
 
-    return sorted({*JOINTS, *(name for room in JOINTS for name in names(room))})
+    return sorted({*ROOMS, *(name for room in ROOMS for name in names(room))})
 
 
 def methods(
@@ -59,19 +59,19 @@ def methods(
 
 def _select(words: Sequence[str]) -> tuple[list[str], list[type[Any]]]:
     """The words that name methods, and the methods that all words together mean."""
-    from dit_tools.core.registry import JOINTS, display, nearest
+    from dit_tools.core.registry import ROOMS, display, nearest
 
-    spelt = {flag.lstrip("-"): room for room, flag in JOINTS.items()}
-    spelt |= {flag: room for room, flag in JOINTS.items()} | {room: room for room in JOINTS}
+    spelt = {flag.lstrip("-"): room for room, flag in ROOMS.items()}
+    spelt |= {flag: room for room, flag in ROOMS.items()} | {room: room for room in ROOMS}
     rooms = [spelt[word] for word in words if word in spelt]
     names = [display(word) for word in words if word not in spelt]
-    everything = [cls for room in rooms or JOINTS for cls in methods_of(room)]
+    everything = [cls for room in rooms or ROOMS for cls in methods_of(room)]
     known = sorted({cls.info.name for cls in everything})
     for name in names:
         if name not in known:
             where = f" in {', '.join(rooms)}" if rooms else ""
             message = f"no method or room {name!r}{where}"
-            raise UsageError(message, nearest(name, [*known, *JOINTS]))
+            raise UsageError(message, nearest(name, [*known, *ROOMS]))
     return names, [cls for cls in everything if not names or cls.info.name in names]
 
 

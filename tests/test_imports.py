@@ -13,9 +13,11 @@ LEVELS = (
     {"core", "__version__"},
     {"nn", "citations"},
     {"schedules", "solvers", "guidance", "noise", "caching", "models", "media", "batch", "metrics"},
-    {"denoiser"},
+    {"denoiser", "inversion"},
     {"sampling"},
-    {"generating", "exporting", "training"},
+    {"generating", "exporting", "training", "evaluating"},
+    {"weights", "inverting"},
+    {"editing"},
     {"cli"},
 )
 """From the ground up. A room imports itself and lower levels, never a room of its own level."""
@@ -90,7 +92,7 @@ def test_core_imports_only_the_standard_library_at_the_top(path: Path) -> None:
     assert firsts <= {*sys.stdlib_module_names, "dit_tools"}
 
 
-JOINTS = ("schedules", "solvers", "guidance", "noise", "caching")
+JOINTS = ("schedules", "solvers", "guidance", "noise", "caching", "inversion", "editing", "weights/quantize")
 METHODS = [path for room in JOINTS for path in sorted((ROOT / "dit_tools" / room).glob("*.py"))]
 
 

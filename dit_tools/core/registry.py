@@ -27,6 +27,17 @@ JOINTS = {
 }
 """Rooms whose methods are chosen by an option of every sampling command."""
 
+TASKS = {
+    "weights.quantize": "--scheme",
+    "metrics": "--metric",
+    "inversion": "--inversion",
+    "editing": "--method",
+}
+"""Rooms whose methods are chosen by an option of one command; others take ``--method``."""
+
+ROOMS = JOINTS | TASKS
+"""All rooms that list their methods, with their options."""
+
 
 @dataclass(frozen=True)
 class MethodInfo:
@@ -46,7 +57,7 @@ class MethodInfo:
     @property
     def flag(self) -> str:
         """The option that takes this method, e.g. ``--cache``."""
-        return JOINTS.get(self.room, "--method")
+        return flag_of(self.room)
 
 
 def param(
@@ -76,7 +87,8 @@ def method(
     """Make a class the method of its file: a frozen dataclass with a ``MethodInfo`` as ``info``."""
 
     def decorate(cls: type[T]) -> type[T]:
-        room, name = cls.__module__.split(".")[-2:]
+        *rooms, name = cls.__module__.split(".")
+        room = ".".join(rooms[1:] if rooms[0] == "dit_tools" else rooms[-1:])
         info = MethodInfo(
             room, display(name), paper, title, year, authors, frozenset(needs), identity
         )
@@ -85,6 +97,11 @@ def method(
         return made
 
     return decorate
+
+
+def flag_of(room: str) -> str:
+    """The option that takes a room's methods."""
+    return ROOMS.get(room, "--method")
 
 
 def display(name: str) -> str:
@@ -119,7 +136,7 @@ def get(room: str, name: str) -> type[Any]:
     for point in _plugins(room):
         if display(point.name) == display(name):
             return point.load()
-    flag = JOINTS.get(room, "--method")
+    flag = flag_of(room)
     known = [*names(room), *plugin_names(room)]
     raise UsageError(f"{flag}: no method {name!r}", nearest(display(name), known))
 

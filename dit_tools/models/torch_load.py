@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError, ModelError, UnsupportedError, UsageError
-from dit_tools.models import lora, passthrough, safe
+from dit_tools.models import lora, passthrough, quantized, safe
 from dit_tools.models.families import FAMILIES
 from dit_tools.models.model import Model
 
@@ -88,7 +88,12 @@ def _read(resolved: Any, wishes: Any, dtype: Any) -> Any:
     if wishes.base is not None:
         raise UsageError("--base: only for a single file", f"{resolved.path.name} is a folder")
     safe.check_folder(resolved.path, allow_pickle=wishes.allow_pickle)
-    return from_folder(resolved.path, dtype, allow_pickle=wishes.allow_pickle)
+    packed = quantized.parts(resolved.path, dtype)
+    if packed and wishes.loras:
+        raise UnsupportedError(
+            f"--lora: the weights of {resolved.path.name} are packed", "add it to the plain model"
+        )
+    return from_folder(resolved.path, dtype, allow_pickle=wishes.allow_pickle, **packed)
 
 
 def from_folder(folder: Path, dtype: Any, *, allow_pickle: bool = False, **parts: Any) -> Any:

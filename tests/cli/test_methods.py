@@ -12,7 +12,7 @@ from dit_tools.core import registry
 from dit_tools.core.registry import MethodInfo
 from tests.support.program import dit
 
-ALL = {(room, name) for room in registry.JOINTS for name in registry.names(room)}
+ALL = {(room, name) for room in registry.ROOMS for name in registry.names(room)}
 
 
 def info(
@@ -26,9 +26,9 @@ def test_the_list_names_every_method_under_its_room() -> None:
     assert done.returncode == 0 and done.stderr == ""
     found, room = set(), ""
     for line in done.stdout.splitlines():
-        if heading := re.fullmatch(r"(\w+) \((--\w+)\)", line):
+        if heading := re.fullmatch(r"([\w.]+) \((--\w+)\)", line):
             room = heading[1]
-            assert registry.JOINTS[room] == heading[2]
+            assert registry.ROOMS[room] == heading[2]
         elif re.match(r"  \S", line):
             found.add((room, line.split()[0]))
     assert found == ALL

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
-from dit_tools.core.registry import JOINTS, get, names
+from dit_tools.core.registry import ROOMS, get, names
 from tests.contract.conftest import methods
 
 EVERY = methods()
@@ -82,7 +82,7 @@ def test_an_unknown_parameter_is_refused_by_option_and_method(cls):
         spec.parse(cls.info.room, f"{cls.info.name}:surely-not-one=1")
 
 
-@pytest.mark.parametrize("room", JOINTS)
+@pytest.mark.parametrize("room", ROOMS)
 def test_methods_are_frozen(room):
     for name in names(room):
         made = get(room, name)()
@@ -93,8 +93,8 @@ def test_methods_are_frozen(room):
 def test_importing_every_method_loads_no_heavy_library():
     code = (
         "import sys\n"
-        "from dit_tools.core.registry import JOINTS, get, names\n"
-        "found = [get(room, name) for room in JOINTS for name in names(room)]\n"
+        "from dit_tools.core.registry import ROOMS, get, names\n"
+        "found = [get(room, name) for room in ROOMS for name in names(room)]\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'onnxruntime'} & set(sys.modules)\n"
         "assert len(found) > 5 and not heavy, heavy\n"
     )

@@ -9,9 +9,9 @@ import pytest
 
 from dit_tools.core import registry
 from dit_tools.core.errors import UsageError
-from dit_tools.core.registry import JOINTS, get, method, names, nearest, param
+from dit_tools.core.registry import ROOMS, get, method, names, nearest, param
 
-METHODS = [(room, name) for room in JOINTS for name in names(room)]
+METHODS = [(room, name) for room in ROOMS for name in names(room)]
 
 
 def test_rooms_hold_their_methods():
@@ -25,7 +25,7 @@ def test_rooms_hold_their_methods():
 @pytest.mark.parametrize(("room", "name"), METHODS)
 def test_every_file_is_one_frozen_method_of_its_own_name(room, name):
     cls = get(room, name)
-    assert (cls.info.room, cls.info.name, cls.info.flag) == (room, name, JOINTS[room])
+    assert (cls.info.room, cls.info.name, cls.info.flag) == (room, name, ROOMS[room])
     assert cls.__module__ == f"dit_tools.{room}.{name.replace('-', '_')}"
     assert cls.__doc__ and dataclasses.is_dataclass(cls)
     assert get(room, name.replace("-", "_")) is cls
@@ -64,8 +64,8 @@ def test_importing_a_method_loads_no_heavy_package(room, name):
 def test_listing_imports_no_method():
     script = (
         "import sys\n"
-        "from dit_tools.core.registry import JOINTS, names\n"
-        "rooms = [names(room) for room in JOINTS]\n"
+        "from dit_tools.core.registry import ROOMS, names\n"
+        "rooms = [names(room) for room in ROOMS]\n"
         "print([m for m in sys.modules if m.startswith('dit_tools.') and m.count('.') > 1 "
         "and '.core' not in m])\n"
     )

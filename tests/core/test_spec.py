@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from dit_tools.core import spec
 from dit_tools.core.errors import DitError, UsageError
-from dit_tools.core.registry import JOINTS, get, names
+from dit_tools.core.registry import ROOMS, get, names
 
-METHODS = [(room, name) for room in JOINTS for name in names(room)]
+METHODS = [(room, name) for room in ROOMS for name in names(room)]
 EACH = pytest.mark.parametrize(("room", "name"), METHODS)
 WORDS = st.text(string.ascii_letters + string.digits, min_size=1).filter(lambda w: w != "none")
 
@@ -98,7 +98,7 @@ def test_nothing_but_our_errors(room, name, rest):
         try:
             made = spec.parse(room, text)
         except DitError as error:
-            assert str(error).startswith(f"{JOINTS[room]} {name}: ")
+            assert str(error).startswith(f"{ROOMS[room]} {name}: ")
             assert error.hint and "\n" not in str(error)
         else:
             assert spec.parse(room, spec.format(made)) == made

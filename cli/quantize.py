@@ -1,0 +1,170 @@
+"""``dit quantize``: packs a model's weights into few bits and measures what that costs."""
+
+from __future__ import annotations
+
+import json as json_format
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dit_cli import choices
+from dit_cli import options as o
+from dit_cli.command import command as make
+from dit_cli.report import say
+from dit_tools.core.errors import ExitCode, InputError
+
+
+def quantize(
+    model: Annotated[
+        str,
+        typer.Option("-m", "--model", metavar="NAME", autocompletion=o._models,
+                     help="Built-in name, folder or hub id."),
+    ],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")
+    ] = None,
+    scheme: choices.Scheme = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="REGEX",
+                     help="Leave layers of such names as they are; may be repeated."),
+    ] = None,
+    max_loss: Annotated[
+        str | None,
+        typer.Option("--max-loss", metavar="DB",
+                     help="Choose bits per layer; denoising error may rise by this."),
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option("--prompts", min=0, max=1000, metavar="N",
+                          help="Pictures of the verdict; 0 is none.")
+    ] = 4,
+    prompt_file: Annotated[
+        str | None, typer.Option("--prompt-file", metavar="FILE", help="Prompts of the verdict.")
+    ] = None,
+    calibration: Annotated[
+        int, typer.Option("--calibration", min=1, max=10000, metavar="N",
+                          help="Prompts that calibrated schemes and --max-loss sample.")
+    ] = 4,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, max=1000, metavar="N",
+                                 help="Sampling steps; else the model's own.")
+    ] = None,
+    device: o.Device = None,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> int:  # fmt: skip
+    """Pack a model's weights into few bits and measure what that costs.
+
+    FOLDER becomes a model of its own that 'dit generate -m FOLDER' runs. The same prompts and
+    seeds go through the full and the packed network; a table of layers, size, PSNR, SSIM and the
+    rise of the denoising error is shown, and kept in FOLDER/quantize.json and in the weights' file.
+    Prints the folder.
+    """
+    from dit_tools.batch.interrupt import Interruptible
+    from dit_tools.core import spec
+    from dit_tools.models.resolve import resolve
+    from dit_tools.weights import allocate, run
+    from dit_tools.weights.quantizing import Trial
+    from dit_tools.weights.quantizing import quantize as work
+
+    limit = allocate.limit_of(max_loss) if max_loss is not None else None
+    if output is None and not dry_run:
+        raise InputError("-o: no folder to write", "name a new one, or add --dry-run")
+    wanted = run.Wanted(Path(output or "."), spec.parse("weights.quantize", scheme or "rtn"),
+                        tuple(keep or ()), overwrite)  # fmt: skip
+    if dry_run:
+        return _plan(run.preflight(resolve(model), wanted, dry=output is None), json)
+    asked = _prompts(prompt_file) if prompt_file is not None else prompts
+    trial = Trial(asked, calibration, steps, device or "auto", limit)
+    with Interruptible() as interrupts:
+        interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
+
+        def tell(event: dict[str, Any]) -> None:
+            if json:
+                print(json_format.dumps(event), flush=True)
+
+        facts = work(resolve(model), wanted, trial, tell)
+    if json:
+        told = {key: value for key, value in facts.items() if key != "layers"}
+        print(json_format.dumps({"type": "done", "folder": output, **told}))
+        return ExitCode.OK
+    if not quiet:
+        for line in (*table(facts["layers"], bool(verbose)), *summary(facts)):
+            say(line)
+    print(output)
+    return ExitCode.OK
+
+
+def _prompts(path: str) -> tuple[str, ...]:
+    from dit_tools.batch.prompts import read_prompts
+
+    return tuple(item.prompt for item in read_prompts(path))
+
+
+def _plan(layers: Any, json: bool) -> int:
+    """What ``--dry-run`` prints: size and memory, before any weight is read."""
+    rows = [{"name": layer.name, "layout": layer.layout.name if layer.layout else layer.dtype,
+             "why": layer.why, "bytes": layer.nbytes, "snr": None}
+            for layer in layers.linear]  # fmt: skip
+    total = {"bytes": layers.nbytes, "ratio": round(layers.ratio, 5), "memory": layers.nbytes,
+             "largest_layer": layers.largest}  # fmt: skip
+    if json:
+        for row in rows:
+            print(json_format.dumps({"type": "layer", **row}))
+        print(json_format.dumps({"type": "plan", **total}))
+        return ExitCode.OK
+    for line in (*table(rows, every=False), *summary(total)):
+        print(line)
+    return ExitCode.OK
+
+
+def table(rows: list[dict[str, Any]], every: bool) -> list[str]:
+    """Columns: layers, layout, MB, worst signal-to-noise ratio of weights in dB.
+
+    Layers that differ in the block's number alone share a line unless ``every``.
+    """
+    merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        name = row["name"] if every else re.sub(r"\.\d+\.", ".*.", row["name"], count=1)
+        merged.setdefault((name, row["layout"]), []).append(row)
+    width = max(len(name) for name, _ in merged)
+    lines = [f"{'layer':{width}}  {'layout':12} {'n':>3} {'MB':>9} {'SNR dB':>7}"]
+    for (name, layout), group in merged.items():
+        ratios = [row["snr"] for row in group if row["snr"] is not None]
+        worst = f"{min(ratios):7.1f}" if ratios else "       "
+        size = sum(row["bytes"] for row in group) / 1e6
+        lines.append(f"{name:{width}}  {layout:12} {len(group):3d} {size:9.3f} {worst}".rstrip())
+    return lines
+
+
+def summary(facts: dict[str, Any]) -> list[str]:
+    """Size, and the verdict where there is one."""
+    lines = [f"size: {facts['bytes'] / 1e6:.2f} MB, {facts['ratio']:.3f}x of float32"]
+    if "largest_layer" in facts:
+        lines.append(f"memory: {facts['memory'] / 1e6:.2f} MB of weights to run it")
+    found = facts.get("verdict")
+    if not found:
+        return lines
+    psnr = [found[key] if found[key] is not None else float("inf")
+            for key in ("psnr", "psnr_worst")]  # fmt: skip
+    faster = found["seconds_full"] / found["seconds_packed"]
+    return [
+        *lines,
+        f"pictures: PSNR {psnr[0]:.1f} dB, worst {psnr[1]:.1f} dB, SSIM {_number(found['ssim'])} "
+        f"({len(found['prompts'])} prompts, {found['steps']} steps)",
+        f"denoising error: {found['loss']:+.3f} dB",
+        f"seconds a picture: {found['seconds_packed']:.2f} packed, "
+        f"{found['seconds_full']:.2f} full ({faster:.2f}x)",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+command = make(quantize)

@@ -1,0 +1,34 @@
+"""Round to nearest: integers with a scale per group, without calibration."""
+
+from __future__ import annotations
+
+from dit_tools.core.registry import method, param
+from dit_tools.nn.layouts import Layout
+from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of
+
+
+@method()
+class Rtn(Scheme):
+    """Integers of 2 to 8 bits, each weight rounded to the nearest.
+
+    Eight bits have a scale per output channel, fewer bits one per ``group`` input channels of it.
+    """
+
+    bits: int = param(8, "bits per weight", ge=2, le=8)
+    group: int = param(64, "weights that share a scale below 8 bits; 0 is a row", ge=0, le=4096)
+    zero: bool = param(False, "a zero point per group: better for lopsided weights, larger")
+    clip: str = param("none", "mse: clip ranges where that lessens error", choices=("none", "mse"))
+
+    rowwise = True
+
+    def layout(self, rows: int, columns: int) -> Layout:
+        """One scale a row at eight bits."""
+        group = 0 if self.bits == 8 else group_of(self.group, columns)
+        return Layout(rows, columns, "int", self.bits, group, self.zero)
+
+    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+        """Scales, then nearest codes."""
+        from dit_tools.nn.rounding import finished, nearest, scales
+
+        found = scales(weight, layout, 80 if self.clip == "mse" else 0)
+        return finished(nearest(weight, found, layout), found, layout)

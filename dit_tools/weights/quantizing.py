@@ -1,0 +1,89 @@
+"""``dit quantize`` in order: refuse, calibrate, choose bits, write, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dit_tools.core.errors import UnsupportedError
+from dit_tools.weights import allocate, calibrate, probing, run, verdict
+from dit_tools.weights.layers import Layers
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How much is sampled: ``prompts`` for the verdict (none: no verdict), ``calibration`` prompts
+    for schemes and ``--max-loss``; ``steps`` None is the model's own number.
+    """
+
+    prompts: tuple[str, ...] | int = 4
+    calibration: int = 4
+    steps: int | None = None
+    device: str = "auto"
+    max_loss: float | None = None
+
+
+def quantize(
+    source: Any, wanted: run.Wanted, trial: Trial, tell: Tell = lambda event: None
+) -> dict[str, Any]:
+    """Make ``wanted.output`` of the model ``source`` (``models.resolve.Resolved``).
+
+    Returns the facts of ``quantize.json``. Raises as ``run.preflight``, ``run.write``,
+    ``calibrate.observe`` and ``allocate.allocate`` do.
+    """
+    if trial.max_loss is not None:
+        allocate.check(wanted.scheme)
+    layers = run.preflight(source, wanted)
+    how = wanted.scheme.calibration
+    if how:
+        calibrate.check_memory(layers)
+    full = None
+    if how or trial.max_loss is not None or trial.prompts:
+        full = _load(source, source.path, trial.device)
+        if full.pipeline is not None and (how or trial.max_loss is not None):
+            raise UnsupportedError(
+                f"--scheme: {source.name} has no adapter, so it cannot be calibrated",
+                "use --scheme rtn or fp8 without --max-loss",
+            )
+    seen: Mapping[str, Any] = {}
+    if how and full is not None:
+        seen = calibrate.observe(full, layers, how, _calibration(full, trial), trial.steps)
+    if trial.max_loss is not None and full is not None:
+        layers = _allocated(full, layers, seen, trial, tell)
+    return run.write(source, wanted, layers, seen, _judge(source, full, trial), tell)
+
+
+def _allocated(full: Any, layers: Layers, seen: Any, trial: Trial, tell: Tell) -> Layers:
+    assert trial.max_loss is not None
+    prompts = _calibration(full, trial)
+    return allocate.allocate(full, layers, seen, prompts, trial.steps, trial.max_loss, tell)
+
+
+def _calibration(full: Any, trial: Trial) -> tuple[str, ...]:
+    """Other prompts than those of the verdict."""
+    judged = trial.prompts if isinstance(trial.prompts, int) else 0
+    return probing.default_prompts(full, trial.calibration, skip=judged)
+
+
+def _judge(source: Any, full: Any, trial: Trial) -> Callable[[Path], dict[str, Any]]:
+    def judge(folder: Path) -> dict[str, Any]:
+        if not trial.prompts or full is None or full.pipeline is not None:
+            return {}
+        asked = trial.prompts
+        prompts = probing.default_prompts(full, asked) if isinstance(asked, int) else asked
+        packed = _load(source, folder, trial.device)
+        return {"verdict": verdict.compare(full, packed, prompts, trial.steps).to_json()}
+
+    return judge
+
+
+def _load(source: Any, folder: Path, device: str) -> Any:
+    from dit_tools.models.load import Wishes
+    from dit_tools.models.torch_load import load_torch
+
+    wishes = Wishes(device=device, backend="torch")
+    return load_torch(replace(source, path=folder), wishes)

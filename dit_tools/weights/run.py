@@ -1,0 +1,241 @@
+"""``dit quantize``: a model's folder becomes a folder with packed weights that dit runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.core.errors import InputError, ModelError, UnsupportedError
+from dit_tools.exporting import _folder
+from dit_tools.models import quantized, safe
+from dit_tools.weights.layers import Layer, Layers, find
+from dit_tools.weights.quantize._base import Scheme, Seen
+from dit_tools.weights.stream import Writer
+
+Tell = Callable[[dict[str, Any]], None]
+FACTS = "quantize.json"
+PIECE = 1 << 22
+"""Weights that are packed at a time where rows are packed alone."""
+MARGIN = 1 << 24  # bytes for configs
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to make. ``keep``: patterns of layers that stay as they are."""
+
+    output: Path
+    scheme: Scheme
+    keep: tuple[str, ...] = ()
+    overwrite: bool = False
+
+
+def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
+    """The layers of the model ``source`` (``models.resolve.Resolved``) as they will lie.
+
+    Everything that can be refused is refused here, before weights are read: UnsupportedError for
+    a model that cannot be packed, UsageError for patterns, ModelError for damaged files,
+    InputError for the output and for a full disk; those two not for a ``dry`` run.
+    """
+    folder = source.path
+    if not folder.is_dir():
+        raise UnsupportedError(
+            f"--model {source.name}: a single file cannot be quantized", "give a diffusers folder"
+        )
+    safe.check_folder(folder)
+    if safe.components(folder).get(quantized.PART, (None, None))[0] != "diffusers":
+        raise UnsupportedError(
+            f"--model {source.name}: it has no transformer of diffusers", "give another model"
+        )
+    config = safe.read_json(folder / quantized.PART / "config.json", 10_000_000)
+    if quantized.KEY in config:
+        raise UnsupportedError(
+            f"--model {source.name}: its transformer is quantized already", "give the plain model"
+        )
+    if not dry:
+        check_output(wanted.output, folder, wanted.overwrite)
+    files = _folder.model_weights(folder / quantized.PART)
+    layers = find(folder, files, wanted.scheme, wanted.keep)
+    if not dry:
+        _check_space(folder, layers, wanted.output)
+    return layers
+
+
+def check_output(path: Path, source: Path, overwrite: bool) -> None:
+    """Raise InputError when ``path`` may not become the output."""
+    if not path.parent.is_dir():
+        raise InputError(f"-o {path}: its folder does not exist", "create it first")
+    real, origin = path.resolve(), source.resolve()
+    if real == origin or real in origin.parents:
+        raise InputError(f"-o {path}: the model itself lies there", "choose another folder")
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / FACTS).is_file():
+        raise InputError(f"-o {path}: exists and is no quantized model", "choose another folder")
+    if not overwrite:
+        raise InputError(f"-o {path}: exists", "add --overwrite, or choose another folder")
+
+
+def rest(folder: Path) -> list[Path]:
+    """The files that go along: everything but the transformer's weights."""
+    part = folder / quantized.PART
+    return [
+        path for path in _folder.model_files(folder)
+        if path.parent != part or not path.name.endswith((".safetensors", ".index.json"))
+    ]  # fmt: skip
+
+
+def _check_space(folder: Path, layers: Layers, output: Path) -> None:
+    needed = layers.nbytes + sum(path.stat().st_size for path in rest(folder)) + MARGIN
+    free = shutil.disk_usage(output.parent).free
+    if needed > free:
+        raise InputError(
+            f"-o {output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+            "free some space, or choose another disk",
+        )
+
+
+# writing ----------------------------------------------------------------------------------------
+
+
+def write(
+    source: Any,
+    wanted: Wanted,
+    layers: Layers,
+    seen: Mapping[str, Seen],
+    judge: Callable[[Path], dict[str, Any]],
+    tell: Tell = lambda event: None,
+) -> dict[str, Any]:
+    """Write ``wanted.output``, whole or not at all; returns its facts, as in ``quantize.json``.
+
+    ``seen``: what calibration saw, by layer. ``judge(folder)`` measures the finished folder before
+    it takes its name; what it returns goes into the card. ``tell`` hears of every packed layer:
+    ``{"type": "layer", "name", "layout", "why", "bytes", "snr"}``, snr of the weight in dB.
+    Raises ModelError for weights that are not finite, InputError when writing fails.
+    """
+    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder:
+        _folder.copy_files(rest(source.path), source.path, folder)
+        (folder / quantized.PART).mkdir(exist_ok=True)
+        with Writer(folder / quantized.PART / quantized.FILE, layers.entries) as writer:
+            rows = list(_write_all(writer, layers, seen, tell))
+            writer.finish()
+            _write_config(folder, wanted, layers)
+            facts = _facts(source, wanted, layers)
+            facts |= judge(folder)
+            writer.describe(_card(facts))
+        text = json.dumps(facts | {"layers": rows}, indent=1) + "\n"
+        (folder / FACTS).write_text(text, encoding="utf-8")
+        if (folder / "dit.json").exists():
+            _renew(folder)
+    return facts | {"layers": rows}
+
+
+def _write_all(
+    writer: Writer, layers: Layers, seen: Mapping[str, Seen], tell: Tell
+) -> Iterator[dict[str, Any]]:
+    """Write every tensor; yields a line of the table per linear layer."""
+    from safetensors import safe_open
+
+    files = {path for _, path in layers.others.values()} | {layer.file for layer in layers.linear}
+    opened = {path: safe_open(path, framework="pt") for path in files}
+    for name, (_, path) in layers.others.items():
+        tensor = opened[path].get_tensor(name)
+        _finite(name, tensor)
+        writer.write(name, tensor)
+    for layer in layers.linear:
+        stored = opened[layer.file].get_slice(f"{layer.name}.weight")
+        row = {"name": layer.name, "layout": layer.layout.name if layer.layout else layer.dtype,
+               "why": layer.why, "bytes": layer.nbytes}  # fmt: skip
+        row["snr"] = _write_layer(writer, layer, stored, seen.get(layer.name))
+        tell({"type": "layer", **row})
+        yield row
+
+
+def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -> float | None:
+    """Write one layer; returns the signal-to-noise ratio of its weight in dB, None if plain."""
+    import torch
+
+    from dit_tools.nn.packed import restore
+    from dit_tools.nn.rounding import snr
+
+    if layer.layout is None:
+        for piece in _pieces(layer, stored, rowwise=True):
+            _finite(layer.name, piece)
+            writer.write(f"{layer.name}.weight", piece)
+        return None
+    packer = layer.packer
+    signal = noise = 0.0
+    companions: dict[str, list[Any]] = {}
+    for piece in _pieces(layer, stored, packer.rowwise):
+        _finite(layer.name, piece)
+        weight = piece.float()
+        layout = replace(layer.layout, rows=len(weight))
+        made = packer.pack(weight, layout, seen)
+        writer.write(f"{layer.name}.packed", made["packed"])
+        signal += float(weight.square().sum())
+        noise += float((restore(made, layout) - weight).square().sum())
+        for key in made.keys() - {"packed"}:
+            companions.setdefault(key, []).append(made[key])
+    for key in [key for key in layer.layout.tensors() if key != "packed"]:
+        writer.write(f"{layer.name}.{key}", torch.cat(companions[key]))
+    return snr(signal, noise)
+
+
+def _pieces(layer: Layer, stored: Any, rowwise: bool) -> Iterator[Any]:
+    """The weight as stored, whole or some rows at a time."""
+    step = max(PIECE // layer.columns, 1) if rowwise else layer.rows
+    for start in range(0, layer.rows, step):
+        yield stored[start : start + step]
+
+
+def _finite(name: str, tensor: Any) -> None:
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise ModelError(f"{name}: holds NaN or infinity", "repair the model first")
+
+
+# what the folder says of itself -----------------------------------------------------------------
+
+
+def _write_config(folder: Path, wanted: Wanted, layers: Layers) -> None:
+    path = folder / quantized.PART / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config[quantized.KEY] = {
+        "quant_method": quantized.METHOD,
+        "version": quantized.VERSION,
+        "scheme": spec.format(wanted.scheme),
+        "layers": {name: layout.to_json() for name, layout in layers.packed().items()},
+    }
+    path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def _facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
+    from dit_tools import __version__
+
+    return {
+        "dit_quantize": 1,
+        "dit": __version__,
+        "model": source.name,
+        "revision": source.revision,
+        "scheme": spec.format(wanted.scheme),
+        "keep": list(wanted.keep),
+        "bytes": layers.nbytes,
+        "ratio": round(layers.ratio, 5),
+    }
+
+
+def _card(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the safetensors file: what was made of what, how, and what it cost."""
+    names = ("model", "revision", "scheme", "ratio", "verdict")
+    return {f"dit.{name}": json.dumps(facts[name]) for name in names if name in facts}
+
+
+def _renew(folder: Path) -> None:
+    """State the new files in a built-in model's ``dit.json``, which had graphs that are gone."""
+    from dit_tools.exporting.builtin import _write_facts
+
+    facts = safe.read_json(folder / "dit.json")
+    _write_facts(folder, {k: v for k, v in facts.items() if k not in ("onnx_size", "revision")})
