@@ -45,16 +45,24 @@ class Denoiser:
         return guided
 
     def _evaluate(self, branches: tuple[Any, ...], x: Array, t: float) -> tuple[Prediction, ...]:
-        names = tuple(branch.name for branch in branches)
-        if len(names) > 1 and self._stackable(names):
-            joined = {
-                key: concat([self._conditions[name][key] for name in names])
-                for key in self._conditions[names[0]]
-            }
-            outputs = split(self._call(names, concat([x] * len(names)), t, joined), len(names))
-        else:
-            outputs = [self._call((name,), x, t, self._conditions[name]) for name in names]
-        return tuple(self._family.read(output, x, t) for output in outputs)
+        plain = tuple(branch.name for branch in branches if branch.perturb is None)
+        outputs = dict(zip(plain, self._together(plain, x, t), strict=True)) if plain else {}
+        for branch in branches:
+            if branch.perturb is not None:
+                condition = self._conditions[branch.condition or branch.name]
+                with branch.perturb(self._network.blocks()):
+                    outputs[branch.name] = self._call((branch.name,), x, t, condition)
+        return tuple(self._family.read(outputs[branch.name], x, t) for branch in branches)
+
+    def _together(self, names: tuple[str, ...], x: Array, t: float) -> list[Array]:
+        """Raw outputs of unperturbed branches, in one network call where shapes allow."""
+        if len(names) == 1 or not self._stackable(names):
+            return [self._call((name,), x, t, self._conditions[name]) for name in names]
+        joined = {
+            key: concat([self._conditions[name][key] for name in names])
+            for key in self._conditions[names[0]]
+        }
+        return split(self._call(names, concat([x] * len(names)), t, joined), len(names))
 
     def _stackable(self, names: tuple[str, ...]) -> bool:
         first, *others = (self._conditions[name] for name in names)

@@ -3,7 +3,8 @@
 Contract: ``begin() -> guide``, a fresh function for every run, so that state (momentum, counters)
 never leaks; ``guide(evaluate, x, t) -> Prediction``. ``evaluate(COND, UNCOND)`` asks for the
 branches it needs, all at once, and gets their Predictions in that order; the denoiser decides
-about batching. A branch may perturb the network: ``Branch("pag", perturb=...)``.
+about batching. A branch may perturb the network: ``Branch("pag", "cond", perturb)``, where
+``perturb(blocks)`` is a context manager; such a method has ``needs={"blocks"}``.
 
 Example::
 

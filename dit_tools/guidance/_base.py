@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
@@ -14,9 +15,15 @@ from dit_tools.core.registry import MethodInfo
 
 @dataclass(frozen=True)
 class Branch:
-    """One way of calling the network: a named condition (``cond`` or ``uncond``)."""
+    """One way of calling the network: a named condition (``cond`` or ``uncond``).
+
+    ``perturb(blocks)`` gives a context in which the network is changed; such a branch has a name
+    of its own and the ``condition`` of another one, and gets a network call of its own.
+    """
 
     name: str
+    condition: str = ""  # empty: that of its name
+    perturb: Callable[[Sequence[Any]], AbstractContextManager[None]] | None = None
 
 
 COND = Branch("cond")
