@@ -60,6 +60,7 @@ def sample(
     run = run or Run(times, plan.solver.calls(len(times) - 1))
     blocks = model.network.blocks() if "blocks" in plan.cache.info.needs else ()
     with plan.cache.attach(blocks, run):
-        denoise = Denoiser(model.family, model.network, conditions, plan.guidance.begin(), run)
+        network = plan.cache.around(model.network, run)
+        denoise = Denoiser(model.family, network, conditions, plan.guidance.begin(), run)
         x = x * 1.0  # the caller's latents stay as they are
         yield from solver.steps(denoise, x, times, noise)

@@ -19,6 +19,10 @@ A method for a whole stack of blocks is a policy (when to skip) and a forecast (
                 return Stream(Interval(self.interval), Forecast(order=1))
             return attach(blocks, run, 3, begin, self.info.name)
 
-Furniture: ``_base.Cache``; ``_policy`` (``Interval``, ``Gate``); ``_forecast`` (``Forecast``, array
-arithmetic on numpy and torch); ``_stack`` (hooks, branches, warm-up, last step, counters).
+A cache of whole network calls, which needs no blocks, wraps the network in ``around(network, run)``
+instead (``output``).
+
+Furniture: ``_base.Cache``; ``_policy`` (``Interval``, ``Listed``, ``Gate``); ``_forecast``
+(``Forecast``, array arithmetic on numpy and torch); ``_stack`` (hooks, branches, warm-up, last
+step, counters).
 """

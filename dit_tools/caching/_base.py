@@ -16,6 +16,10 @@ class Cache(ABC):
 
     info: ClassVar[MethodInfo]
 
+    def around(self, network: Any, run: Run) -> Any:
+        """The network of one run, for a cache of whole network calls; else the network itself."""
+        return network
+
     @abstractmethod
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
         """Hook the blocks until the context is left; ``blocks`` are ``models.blocks.Block``."""

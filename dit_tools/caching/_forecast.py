@@ -15,6 +15,7 @@ Tree = Any
 """An array, None, or a tuple of trees."""
 
 FORMS = ("taylor", "newton")
+VARIABLES = ("step", "time")
 
 
 def each(function: Callable[..., Any], *trees: Tree) -> Tree:
@@ -50,11 +51,16 @@ class Forecast:
 
     def __init__(self, order: int, form: str = "taylor"):
         self._order, self._newton = order, form == "newton"
-        self._nodes: tuple[int, ...] = ()
+        self._nodes: tuple[float, ...] = ()
         self._terms: tuple[Tree, ...] = ()
 
-    def learn(self, call: int, value: Tree) -> None:
-        """Take in the value computed at ``call``, which must be later than those before."""
+    def learn(self, call: float, value: Tree) -> None:
+        """Take in the value computed at ``call``, which must be later than those before.
+
+        A second value at one place, as solvers of two calls a step ask for, starts anew.
+        """
+        if self._nodes and call == self._nodes[0]:
+            self._nodes, self._terms = (), ()
         terms = [value]
         for i, older in enumerate(self._terms[: self._order]):
             gap = call - self._nodes[i if self._newton else 0]
@@ -62,12 +68,12 @@ class Forecast:
         self._terms = tuple(terms)
         self._nodes = (call, *self._nodes)[: len(terms)]
 
-    def at(self, call: int) -> Tree:
+    def at(self, call: float) -> Tree:
         """The value expected at ``call``; at least one value must have been learnt."""
         weights = self._weights(call)
         return each(lambda *terms: _weighted(weights, terms), *self._terms)
 
-    def _weights(self, call: int) -> list[float]:
+    def _weights(self, call: float) -> list[float]:
         distance, weights = call - self._nodes[0], [1.0]
         for i in range(1, len(self._terms)):
             factor = call - self._nodes[i - 1] if self._newton else distance / i
@@ -75,7 +81,7 @@ class Forecast:
         return weights
 
 
-def _slope(gap: int) -> Callable[[Array, Array], Array]:
+def _slope(gap: float) -> Callable[[Array, Array], Array]:
     return lambda newer, older: (_wide(newer) - _wide(older)) / gap
 
 

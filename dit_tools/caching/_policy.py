@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class Policy(Protocol):
     """The questions that ``_stack`` asks. ``skipped`` counts the calls skipped in a row so far."""
 
-    def before(self, skipped: int) -> bool:
+    def before(self, call: int, skipped: int) -> bool:
         """Whether all blocks may be skipped, block 1 too."""
         ...
 
@@ -39,9 +39,27 @@ class Interval:
 
     interval: int
 
-    def before(self, skipped: int) -> bool:
+    def before(self, call: int, skipped: int) -> bool:
         """True until ``interval - 1`` calls are skipped."""
         return skipped < self.interval - 1
+
+    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
+        """Never: it is decided before."""
+        return False
+
+    def learn(self, call: int, entered: Array, left: Array) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Full calls at listed numbers, counted from 0 as the run does; the rest is skipped."""
+
+    full: frozenset[int]
+
+    def before(self, call: int, skipped: int) -> bool:
+        """Whether the call is not listed."""
+        return call not in self.full
 
     def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
         """Never: it is decided before."""
@@ -66,7 +84,7 @@ class Gate:
     residual: bool
     against_forecast: bool = False
 
-    def before(self, skipped: int) -> bool:
+    def before(self, call: int, skipped: int) -> bool:
         """Never: block 1 must be seen first."""
         return False
 

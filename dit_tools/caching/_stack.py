@@ -23,25 +23,33 @@ from dit_tools.core.run import Run
 class Stream:
     """What is remembered of one tuple of branches, e.g. ``("uncond", "cond")``.
 
-    ``tail`` forecasts the last block's output or, when ``relative``, what the blocks after the
-    first one add to the first one's output.
+    ``tail`` forecasts the last block's output, or what is added until there: ``relative`` to what
+    leaves the ``first`` block, or to what is the ``input`` of the first block. ``timed`` counts in
+    times instead of calls, which matters where they are unequal.
     """
 
     policy: Policy
     tail: Forecast
-    relative: bool = False
+    relative: str = ""  # or "first", "input"
+    timed: bool = False
     calls: int = 0
     skipped: int = 0  # in a row
     latest: int = -2  # the run's call at which the stream was last used
 
 
 def attach(
-    blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[], Stream], name: str
+    blocks: Sequence[Any],
+    run: Run,
+    warmup: int,
+    begin: Callable[[], Stream],
+    name: str,
+    leading: int | None = None,
 ) -> AbstractContextManager[None]:
     """Hook the blocks. The first ``warmup`` calls (>= 1) and the last step are always computed.
 
     ``begin`` makes the state for branches that are new or were not asked for at the call before;
-    those warm up again. Raises UnsupportedError when there are no blocks.
+    those warm up again. Only the first ``leading`` blocks are ever skipped, if given.
+    Raises UnsupportedError when there are no blocks.
     """
     if not blocks:
         raise UnsupportedError(
@@ -49,7 +57,7 @@ def attach(
         )
     from dit_tools.nn.hooks import around_forward
 
-    skipping = _Skipping(blocks, run, warmup, begin)
+    skipping = Skipping(blocks[:leading], run, warmup, begin)
     return around_forward([block.module for block in blocks], skipping.block, "dit_cache")
 
 
@@ -62,7 +70,7 @@ def entering(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
     return (hidden, text) if block.output == 0 else (text, hidden)
 
 
-class _Skipping:
+class Skipping:
     """The state of one run. Its ``block`` stands in for the forward of every block."""
 
     def __init__(self, blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[], Stream]):
@@ -80,6 +88,10 @@ class _Skipping:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Tree:
+        """The output of a block: computed, what enters it, or after the last one the forecast."""
+        if position >= len(self._blocks):
+            self._run.count["blocks computed"] += 1
+            return compute()
         entered = entering(self._blocks[position], args, kwargs)
         if position == 0:
             self._open()
@@ -98,7 +110,7 @@ class _Skipping:
         stream.latest = self._run.call
         stream.calls += 1
         self._stream, self._free = stream, stream.calls > self._warmup and not self._last_step()
-        self._skip = self._free and stream.policy.before(stream.skipped)
+        self._skip = self._free and stream.policy.before(self._run.call, stream.skipped)
 
     def _last_step(self) -> bool:
         # calls_expected is only right for solvers of one evaluation a step; times are for all.
@@ -119,18 +131,20 @@ class _Skipping:
 
     def _close(self, output: Tree) -> Tree:
         """Learn from the call, or make its output."""
-        stream, call = self._stream, self._run.call
+        stream, run = self._stream, self._run
+        at = -run.t if stream.timed else run.call
+        base = self._entered if stream.relative == "input" else self._left
         if self._skip:
             stream.skipped += 1
-            output = stream.tail.at(call)
+            output = stream.tail.at(at)
             if stream.relative:
-                output = each(lambda left, added: left + added, self._left, output)
+                output = each(lambda start, added: start + added, base, output)
         else:
             stream.skipped = 0
-            stream.policy.learn(call, *self._images())
-            stream.tail.learn(call, self._added(output) if stream.relative else output)
+            stream.policy.learn(run.call, *self._images())
+            if stream.relative:
+                stream.tail.learn(at, each(lambda end, start: end - start, output, base))
+            else:
+                stream.tail.learn(at, output)
         self._entered = self._left = None
         return output
-
-    def _added(self, output: Tree) -> Tree:
-        return each(lambda end, left: end - left, output, self._left)

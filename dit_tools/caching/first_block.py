@@ -44,6 +44,6 @@ class FirstBlock(Cache):
             gate = Gate(
                 self.threshold, self.max_skips, Forecast(0), residual=True, against_forecast=True
             )
-            return Stream(gate, Forecast(0), relative=True)
+            return Stream(gate, Forecast(0), relative="first")
 
         return attach(blocks, run, self.warmup, begin, self.info.name)

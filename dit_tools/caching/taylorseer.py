@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dit_tools.caching._base import Cache
-from dit_tools.caching._forecast import FORMS, Forecast
+from dit_tools.caching._forecast import FORMS, VARIABLES, Forecast
 from dit_tools.caching._policy import Interval
 from dit_tools.caching._stack import Stream, attach
 from dit_tools.core.registry import method, param
@@ -36,11 +36,13 @@ class TaylorSeer(Cache):
     interval: int = param(5, "full computation every N calls; 1 = exact", ge=1)
     warmup: int = param(3, "calls computed in full at the beginning", ge=1)
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
+    variable: str = param("step", "what differences are over: calls or times", choices=VARIABLES)
 
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
         def begin() -> Stream:
-            return Stream(Interval(self.interval), Forecast(self.order, self.form))
+            timed = self.variable == "time"
+            return Stream(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
 
         return attach(blocks, run, self.warmup, begin, self.info.name)

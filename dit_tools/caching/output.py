@@ -1,0 +1,74 @@
+"""Forecast the network's output: whole calls are skipped, on any network, ONNX graphs too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from dit_tools.caching._base import Cache
+from dit_tools.caching._forecast import FORMS, VARIABLES, Forecast
+from dit_tools.caching._policy import Interval
+from dit_tools.caching._stack import Skipping, Stream
+from dit_tools.core.arrays import Array
+from dit_tools.core.registry import method, param
+from dit_tools.core.run import Run
+
+
+@method(
+    paper="arXiv:2503.06923", year=2025,
+    title="From Reusing to Forecasting: Accelerating Diffusion Models with TaylorSeers",
+    authors="Liu, Zou, Lyu, Chen, Zhang",
+    identity={"interval": 1},
+)  # fmt: skip
+class Output(Cache):
+    """Call the network every N times and forecast its output by a series in between.
+
+    TaylorSeer's forecast for the network as one block, which needs nothing of the network and so
+    works on every backend. Differs from the paper: the final layer is forecast too, with the time
+    that enters it. A solver of high order with fewer steps does nearly the same; measure both. The
+    first ``warmup`` calls and the last step are computed.
+    """
+
+    order: int = param(1, "degree of the series; 0 = reuse", ge=0, le=4)
+    interval: int = param(2, "a call every N; 1 = exact", ge=1)
+    warmup: int = param(3, "calls computed at the beginning", ge=1)
+    form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
+    variable: str = param("step", "what differences are over: calls or times", choices=VARIABLES)
+
+    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+        """Nothing to hook."""
+        return nullcontext()
+
+    def around(self, network: Any, run: Run) -> Any:
+        """The network with a memory of its own."""
+
+        def begin() -> Stream:
+            timed = self.variable == "time"
+            return Stream(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
+
+        return _Forecasting(network, Skipping([_WHOLE], run, self.warmup, begin))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The network seen as one block that gives one array."""
+
+    output: None = None
+
+
+_WHOLE = _Whole()
+
+
+class _Forecasting:
+    """A network some of whose outputs are forecast."""
+
+    def __init__(self, network: Any, skipping: Skipping):
+        self._network, self._skipping = network, skipping
+
+    def __call__(self, **inputs: Any) -> Array:
+        return self._skipping.block(0, lambda: self._network(**inputs), (), {"hidden_states": None})
+
+    def blocks(self) -> list[Any]:
+        return self._network.blocks()
