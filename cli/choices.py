@@ -114,3 +114,11 @@ Metrics = Annotated[
         help="What to measure; may be repeated; 'help' lists them.",
     ),
 ]  # fmt: skip
+Objectives = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objective", metavar=METAVAR, callback=_check_each("objectives"),
+        autocompletion=_complete("objectives"),
+        help="What to train for, beside the recipe's; may be repeated; 'help' lists them.",
+    ),
+]  # fmt: skip

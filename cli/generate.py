@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,11 @@ Fps = Annotated[
 Preview = Annotated[
     bool, typer.Option("--preview", help="Show pictures in the terminal.", rich_help_panel=o.RUN)
 ]
+FromLatent = Annotated[
+    str | None,
+    typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE,
+                 help="Start from a file of 'dit invert'."),
+]  # fmt: skip
 NoMetadata = Annotated[
     bool, typer.Option("--no-metadata", help="Embed no record.", rich_help_panel=o.RUN)
 ]
@@ -57,6 +62,7 @@ def generate(
     max_tokens: o.MaxTokens = None,
     transparent: o.Transparent = None,
     background: o.Background = None,
+    from_latent: FromLatent = None,
     sweep: Sweep = None,
     model: o.Model = None,
     base: Base = None,
@@ -107,6 +113,8 @@ def generate(
 
     values = {name: given[name] for name in OPTIONS if given[name] not in (None, (), [])}
     prompts = [*(prompts or ()), *(prompt or ())]
+    if from_latent is not None:
+        return _from_latent(given, prompts, values)
     extra = Options(batch_size or 1, grid, save_steps, fps, preview, not no_metadata, quiet)
     with telling.told(json):
         telling.check_stdout(output, json)
@@ -122,6 +130,28 @@ def generate(
         telling.show_plan(run, json)
         return ExitCode.OK
     return telling.finish(run.start(), quiet)
+
+
+def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
+    """``--from-latent``: the way back from an inverted picture."""
+    from dit_cli import telling
+    from dit_tools.core.errors import UsageError
+    from dit_tools.inverting.comeback import Request, assemble
+
+    unfit = ("prompt_file", "sweep", "batch_size", "grid", "save_steps", "preview", "config",
+             "preset", "from_image", "dry_run", "base")  # fmt: skip
+    with telling.told(given["json"]):
+        for name in unfit:
+            if given[name] not in (None, False, [], ()):
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag}: has no meaning with --from-latent", "leave it out")
+        telling.check_stdout(given["output"], given["json"])
+        request = Request(
+            given["from_latent"], prompts, values, given["output"], given["overwrite"],
+            given["skip_existing"], not given["no_metadata"], given["quiet"],
+        )  # fmt: skip
+        batch = assemble(request, telling.emitter(given["json"], given["verbose"]))
+    return telling.finish(batch.start(), given["quiet"])
 
 
 command = make(generate)

@@ -27,6 +27,7 @@ COMMANDS = {
     "methods": "List, explain and cite every method.",
     "models": "List, show, verify and pull models.",
     "export": "Write ONNX graphs of a model, checked against PyTorch.",
+    "train": "Train a model from a recipe and captioned pictures.",
     "quantize": "Pack a model into few bits, and measure what that costs.",
 }
 """Subcommand -> one line of help. The module of that name holds it as ``command``."""

@@ -12,7 +12,18 @@ ROOT = Path(__file__).parents[1]
 LEVELS = (
     {"core", "__version__"},
     {"nn", "citations"},
-    {"schedules", "solvers", "guidance", "noise", "caching", "models", "media", "batch", "metrics"},
+    {
+        "schedules",
+        "solvers",
+        "guidance",
+        "noise",
+        "caching",
+        "models",
+        "media",
+        "batch",
+        "metrics",
+        "objectives",
+    },
     {"denoiser", "inversion"},
     {"sampling"},
     {"generating", "exporting", "training", "evaluating"},
@@ -92,7 +103,17 @@ def test_core_imports_only_the_standard_library_at_the_top(path: Path) -> None:
     assert firsts <= {*sys.stdlib_module_names, "dit_tools"}
 
 
-JOINTS = ("schedules", "solvers", "guidance", "noise", "caching", "inversion", "editing", "weights/quantize")
+JOINTS = (
+    "schedules",
+    "solvers",
+    "guidance",
+    "noise",
+    "caching",
+    "objectives",
+    "inversion",
+    "editing",
+    "weights/quantize",
+)
 METHODS = [path for room in JOINTS for path in sorted((ROOT / "dit_tools" / room).glob("*.py"))]
 
 

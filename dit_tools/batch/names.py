@@ -143,7 +143,7 @@ def destination(output: str | None, default: str, suffix: str = ".png") -> Desti
 
 
 def _suffixed(name: str, suffix: str) -> str:
-    return name if _SUFFIX.search(name) else name + suffix
+    return name if _SUFFIX.search(name) or name.endswith(suffix) else name + suffix
 
 
 def unique(path: Path, taken: Callable[[Path], bool] = os.path.lexists) -> Path:

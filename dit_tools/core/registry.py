@@ -30,6 +30,7 @@ JOINTS = {
 TASKS = {
     "weights.quantize": "--scheme",
     "metrics": "--metric",
+    "objectives": "--objective",
     "inversion": "--inversion",
     "editing": "--method",
 }

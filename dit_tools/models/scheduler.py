@@ -30,7 +30,9 @@ class SchedulerFacts:
 
     def timestep(self, t: float) -> float:
         """The network's timestep of ``t``: ``1000 t`` on a flow, else the index in the table."""
-        index = self.path.index(t) if isinstance(self.path, VP) else t * self.training_steps
+        index = (
+            max(self.path.index(t), 0.0) if isinstance(self.path, VP) else t * self.training_steps
+        )
         if self.rounding == "none":
             return index
         return float(round(index) if self.rounding == "nearest" else int(index))
