@@ -39,7 +39,7 @@ class Question:
 
     ``references``: files to compare with; paired with the pictures by name (without suffix), or in
     order when there is one picture and one reference. ``through``: an autoencoder,
-    ``pixels -> pixels``, whose output takes the references' place. ``prompts``: texts by file
+    ``layers -> pixels``, whose output takes the references' place. ``prompts``: texts by file
     name; pictures not in it are asked for their own record.
     """
 
@@ -118,10 +118,11 @@ def _one(
     question: Question, path: Path, partners: dict[Path, Path], meters: list[Any], counts: list[int]
 ) -> None:
     """Give one picture to every meter; everything is read before the first one is told."""
-    own = pixels(path)
+    whole = layers(path)
+    own = whole[:, :3]
     others: dict[str, Any] = {metric.compares: None for metric in question.metrics}
     if "pairs" in others:
-        others["pairs"] = _other(question, path, own, partners)
+        others["pairs"] = _other(question, path, whole, partners)
     if "texts" in others:
         others["texts"] = [question.prompts.get(path.name) or prompt_of(path)]
     if "sets" in others:
@@ -134,11 +135,11 @@ def _one(
         counts[i] += 1
 
 
-def _other(question: Question, path: Path, own: Array, partners: dict[Path, Path]) -> Array:
+def _other(question: Question, path: Path, whole: Array, partners: dict[Path, Path]) -> Array:
     if question.through is None:
-        return _partner(path, own, partners)
+        return _partner(path, whole[:, :3], partners)
     try:
-        return question.through(own)
+        return question.through(whole)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", error.hint) from None
 
@@ -155,14 +156,18 @@ def _partner(path: Path, own: Array, partners: dict[Path, Path]) -> Array:
 
 def pixels(path: Path) -> Array:
     """A picture file as (1, 3, H, W) in [0, 1]: grey as three channels, alpha over white."""
+    return layers(path)[:, :3]
+
+
+def layers(path: Path) -> Array:
+    """A picture file as (1, 4, H, W) in [0, 1]: colour over white, and opacity."""
     import numpy as np
 
     found = image.read(path).pixels
-    if found.shape[2] == 4:
-        found = image.over(found)
-    if found.shape[2] == 1:
-        found = np.repeat(found, 3, axis=2)
-    return found.transpose(2, 0, 1)[None]
+    opacity = found[..., 3:] if found.shape[2] == 4 else np.ones_like(found[..., :1])
+    colour = image.over(found) if found.shape[2] == 4 else found
+    colour = np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour
+    return np.concatenate([colour, opacity], axis=2).transpose(2, 0, 1)[None]
 
 
 def prompt_of(path: Path) -> str:
@@ -206,15 +211,14 @@ def read_prompts(path: Path) -> dict[str, str]:
 
 
 def through(model: Any) -> Callable[[Array], Array]:
-    """What a model's autoencoder makes of pictures (1, 3, H, W)."""
+    """What a model's autoencoder makes of colour over white and opacity (1, 4, H, W)."""
     import numpy as np
 
     from dit_tools.core.arrays import is_torch
 
-    def make(own: Array) -> Array:
-        _check_size(model, *own.shape[2:])
-        alpha = np.ones_like(own[:, :1])
-        given = np.concatenate([own, alpha], axis=1) if model.alpha else own
+    def make(whole: Array) -> Array:
+        _check_size(model, *whole.shape[2:])
+        given = whole if model.alpha else whole[:, :3]
         made = model.codec.decode(model.codec.encode(model.to_array(given.astype(np.float32))))
         made = made.float().cpu().numpy() if is_torch(made) else made
         return made[:, :3]

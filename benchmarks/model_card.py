@@ -1,0 +1,141 @@
+"""The figures of the built-in model's card: does it draw what was asked for, and is it its own?
+
+    python benchmarks/model_card.py [--model emoji64] [--pictures 300] [--json]
+
+Reads the training data ($DIT_DATA, or ../shared/data). Concepts are drawn at random, seed 0, from
+all groups; the model is asked for each name once, default settings. Real pictures of the same
+concepts give what the numbers can reach:
+
+retrieval     own name nearest among 100, in %, of generated and of real pictures
+frechet       judge features, generated against real; floor: real against other real pictures
+nearest       PSNR to the nearest training picture; beside it that of a style not trained on (Noto)
+autoencoder   PSNR of real pictures through the model's autoencoder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dit_tools.core import spec
+from dit_tools.evaluating import evaluate as library
+from dit_tools.models.load import load
+from dit_tools.training import pictures
+from dit_tools.training.recipe import Data
+
+CAPTIONS = "emoji/captions.jsonl"
+STYLES = ("fluent3d", "fluentflat")  # what the model was trained on
+OTHER = "noto"
+
+
+def real(styles: tuple[str, ...], size: int) -> tuple[np.ndarray, list[str]]:
+    """Pictures (N, 4, size, size) and names."""
+    data = Data(CAPTIONS, styles, size, {}, {}, {})
+    found, captions = pictures.read(data, pictures.data_root(), skin_tones=False)
+    return found, [caption.name for caption in captions]
+
+
+def write(folder: Path, found: np.ndarray, names: Sequence[str]) -> list[Path]:
+    """The pictures with straight alpha as files, with their names for ``read_prompts``."""
+    folder.mkdir()
+    lines, paths = [], []
+    for i, (picture, name) in enumerate(zip(found, names, strict=True)):
+        path = folder / f"{i:04}.png"
+        Image.fromarray(straight(picture), "RGBA").save(path)
+        lines.append(json.dumps({"file": path.name, "prompt": name}))
+        paths.append(path)
+    (folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return paths
+
+
+def straight(picture: np.ndarray) -> np.ndarray:
+    """Bytes (S, S, 4) with straight alpha, from colour over white and opacity (4, S, S)."""
+    levels = picture.transpose(1, 2, 0) / 255
+    colour, opacity = levels[..., :3], levels[..., 3:]
+    levels[..., :3] = np.where(opacity > 0, (colour - 1 + opacity) / np.maximum(opacity, 1e-3), 1)
+    return np.rint(levels.clip(0, 1) * 255).astype(np.uint8)
+
+
+def generate(model: str, names: Sequence[str], folder: Path, scratch: Path) -> list[Path]:
+    """One picture a name by the installed ``dit generate``."""
+    prompts = scratch / "names.jsonl"
+    prompts.write_text("\n".join(json.dumps({"prompt": name}) for name in names), encoding="utf-8")
+    command = [
+        sys.executable, "-m", "dit_cli.main", "generate", "-m", model, "--seed", "0",
+        "--prompt-file", str(prompts), "--batch-size", "8", "-o", f"{folder}/{{index:04d}}.png",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return sorted(folder.glob("*.png"))
+
+
+def value(metric: str, question: dict) -> float:
+    """One metric of one question; every picture must take part."""
+    outcome = library.evaluate(
+        library.Question(metrics=[spec.parse("metrics", metric)], **question)
+    )
+    if outcome.failed:
+        raise outcome.failed[0]
+    return round(outcome.values[0].value, 2)
+
+
+def measure(model: str, count: int) -> dict[str, float]:
+    """All figures."""
+    loaded = load(model)
+    size = loaded.defaults.size
+    trained, names = real(STYLES, size)
+    first = {name: i for i, name in reversed(list(enumerate(names)))}  # the default style's picture
+    chosen = np.random.default_rng(0).permutation(sorted(first.values()))
+    mine, rest = chosen[:count], chosen[count : 2 * count]
+    asked = [names[i] for i in mine]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        reals = write(root / "real", trained[mine], asked)
+        others = write(root / "rest", trained[rest], [names[i] for i in rest])
+        training = write(root / "training", trained, names)
+        foreign, foreign_names = real((OTHER,), size)
+        wanted = [i for i, name in enumerate(foreign_names) if name in set(asked)]
+        strange = write(root / "foreign", foreign[wanted], [foreign_names[i] for i in wanted])
+        made = generate(model, asked, root / "made", root)
+        prompts = library.read_prompts(root / "real/prompts.jsonl")
+        return {
+            "retrieval %": value("retrieval", {"pictures": made}),
+            "retrieval of real pictures %": value(
+                "retrieval", {"pictures": reals, "prompts": prompts}
+            ),
+            "frechet": value("frechet", {"pictures": made, "references": reals}),
+            "frechet floor": value("frechet", {"pictures": others, "references": reals}),
+            "nearest dB": value("nearest", {"pictures": made, "references": training}),
+            "nearest of another style dB": value(
+                "nearest", {"pictures": strange, "references": training}
+            ),
+            "autoencoder dB": value(
+                "psnr", {"pictures": reals, "through": library.through(loaded)}
+            ),
+        }
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="emoji64")
+    parser.add_argument("--pictures", type=int, default=300)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    result = measure(arguments.model, arguments.pictures)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    for name, number in result.items():
+        print(f"{name:32} {number:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
