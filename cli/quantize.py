@@ -13,7 +13,7 @@ from dit_cli import choices
 from dit_cli import options as o
 from dit_cli.command import command as make
 from dit_cli.report import say
-from dit_tools.core.errors import ExitCode, InputError
+from dit_tools.core.errors import ExitCode, UsageError
 
 
 def quantize(
@@ -74,7 +74,7 @@ def quantize(
 
     limit = allocate.limit_of(max_loss) if max_loss is not None else None
     if output is None and not dry_run:
-        raise InputError("-o: no folder to write", "name a new one, or add --dry-run")
+        raise UsageError("-o: no folder to write", "name a new one, or add --dry-run")
     wanted = run.Wanted(Path(output or "."), spec.parse("weights.quantize", scheme or "rtn"),
                         tuple(keep or ()), overwrite)  # fmt: skip
     if dry_run:

@@ -150,7 +150,7 @@ def learned(
     layout: Layout,
     moments: Tensor,
     iterations: int,
-    rate: float = 0.02,
+    rate: float = 0.1,
 ) -> Tensor:
     """Codes rounded so that the layer's output suffers least (AdaRound, arXiv:2004.10568).
 

@@ -24,7 +24,7 @@ SENSITIVE = re.compile(
     r"(pos_embed|patch|x_embedder|img_in\b|time|\bt_embedder|proj_out|final|norm_out|guidance_emb)"
 )
 """Outside of the blocks: patches, times and the last layer stay as they are."""
-NEAREST = Rtn(bits=8, group=0, zero=False, clip="none")
+NEAREST = Rtn(bits=8, group=0, zero=False, act="0", clip="none")
 """For layers outside of the blocks and adaLN: eight bits a weight, a scale a row."""
 FLOATS = ("F32", "F16", "BF16")
 
@@ -112,21 +112,20 @@ class Layers:
         return replace(self, linear=tuple(linear))
 
 
-def find(folder: Path, files: list[Path], scheme: Scheme, keep: tuple[str, ...]) -> Layers:
+def find(folder: Path, files: list[Path], scheme: Scheme, keep: list[re.Pattern[str]]) -> Layers:
     """The layers of the transformer of a model's folder, whose weights lie in ``files``.
 
     Raises UnsupportedError for networks that cannot be packed, ModelError for damaged files,
-    UsageError for a bad pattern or when nothing is left to pack.
+    UsageError when nothing is left to pack.
     """
     kind = str(safe.components(folder)[quantized.PART][1])
     there = {n: (e, path) for path in files for n, e in safe.header(path).items()}
     shapes, linears = _network(folder / quantized.PART, kind)
     _check_names(files[0], shapes, there)
-    patterns = [_pattern(text) for text in keep]
     linear = []
     for name in linears:
         entry, path = there.pop(f"{name}.weight")
-        linear.append(_layer(name, entry, path, scheme, patterns))
+        linear.append(_layer(name, entry, path, scheme, keep))
     others = {n: ((e["dtype"], tuple(e["shape"])), path) for n, (e, path) in there.items()}
     if not any(layer.layout for layer in linear):
         raise UsageError("--keep: keeps every layer", "leave some to pack")
@@ -168,7 +167,8 @@ def _check_names(path: Path, shapes: Mapping[str, Any], there: Mapping[str, Any]
         )
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def pattern(text: str) -> re.Pattern[str]:
+    """A ``--keep`` expression. Raises UsageError."""
     try:
         return re.compile(text)
     except re.error as error:

@@ -37,6 +37,7 @@ def quantize(
     """
     if trial.max_loss is not None:
         allocate.check(wanted.scheme)
+    _check_device(trial.device)
     layers = run.preflight(source, wanted)
     how = wanted.scheme.calibration
     if how:
@@ -55,6 +56,12 @@ def quantize(
     if trial.max_loss is not None and full is not None:
         layers = _allocated(full, layers, seen, trial, tell)
     return run.write(source, wanted, layers, seen, _judge(source, full, trial), tell)
+
+
+def _check_device(device: str) -> None:
+    from dit_tools.models.torch_load import pick_device
+
+    pick_device(device)
 
 
 def _allocated(full: Any, layers: Layers, seen: Any, trial: Trial, tell: Tell) -> Layers:

@@ -13,7 +13,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import InputError, ModelError, UnsupportedError
 from dit_tools.exporting import _folder
 from dit_tools.models import quantized, safe
-from dit_tools.weights.layers import Layer, Layers, find
+from dit_tools.weights.layers import Layer, Layers, find, pattern
 from dit_tools.weights.quantize._base import Scheme, Seen
 from dit_tools.weights.stream import Writer
 
@@ -42,6 +42,7 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
     InputError for the output and for a full disk; those two not for a ``dry`` run.
     """
     folder = source.path
+    keep = [pattern(text) for text in wanted.keep]
     if not folder.is_dir():
         raise UnsupportedError(
             f"--model {source.name}: a single file cannot be quantized", "give a diffusers folder"
@@ -59,7 +60,7 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
     if not dry:
         check_output(wanted.output, folder, wanted.overwrite)
     files = _folder.model_weights(folder / quantized.PART)
-    layers = find(folder, files, wanted.scheme, wanted.keep)
+    layers = find(folder, files, wanted.scheme, keep)
     if not dry:
         _check_space(folder, layers, wanted.output)
     return layers

@@ -1,0 +1,98 @@
+"""Vector quantization of weights: k-means, and assignments calibrated by gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dit_tools.nn.rounding import output_error
+
+PIECE = 1 << 16
+"""Vectors whose distances to all codewords are in memory at a time."""
+SAMPLE = 1 << 18
+"""Vectors that k-means looks at; a larger layer is sampled evenly."""
+
+
+def kmeans(vectors: Tensor, size: int, rounds: int = 15) -> tuple[Tensor, Tensor]:
+    """A codebook (size, d) of vectors (n, d) and the nearest codeword of each (n,).
+
+    Lloyd's algorithm from evenly spread vectors; a codeword that none is nearest to moves to the
+    vector that is farthest from its own. Values are those that float16 can hold.
+    """
+    some = vectors[:: max(len(vectors) // SAMPLE, 1)]
+    order = some.square().sum(1).argsort()
+    start = order[torch.linspace(0, len(some) - 1, size).long()]
+    codebook = some[start].clone()
+    for _ in range(rounds):
+        codes, distances = closest(some, codebook, 1)
+        codes, distances = codes[:, 0], distances[:, 0].clone()
+        count = torch.bincount(codes, minlength=size)
+        total = torch.zeros_like(codebook).index_add_(0, codes, some)
+        codebook = total / count.clamp_min(1)[:, None]
+        empty = (count == 0).nonzero()[:, 0][: len(some)]
+        codebook[empty] = some[distances.topk(len(empty)).indices]
+    codebook = codebook.half().float()
+    return codebook, closest(vectors, codebook, 1)[0][:, 0]
+
+
+def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` nearest codewords of each vector (n, count), and their squared distances."""
+    codes, distances = [], []
+    norms = codebook.square().sum(1)
+    for part in vectors.split(PIECE):
+        found = norms - 2 * part @ codebook.T
+        least = found.topk(count, dim=1, largest=False)
+        codes.append(least.indices)
+        distances.append((least.values + part.square().sum(1, keepdim=True)).clamp_min(0))
+    return torch.cat(codes), torch.cat(distances)
+
+
+def calibrated(
+    weight: Tensor, codebook: Tensor, moments: Tensor, candidates: int, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Codebook and codes of a weight (rows, columns) that lessen the error of the layer's output.
+
+    Every vector is a mixture of its nearest codewords with ratios r = softmax(logits). Trained by
+    Adam: the output's error as a share of that of k-means, plus the mean of 1 - |2 r - 1|, whose
+    weight rises from 0 to 1. Then the largest ratio decides, and codewords alone are trained on for
+    half as long. Returned is the best of all this and k-means.
+    """
+    length = codebook.shape[1]
+    vectors = weight.reshape(-1, length)
+    near, distances = closest(vectors, codebook, candidates)
+    first = codebook[near[:, 0]].reshape(weight.shape)
+    base = output_error(weight, first, moments)
+    if base <= 0:
+        return codebook, near[:, 0]
+    book = codebook.clone().requires_grad_(True)
+    logits = (-distances / distances.mean().clamp_min(1e-30)).requires_grad_(True)
+    spread = float(codebook.std())
+    optimizer = torch.optim.Adam(
+        [{"params": [book], "lr": 0.01 * spread}, {"params": [logits], "lr": 0.05}]
+    )
+    for i in range(iterations):
+        ratios = logits.softmax(1)
+        mixed = (ratios[..., None] * book[near]).sum(1).reshape(weight.shape)
+        penalty = (1 - (2 * ratios - 1).abs()).mean()
+        loss = _share(weight, mixed, moments, base) + i / iterations * penalty
+        _step(optimizer, loss)
+    codes = near.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
+    optimizer = torch.optim.Adam([book], lr=0.01 * spread)
+    for _ in range(iterations // 2):
+        made = book[codes].reshape(weight.shape)
+        _step(optimizer, _share(weight, made, moments, base))
+    final = book.detach().half().float()
+    if output_error(weight, final[codes].reshape(weight.shape), moments) < base:
+        return final, codes
+    return codebook, near[:, 0]
+
+
+def _share(weight: Tensor, made: Tensor, moments: Tensor, base: float) -> Tensor:
+    difference = weight - made
+    return ((difference @ moments) * difference).sum() / base
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,43 @@
+"""The arithmetic of benchmarks/quantization.py, and that it runs on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from benchmarks.quantization import SCHEMES, Bench, Row, line, verdicts
+from dit_tools.core import spec
+from tests.support import pixart
+
+
+def row(scheme: str, loss: float) -> Row:
+    return Row(scheme, SCHEMES.get(scheme, ""), 0.25, 30.0, 25.0, 0.9, loss)
+
+
+def test_a_scheme_is_held_against_its_rival() -> None:
+    rows = [row("rtn:bits=4", 0.5), row("svd", 0.2), row("fp4", 0.3), row("vidit-q", 0.1)]
+    found = verdicts(rows)
+    assert found == {"svd": True}  # the rivals of the others were not measured
+    assert verdicts([row("rtn:bits=4", 0.1), row("svd", 0.2)]) == {"svd": False}
+    assert line(rows[1], {"svd": True}).endswith("+0.200  better than rtn:bits=4")
+    assert "WORSE" in line(rows[1], {"svd": False}) and line(rows[0], found).endswith("+0.500")
+
+
+def test_every_scheme_is_one_and_is_measured_after_its_rival() -> None:
+    measured = list(SCHEMES)
+    for text, rival in SCHEMES.items():
+        assert spec.format(spec.parse("weights.quantize", text)).partition(":")[0] in text
+        assert not rival or measured.index(rival) < measured.index(text)
+
+
+def test_it_runs_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    pixart.pipeline(tmp_path / "model")
+    bench = Bench(str(tmp_path / "model"), ["a red apple"], calibration=1, steps=2)
+    before = {k: t.clone() for k, t in bench.model.network.module.state_dict().items()}
+    eight, four = bench.measure("rtn"), bench.measure("q-diffusion:iterations=3,group=8")
+    assert eight.ratio > four.ratio and eight.psnr > four.psnr > 10
+    after = bench.model.network.module.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert bench.measure("rtn") == eight

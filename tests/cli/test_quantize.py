@@ -1,0 +1,101 @@
+"""``dit quantize`` as a user starts it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support import pixart
+from tests.support.program import dit
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantize") / "model"
+    pixart.pipeline(folder)
+    return folder
+
+
+def test_a_folder_that_generate_runs(model: Path, tmp_path: Path) -> None:
+    done = dit("quantize", "-m", model, "-o", "out", "--scheme", "rtn:bits=4,group=8", "--prompts",
+               "2", "--steps", "2", "--keep", "to_q", cwd=tmp_path)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[0].split() == ["layer", "layout", "n", "MB", "SNR", "dB"]
+    assert any(line.startswith("transformer_blocks.*.attn1.to_k  ") and "int4 g8" in line
+               and line.split()[3] == "3" for line in lines)  # fmt: skip
+    assert any("attn1.to_q" in line and "F32" in line for line in lines)
+    assert lines[-3].startswith("pictures: PSNR ") and "2 prompts, 2 steps" in lines[-3]
+    facts = json.loads((tmp_path / "out/quantize.json").read_text())
+    assert facts["verdict"]["psnr"] > 15 and facts["keep"] == ["to_q"]
+
+    made = dit("generate", "a red apple", "-m", "out", "-o", "apple.png", "--steps", "2",
+               "--device", "cpu", cwd=tmp_path)  # fmt: skip
+    assert (made.returncode, made.stdout) == (0, "apple.png\n"), made.stderr
+
+    again = dit("quantize", "-m", model, "-o", "out", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (4, "")
+    assert again.stderr == "dit: -o out: exists; add --overwrite, or choose another folder\n"
+    twice = dit("quantize", "-m", "out", "-o", "new", cwd=tmp_path)
+    assert (twice.returncode, twice.stdout) == (7, "")
+    assert twice.stderr == (
+        "dit: --model out: its transformer is quantized already; give the plain model\n"
+    )
+    exported = dit("export", "-m", "out", "-o", "new", cwd=tmp_path)
+    assert exported.returncode == 7 and "quantized" in exported.stderr
+
+
+def test_json_and_bits_by_sensitivity(model: Path, tmp_path: Path) -> None:
+    done = dit("quantize", "-m", model, "-o", tmp_path / "out", "--max-loss", "3dB", "--prompts",
+               "1", "--calibration", "1", "--steps", "2", "--scheme", "rtn:group=8",
+               "--json")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["type"] for event in events]
+    assert kinds.count("sensitivity") > 20 and kinds[-1] == "done"
+    layouts = {event["layout"] for event in events if event["type"] == "layer"}
+    assert {"int2 g8"} <= layouts
+    assert events[-1]["verdict"]["loss"] < 4.0
+
+
+def test_the_plan_is_the_size(model: Path, tmp_path: Path) -> None:
+    words = ("quantize", "-m", model, "--scheme", "rtn:bits=3,group=8", "--json")
+    plan = dit(*words, "--dry-run")
+    assert (plan.returncode, plan.stderr) == (0, "")
+    *layers, total = map(json.loads, plan.stdout.splitlines())
+    assert len(layers) > 30 and total["type"] == "plan"
+    done = dit(*words, "-o", tmp_path / "out", "--prompts", "0")
+    end = json.loads(done.stdout.splitlines()[-1])
+    assert (end["bytes"], end["ratio"]) == (total["bytes"], total["ratio"])
+
+
+BAD = [
+    (("--scheme", "rtm"), 2, "dit: --scheme: no method 'rtm'; did you mean 'rtn'?"),
+    (("--scheme", "rtn:bits=1"), 2, "dit: --scheme rtn: bits=1 is out of range; give"),
+    (("--scheme", "fp8", "--max-loss", "1dB"), 7, "dit: --max-loss: --scheme fp8 has one number"),
+    (("--max-loss", "much"), 2, "dit: --max-loss much: not a loss; give dB above 0"),
+    (("--keep", "("), 2, "dit: --keep (: missing ), unterminated subpattern"),
+    (("-o", "no/such"), 4, "dit: -o no/such: its folder does not exist; create it first"),
+    (("-m", "no/such/model"), 5, "dit: --model no/such/model: no such file or folder; check the"),
+    (("--device", "cuda"), 7, "dit: --device cuda: PyTorch sees no such GPU; use --device cpu"),
+    (("--prompts", "-1"), 2, "dit quantize: --prompts: out of range; give at least 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments, code, message", BAD, ids=[" ".join(a) for a, *_ in BAD])
+def test_bad_requests(
+    arguments: tuple[str, ...], code: int, message: str, model: Path, tmp_path: Path
+) -> None:
+    done = dit("quantize", "-m", model, "-o", "out", *arguments, cwd=tmp_path,
+               env={"CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1, done.stderr
+    assert (done.returncode, done.stdout) == (code, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_an_output_there_is_nothing_to_write(model: Path) -> None:
+    done = dit("quantize", "-m", model)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "dit: -o: no folder to write; name a new one, or add --dry-run\n"
