@@ -30,10 +30,14 @@ def _check(room: str) -> Callable[..., str | None]:
         from dit_tools.core import registry, spec
 
         name, _, rest = value.strip().partition(":")
+        presets = registry.presets(room)
         if name in ("help", "list"):
             typer.echo(rows(methods(room)), nl=False)
+            for word, meant in presets.items():
+                typer.echo(f"  {word} = {meant}")
         elif rest.strip() == "help":
-            typer.echo(spec.describe(registry.get(room, name)), nl=False)
+            meant = presets.get(name, name).partition(":")[0]
+            typer.echo(spec.describe(registry.get(room, meant)), nl=False)
         else:
             spec.parse(room, value)
             return value
@@ -48,7 +52,8 @@ def _complete(room: str) -> Callable[[str], list[str]]:
 
         name, colon, rest = incomplete.partition(":")
         if not colon:
-            return [*registry.names(room), *registry.plugin_names(room)]
+            own = [*registry.presets(room), *registry.names(room)]
+            return [*own, *registry.plugin_names(room)]
         done = incomplete[: len(incomplete) - len(rest.rpartition(",")[2])]
         return [f"{done}{p.name}=" for p in spec.parameters(registry.get(room, name))]
 
@@ -105,6 +110,9 @@ Scheme = Annotated[
 ]
 Inversion = Annotated[
     str | None, _option("--inversion", "inversion", "How to get from picture to noise; else edict.")
+]
+Editing = Annotated[
+    str | None, _option("--method", "editing", "How to edit; else inpaint or flowedit.")
 ]
 Metrics = Annotated[
     list[str] | None,

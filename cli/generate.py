@@ -41,6 +41,11 @@ FromLatent = Annotated[
     typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE,
                  help="Start from a file of 'dit invert'."),
 ]  # fmt: skip
+Compare = Annotated[
+    bool,
+    typer.Option("--compare", rich_help_panel=o.RUN,
+                 help="Also run without the cache; tell seconds, PSNR, SSIM."),
+]  # fmt: skip
 NoMetadata = Annotated[
     bool, typer.Option("--no-metadata", help="Embed no record.", rich_help_panel=o.RUN)
 ]
@@ -89,6 +94,7 @@ def generate(
     save_steps: SaveSteps = None,
     fps: Fps = 10.0,
     preview: Preview = False,
+    compare: Compare = False,
     no_metadata: NoMetadata = False,
     config: o.Config = None,
     preset: o.Preset = None,
@@ -115,7 +121,8 @@ def generate(
     prompts = [*(prompts or ()), *(prompt or ())]
     if from_latent is not None:
         return _from_latent(given, prompts, values)
-    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not no_metadata, quiet)
+    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not no_metadata, quiet,
+                    compare=compare)  # fmt: skip
     with telling.told(json):
         telling.check_stdout(output, json)
         request = Request(

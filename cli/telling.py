@@ -30,6 +30,8 @@ def print_json(event: dict[str, Any]) -> None:
 def _print_paths(event: dict[str, Any], verbose: int) -> None:
     if event["type"] == "item" and event["path"] not in ("-", None):
         print(event["path"], flush=True)
+    if event["type"] == "item" and "compare" in event.get("record", ()):
+        say(f"dit: {event['path']}: {_compared(event['record'])}")
     if event["type"] == "done":
         for path in event["files"]:
             print(path, flush=True)
@@ -39,6 +41,17 @@ def _print_paths(event: dict[str, Any], verbose: int) -> None:
         say(f"dit: {event['path']}: {facts}")
     if verbose and event["type"] == "skip":
         say(f"dit: {event['path']}: left as it is: {event['reason']}")
+
+
+def _compared(record: dict[str, Any]) -> str:
+    """Seconds, speed-up and fidelity of a picture against its plain run, in words."""
+    found = record["compare"]
+    words = [f"{record['seconds']:.2f} s instead of {found['seconds']:.2f} s "
+             f"({found['speedup']:.2f}x)"]  # fmt: skip
+    words.append(f"PSNR {found['psnr']:.1f} dB" if "psnr" in found else "the same pixels")
+    if "ssim" in found:
+        words.append(f"SSIM {found['ssim']:.3f}")
+    return ", ".join(words)
 
 
 def check_stdout(output: str | None, json: bool) -> None:

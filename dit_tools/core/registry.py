@@ -119,6 +119,13 @@ def names(room: str) -> list[str]:
     return sorted(display(module.name) for module in found if not module.name.startswith("_"))
 
 
+def presets(room: str) -> dict[str, str]:
+    """Short words for specs of the room: what its ``PRESETS`` holds."""
+    if importlib.util.find_spec(f"dit_tools.{room}") is None:
+        return {}
+    return dict(getattr(importlib.import_module(f"dit_tools.{room}"), "PRESETS", {}))
+
+
 def plugin_names(room: str) -> list[str]:
     """Printed names that installed packages add to the room."""
     return sorted(display(point.name) for point in _plugins(room))
@@ -138,7 +145,7 @@ def get(room: str, name: str) -> type[Any]:
         if display(point.name) == display(name):
             return point.load()
     flag = flag_of(room)
-    known = [*names(room), *plugin_names(room)]
+    known = [*names(room), *presets(room), *plugin_names(room)]
     raise UsageError(f"{flag}: no method {name!r}", nearest(display(name), known))
 
 

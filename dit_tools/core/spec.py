@@ -72,7 +72,11 @@ def parameters(cls: type) -> Iterator[Parameter]:
 
 
 def parse(room: str, text: str) -> Any:
-    """The method instance that ``text`` asks for. Raises UsageError naming option and parameter."""
+    """The method instance that ``text`` asks for, by its spec or by a preset of the room.
+
+    Raises UsageError naming option and parameter.
+    """
+    text = registry.presets(room).get(text.strip(), text)
     name, _, rest = text.partition(":")
     cls = registry.get(room, name.strip())
     return build(cls, _pairs(cls, rest))

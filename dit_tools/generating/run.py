@@ -14,6 +14,7 @@ from dit_tools.batch.progress import bar
 from dit_tools.core.errors import DitError
 from dit_tools.generating import extras
 from dit_tools.generating.batches import batches
+from dit_tools.generating.comparing import Comparison
 from dit_tools.generating.draw import Drawn, draw, layers
 from dit_tools.generating.events import Listener, Outcome, error_event, event
 from dit_tools.generating.jobs import Job
@@ -36,6 +37,7 @@ class Options:
     preview: bool = False
     metadata: bool = True
     quiet: bool = False
+    compare: bool = False  # also make every picture without the cache, and tell the difference
     stdout: BinaryIO | None = None  # where ``-o -`` writes; None: the process's own
 
 
@@ -66,6 +68,7 @@ class Run:
         self._steps = extras.Animations(
             self.options.save_steps, self.outputs.overwrite, self.options.fps
         )
+        self._comparison = Comparison()
         self._sheet = extras.Sheet(self.options.grid, self.axes, self.outputs)
         for target in self.targets:
             if target.state != "make":
@@ -105,6 +108,7 @@ class Run:
             model = loader.model(targets[0].job.settings)
             frames = self.options.save_steps is not None
             drawn = draw(model, [t.job for t in targets], step, frames)
+            found = self._comparison.of(model, drawn) if self.options.compare else None
         except DitError as error:
             progress.update(-done)
             if len(targets) == 1:
@@ -114,15 +118,15 @@ class Run:
             for target in targets:  # one picture's trouble is not that of its neighbours
                 self._batch(loader, [target], progress)
             return
-        for target, picture in zip(targets, drawn, strict=True):
-            self._picture(model, target, picture)
+        for i, (target, picture) in enumerate(zip(targets, drawn, strict=True)):
+            self._picture(model, target, picture, {"compare": found[i]} if found else {})
 
-    def _picture(self, model: Model, target: Target, drawn: Drawn) -> None:
+    def _picture(self, model: Model, target: Target, drawn: Drawn, extra: dict[str, Any]) -> None:
         if self.outcome.stopped_by is not None:
             return
         try:
             pixels = layers(drawn, model.alpha)
-            record = make_record(drawn, model)
+            record = make_record(drawn, model, extra)
             content = image.encode(
                 pixels, target.format, quality=drawn.job.settings.quality,
                 record=record if self.options.metadata else None,

@@ -33,17 +33,14 @@ class SoftPag(Guidance):
     depth: tuple[float, float] = param((0.25, 0.75), "blocks by depth, 0 first, 1 last", ge=0, le=1)
     heads: str = param("all", "all, or BLOCK.HEAD+BLOCK.HEAD..., in place of depth")
 
-    def __post_init__(self) -> None:
-        """Raises UsageError for heads that cannot be read."""
-        heads_of(self.heads)
-
     @property
     def branches(self) -> tuple[Branch, ...]:
         """The condition alone when there is no classifier-free guidance."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
     def begin(self) -> Guide:
-        """A guide without state."""
+        """A guide without state. Raises UsageError for heads that cannot be read."""
+        heads_of(self.heads)
         branch = Branch("perturbed", "cond", self._perturb)
 
         def guide(evaluate, x, t):

@@ -96,7 +96,7 @@ def test_heads_are_read_and_refused():
     assert heads_of("3.1+3.4+5.0") == {3: [1, 4], 5: [0]}
     for text in ("3", "a.b", "3.1+", "-1.0"):
         with pytest.raises(UsageError, match="--guidance soft-pag: heads="):
-            spec.parse("guidance", f"soft-pag:heads={text}")
+            spec.parse("guidance", f"soft-pag:heads={text}").begin()
 
 
 @pytest.mark.parametrize("heads", ["9.0", "0.7"])

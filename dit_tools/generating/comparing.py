@@ -1,0 +1,69 @@
+"""``--compare``: the same pictures without the cache, timed and measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.core.errors import UsageError
+from dit_tools.generating.draw import Drawn, draw, layers
+from dit_tools.generating.jobs import Job
+from dit_tools.models.model import Model
+
+WARMUP_STEPS = 2
+
+
+def check(jobs: Sequence[Job]) -> None:
+    """Raise UsageError when a picture has no cache, which leaves nothing to compare."""
+    if any(spec.parse("caching", job.settings.cache).info.name == "none" for job in jobs):
+        raise UsageError("--compare: a picture without a cache", "give one, such as --cache fast")
+
+
+class Comparison:
+    """Compares batches of one run; the plain run of a model's first batch is made twice.
+
+    The cached run came first and paid for what a first run pays; so before the plain run is timed,
+    both are run for a moment, and the cached run is timed again for the first batch.
+    """
+
+    def __init__(self) -> None:
+        self._warm: set[int] = set()
+
+    def of(self, model: Model, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+        """What the record says of each picture: plain seconds, speed-up, PSNR, SSIM.
+
+        On a model's first batch the seconds of ``drawn`` become those of a second run of it.
+        """
+        cached = [picture.job for picture in drawn]
+        plain = [replace(job, settings=replace(job.settings, cache="none")) for job in cached]
+        if id(model) not in self._warm:
+            self._warm.add(id(model))
+            draw(model, [_shortened(job) for job in plain])
+            for picture, again in zip(drawn, draw(model, cached), strict=True):
+                picture.seconds = again.seconds
+        references = draw(model, plain)
+        return [compare(*pair, model.alpha) for pair in zip(drawn, references, strict=True)]
+
+
+def _shortened(job: Job) -> Job:
+    return replace(job, settings=replace(job.settings, steps=WARMUP_STEPS))
+
+
+def compare(drawn: Drawn, plain: Drawn, alpha: bool) -> dict[str, Any]:
+    """Seconds of the plain run, speed-up, PSNR in dB and SSIM; see ``docs/schema``."""
+    import math
+
+    from dit_tools.metrics.psnr import Psnr
+    from dit_tools.metrics.ssim import WINDOW, Ssim
+
+    one, two = (layers(d, alpha).transpose(2, 0, 1)[None].clip(0, 1) for d in (drawn, plain))
+    speedup = plain.seconds / max(drawn.seconds, 1e-9)
+    found = {"seconds": round(plain.seconds, 3), "speedup": round(speedup, 3)}
+    decibels = float(Psnr().of(one, two)[0])
+    if math.isfinite(decibels):
+        found["psnr"] = round(decibels, 2)
+    if min(one.shape[2:]) >= WINDOW:
+        found["ssim"] = round(float(Ssim().of(one, two)[0]), 4)
+    return found
