@@ -1,0 +1,309 @@
+"""Every acceleration against the plain run and against fewer steps in the same time.
+
+    python benchmarks/acceleration.py [--model emoji64] [--backend torch|onnx] [--steps 50]
+        [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot FILE.svg]
+
+The model is loaded once. In every round the plain run, each accelerated run and runs of fewer steps
+sample the same prompts from the same seeds, one after the other in this process, so that a busy
+machine slows all of them. A first round warms up and is not counted. Ratios are medians over rounds
+of plain seconds by a run's seconds, sampling only; PSNR and SSIM compare decoded pictures with the
+plain run's, mean over pictures, channel values in [0, 1].
+
+"fewer steps" is a line through the runs of fewer steps: PSNR against the logarithm of the speed-up.
+A method is worth it when its PSNR lies above that line at its own speed-up; else it is marked.
+
+A run is one or several specs joined by "+": ``cache=taylorseer:interval=3+solver=unipc``;
+``steps=`` sets the number of steps. What needs blocks is left out on ONNX, and is said to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+RUNS = (
+    "cache=slow", "cache=medium", "cache=fast", "cache=ultra",
+    "cache=taylorseer:order=0,interval=3", "cache=taylorseer:order=2,interval=3",
+    "cache=taylorseer:interval=3,variable=time",
+    "cache=cg-taylor:threshold=0.03", "cache=cg-taylor:threshold=0.1",
+    "cache=first-block:threshold=0.05", "cache=first-block:threshold=0.15",
+    "cache=encoder-propagation:interval=2", "cache=encoder-propagation:interval=3,order=1",
+    "cache=encoder-propagation:keys=early",
+    "cache=output:interval=2", "cache=output:interval=3", "cache=output:interval=3,order=2",
+    "guidance=adaptive:gamma=0.991", "guidance=linear-ag", "guidance=linear-ag:every=4",
+    "guidance=residual-cfg:refresh=5",
+    "cache=fast+guidance=adaptive:gamma=0.991",
+)  # fmt: skip
+"""What is measured if nothing is said; guidance takes the model's scale where none is given."""
+FEWER = (0.75, 0.5, 0.375, 0.25, 0.15)
+"""Shares of the steps that the runs of fewer steps take."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One run: pixels (B, C, H, W) in [0, 1], seconds of sampling, counters of the run."""
+
+    pixels: Any
+    seconds: float
+    calls: int
+    computed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is printed of one run. ``psnr`` in dB is infinite for equal pictures.
+
+    ``line`` is the PSNR that fewer steps give at this speed-up, None for what cannot be told.
+    """
+
+    run: str
+    calls: int
+    computed: int
+    skipped: int
+    speedup: float
+    psnr: float
+    ssim: float
+    line: float | None = None
+
+    @property
+    def worth(self) -> bool | None:
+        """Whether it beats fewer steps in the same time."""
+        return None if self.line is None else self.psnr > self.line
+
+
+def parse_run(text: str) -> dict[str, str]:
+    """Plan field, or ``steps`` -> value. Raises ValueError for anything else."""
+    from dit_tools.core.plan import FIELDS
+
+    made = {}
+    for part in text.split("+"):
+        field, equals, value = part.partition("=")
+        if not equals or field not in {*FIELDS, "steps"}:
+            raise ValueError(f"{text}: give {', '.join(FIELDS)} or steps=..., joined by +")
+        made[field] = value
+    return made
+
+
+def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
+    """The plan of a run: the model's own, with what was given in its place."""
+    from dit_tools.core.plan import Plan
+    from dit_tools.generating.options import has_scale, takes_scale
+
+    specs = {
+        "schedule": model.defaults.schedule, "solver": model.defaults.solver, "noise": "philox",
+        "guidance": "cfg", "cache": "none",
+    } | {k: v for k, v in given.items() if k != "steps"}  # fmt: skip
+    guidance = specs["guidance"]
+    if takes_scale(guidance) and not has_scale(guidance):
+        joint = "," if ":" in guidance else ":"
+        specs["guidance"] = f"{guidance}{joint}scale={model.defaults.cfg!r}"
+    return Plan.parse(int(given.get("steps", steps)), specs)
+
+
+def sample_once(model: Any, conditions: Any, chosen: Any, seeds: list[int]) -> Sampled:
+    """Sample and count; blocks of runs that hook none count 0."""
+    from dit_tools import sampling
+    from dit_tools.core.arrays import to_numpy
+    from dit_tools.core.run import Run
+
+    size = model.defaults.size
+    x, noise = sampling.start(model, chosen, model.family.latent_shape(size, size), seeds)
+    times = chosen.times(model, x.shape)
+    run = Run(times, chosen.solver.calls(len(times) - 1))
+    wanted = {branch.name: conditions[branch.name] for branch in chosen.guidance.branches}
+    began = time.perf_counter()
+    for step in sampling.sample(model, wanted, x, chosen, noise, run=run):
+        x = step.x
+    to_numpy(x)  # waits for the device
+    seconds = time.perf_counter() - began
+    count = run.count
+    skipped, computed = count["blocks skipped"], count["blocks computed"]
+    return Sampled(model.codec.decode(x), seconds, count["network calls"], computed, skipped)
+
+
+def measure(
+    model: Any, prompts: Sequence[str], runs: Sequence[str], steps: int, rounds: int
+) -> list[Row]:
+    """A row per run and per run of fewer steps, from interleaved rounds after one to warm up."""
+    from dit_tools.models.families._base import Prompts
+
+    size, seeds = model.defaults.size, list(range(len(prompts)))
+    conditions = model.encode(Prompts(tuple(prompts), ("",) * len(prompts), size, size))
+    fewer = [f"steps={count}" for count in fewer_steps(steps)]
+    plans = {text: plan(model, steps, parse_run(text)) for text in (*fewer, *runs)}
+    plans = {"plain": plan(model, steps, {}), **plans}
+    made: dict[str, list[Sampled]] = {name: [] for name in plans}
+    for round_ in range(rounds + 1):
+        for name, chosen in plans.items():
+            sampled = sample_once(model, conditions, chosen, seeds)
+            if round_:
+                made[name].append(sampled)
+    rows = [row(name, made["plain"], made[name]) for name in (*fewer, *runs)]
+    return judged(rows, rows[: len(fewer)])
+
+
+def fewer_steps(steps: int) -> list[int]:
+    """Distinct numbers of steps below ``steps``, falling, at least 1."""
+    counts = {max(round(share * steps), 1) for share in FEWER}
+    return sorted((count for count in counts if count < steps), reverse=True)
+
+
+def row(name: str, plain: Sequence[Sampled], other: Sequence[Sampled]) -> Row:
+    """The figures of one run from its counted rounds and the plain runs of the same rounds."""
+    first = other[0]
+    values = psnr(first.pixels.clip(0, 1), plain[0].pixels.clip(0, 1))
+    ratios = [p.seconds / o.seconds for p, o in zip(plain, other, strict=True)]
+    return Row(
+        name, first.calls, first.computed, first.skipped, statistics.median(ratios),
+        statistics.fmean(values), similarity(first.pixels, plain[0].pixels),
+    )  # fmt: skip
+
+
+def psnr(pixels: Any, reference: Any) -> list[float]:
+    """Decibels of each picture of (B, C, H, W) arrays in [0, 1]."""
+    from dit_tools.metrics.psnr import Psnr
+
+    return [float(value) for value in Psnr().of(pixels, reference)]
+
+
+def similarity(pixels: Any, reference: Any) -> float:
+    """Mean SSIM over pictures (B, C, H, W); NaN where they are smaller than its window."""
+    from dit_tools.metrics.ssim import WINDOW, Ssim
+
+    if min(pixels.shape[2:]) < WINDOW:
+        return math.nan
+    return float(Ssim().of(pixels.clip(0, 1), reference.clip(0, 1)).mean())
+
+
+def judged(rows: Sequence[Row], fewer: Sequence[Row]) -> list[Row]:
+    """The rows with the PSNR of fewer steps at their speed-up; those of fewer steps without."""
+    names = {one.run for one in fewer}
+    return [
+        one if one.run in names else Row(**{**asdict(one), "line": at(fewer, one.speedup)})
+        for one in rows
+    ]
+
+
+def at(fewer: Sequence[Row], speedup: float) -> float | None:
+    """PSNR of fewer steps at a speed-up: linear in its logarithm between and beyond the runs."""
+    points = sorted((math.log(r.speedup), r.psnr) for r in fewer if math.isfinite(r.psnr))
+    x = math.log(speedup)
+    if len(points) < 2:
+        return None
+    after = next((i for i, (log, _) in enumerate(points) if log >= x), len(points) - 1)
+    (x0, y0), (x1, y1) = points[max(after, 1) - 1], points[max(after, 1)]
+    return y1 if x1 == x0 else y0 + (x - x0) / (x1 - x0) * (y1 - y0)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text under a heading."""
+    lines = [("run", "calls", "blocks", "skipped", "faster", "PSNR", "SSIM", "fewer steps", "")]
+    for r in rows:
+        line = "" if r.line is None else f"{r.line:.1f}"
+        verdict = {None: "", True: "worth it", False: "not worth it"}[r.worth]
+        lines.append((
+            r.run, str(r.calls), str(r.computed), str(r.skipped), f"{r.speedup:.2f}x",
+            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line, verdict,
+        ))  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if 0 < i < 8 else cell.ljust(w)
+                  for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """One JSON object per line; what is infinite or not a number is null."""
+    made = []
+    for one in rows:
+        values = asdict(one) | {"worth": one.worth}
+        bad = {k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+        made.append(json.dumps({k: None if k in bad else v for k, v in values.items()}))
+    return "\n".join(made)
+
+
+def plot(rows: Sequence[Row]) -> str:
+    """PSNR against speed-up as SVG: a line for fewer steps, a dot with its name for each run."""
+    finite = [r for r in rows if math.isfinite(r.psnr)]
+    width, height, edge = 900, 560, 60
+    logs, decibels = [math.log(r.speedup) for r in finite], [r.psnr for r in finite]
+    span = [max(max(v) - min(v), 1e-9) for v in (logs, decibels)]
+
+    def place(r: Row) -> tuple[float, float]:
+        x = edge + (math.log(r.speedup) - min(logs)) / span[0] * (width - 5 * edge)
+        return x, height - edge - (r.psnr - min(decibels)) / span[1] * (height - 2 * edge)
+
+    fewer = sorted(place(r) for r in finite if r.line is None)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{edge}" y="24" font-size="14">PSNR to the plain run (dB) against speed-up'
+        "</text>",
+        '<polyline fill="none" stroke="gray" points="'
+        + " ".join(f"{x:.1f},{y:.1f}" for x, y in fewer) + '"/>',
+    ]  # fmt: skip
+    for r in finite:
+        x, y = place(r)
+        colour = {None: "gray", True: "green", False: "firebrick"}[r.worth]
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+        label = f"{r.run} ({r.speedup:.2f}x, {r.psnr:.1f})"
+        parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" fill="{colour}">{label}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def offered(model: Any, runs: Sequence[str], steps: int) -> tuple[list[str], list[str]]:
+    """The runs that the model's network can carry, and the others."""
+    can = {r: all(needs <= model.network.offers
+                  for needs in plan(model, steps, parse_run(r)).needs().values())
+           for r in runs}  # fmt: skip
+    return [r for r in runs if can[r]], [r for r in runs if not can[r]]
+
+
+def prompts_of(count: int) -> list[str]:
+    """The first prompts of the sheet of forty, over again where there are not enough."""
+    lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
+    words = [line for line in lines if line and not line.startswith("#")]
+    return [words[i % len(words)] for i in range(count)]
+
+
+def main() -> None:
+    """Load the model, measure, print."""
+    import sys
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
+    parser.add_argument("--backend", default="torch", choices=("torch", "onnx"))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
+    parser.add_argument("--run", nargs="+", default=list(RUNS), metavar="SPEC")
+    parser.add_argument("--json", action="store_true", help="one JSON object per run")
+    parser.add_argument("--plot", metavar="FILE", help="also an SVG of PSNR against speed-up")
+    a = parser.parse_args()
+    from dit_tools.models.load import load
+
+    model = load(a.model, backend=a.backend, device=a.device)
+    runs, left = offered(model, a.run, a.steps)
+    if left:
+        print(f"not on this backend: {', '.join(left)}", file=sys.stderr)
+    rows = measure(model, prompts_of(a.prompts), runs, a.steps, a.rounds)
+    print(as_json(rows) if a.json else table(rows))
+    if a.plot:
+        Path(a.plot).write_text(plot(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

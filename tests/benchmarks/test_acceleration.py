@@ -1,0 +1,110 @@
+"""The arithmetic of benchmarks/acceleration.py, and that it runs on a tiny pipeline."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from benchmarks.acceleration import (
+    RUNS,
+    Row,
+    Sampled,
+    as_json,
+    at,
+    fewer_steps,
+    judged,
+    measure,
+    offered,
+    parse_run,
+    plan,
+    plot,
+    prompts_of,
+    row,
+    table,
+)  # fmt: skip
+from dit_tools.models.from_pipeline import model_from_pipeline
+from tests.support import numpy_model, pixart
+
+FEWER = [Row("steps=20", 20, 0, 0, 2.0, 30.0, 0.9), Row("steps=10", 10, 0, 0, 4.0, 20.0, 0.8)]
+
+
+def test_a_run_is_specs_joined_by_plus():
+    assert parse_run("cache=taylorseer:interval=3,order=2+steps=9") == {
+        "cache": "taylorseer:interval=3,order=2", "steps": "9",
+    }  # fmt: skip
+    for bad in ("taylorseer", "cash=none", "cache=none+x"):
+        with pytest.raises(ValueError, match="give .* joined by"):
+            parse_run(bad)
+
+
+def test_the_models_scale_goes_where_none_is_given():
+    model = numpy_model.model()
+    assert plan(model, 9, {}).guidance.scale == 2.0
+    assert plan(model, 9, {"guidance": "adaptive:gamma=0.5"}).guidance.scale == 2.0
+    assert plan(model, 9, {"guidance": "cfg:scale=7"}).guidance.scale == 7.0
+    assert plan(model, 9, {"steps": "4"}).steps == 4
+
+
+def test_default_runs_are_valid_and_onnx_takes_those_without_blocks():
+    runs, left = offered(numpy_model.model(), RUNS, 9)
+    assert len(runs) + len(left) == len(RUNS)
+    assert "cache=output:interval=2" in runs and "guidance=linear-ag" in runs
+    assert "cache=fast" in left
+
+
+def test_fewer_steps_interpolates_in_the_logarithm_of_the_speedup():
+    assert at(FEWER, math.sqrt(8)) == pytest.approx(25.0)
+    assert at(FEWER, 8.0) == pytest.approx(10.0)
+    assert at(FEWER, 1.0) == pytest.approx(40.0)
+    assert at(FEWER[:1], 2.0) is None
+    assert fewer_steps(50) == [38, 25, 19, 12, 8] and fewer_steps(2) == [1]
+
+
+def test_a_method_is_worth_it_above_the_line():
+    good, bad = (Row(name, 9, 0, 0, 4.0, value, 0.9) for name, value in (("a", 21.0), ("b", 19.0)))
+    rows = judged([*FEWER, good, bad], FEWER)
+    assert [r.worth for r in rows] == [None, None, True, False]
+    lines = table(rows).splitlines()
+    assert lines[3].endswith("worth it") and lines[4].endswith("not worth it")
+    assert [json.loads(line)["worth"] for line in as_json(rows).splitlines()] == [
+        None, None, True, False,
+    ]  # fmt: skip
+
+
+def test_row_takes_the_median_of_ratios_within_rounds():
+    def sampled(value, seconds):
+        return Sampled(np.full((2, 3, 16, 16), value), seconds, 9, 3, 6)
+
+    plain = [sampled(0.5, 2.0), sampled(0.5, 9.0), sampled(0.5, 4.0)]
+    made = row("x", plain, [sampled(0.51, 1.0), sampled(0.51, 3.0), sampled(0.51, 2.5)])
+    assert made.speedup == pytest.approx(2.0)
+    assert made.psnr == pytest.approx(40.0) and 0.9 < made.ssim < 1
+    assert (made.calls, made.computed, made.skipped) == (9, 3, 6)
+
+
+def test_json_has_no_infinity_and_the_plot_is_svg():
+    rows = judged([*FEWER, Row("same", 9, 0, 0, 1.0, math.inf, math.nan)], FEWER)
+    last = json.loads(as_json(rows).splitlines()[-1])
+    assert last["psnr"] is None and last["ssim"] is None
+    drawn = ET.fromstring(plot(rows))
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 2
+
+
+def test_prompts_go_round():
+    assert len(prompts_of(50)) == 50 and prompts_of(41)[40] == prompts_of(1)[0]
+
+
+def test_it_measures_a_tiny_pipeline():
+    model = model_from_pipeline(
+        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
+    )
+    runs = ("cache=taylorseer:interval=1", "cache=output:interval=3,warmup=1", "solver=unipc")
+    *fewer, same, other, solver = measure(model, ("a", "b"), runs, 6, 1)
+    assert [r.run for r in fewer] == ["steps=4", "steps=3", "steps=2", "steps=1"]
+    assert same.psnr == math.inf and same.worth
+    assert (other.computed, other.skipped) == (3, 3) and math.isfinite(other.psnr)
+    assert solver.calls == 6 and solver.speedup > 0
