@@ -21,6 +21,7 @@ from dit_cli.command import PLAIN, Group
 COMMANDS = {
     "generate": "Make pictures from prompts.",
     "invert": "Find the noise that a picture comes from.",
+    "edit": "Change what a picture shows, and keep the rest.",
     "info": "Show how a picture was made.",
     "replay": "Make a picture again from its own record.",
     "eval": "Measure pictures: PSNR, SSIM, retrieval, Fréchet distance.",

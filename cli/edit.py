@@ -1,0 +1,139 @@
+"""``dit edit``: change a picture by words. The work is in ``dit_tools.editing``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dit_cli import choices
+from dit_cli import options as o
+from dit_cli.command import command as make
+
+Picture = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or a folder of them.")]
+Prompt = Annotated[
+    str | None, typer.Argument(metavar="PROMPT", help="What it shall show afterwards.")
+]
+PromptOption = Annotated[
+    str | None,
+    typer.Option("-p", "--prompt", metavar="TEXT", rich_help_panel=o.PICTURE,
+                 help="The same, as an option."),
+]  # fmt: skip
+SourcePrompt = Annotated[
+    str,
+    typer.Option("--source-prompt", metavar="TEXT", rich_help_panel=o.PICTURE,
+                 help="What it shows now."),
+]  # fmt: skip
+Instructions = Annotated[
+    str | None,
+    typer.Option("--instructions", metavar="FILE", rich_help_panel=o.PICTURE,
+                 help="Edits from .csv or .jsonl: picture, prompt, mask, ..."),
+]  # fmt: skip
+Mask = Annotated[
+    str | None,
+    typer.Option("--mask", metavar="FILE|X,Y,W,H", rich_help_panel=o.PICTURE,
+                 help="What may change: white, or a box in pixels."),
+]  # fmt: skip
+Feather = Annotated[
+    int | None,
+    typer.Option("--feather", metavar="PIXELS", min=0, rich_help_panel=o.PICTURE,
+                 help="Width of the seam inside the mask."),
+]  # fmt: skip
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", metavar="0..1", rich_help_panel=o.PICTURE,
+                 help="How much to change; 0 is nothing."),
+]  # fmt: skip
+Whole = Annotated[
+    bool,
+    typer.Option("--no-crop", rich_help_panel=o.PICTURE,
+                 help="Work on the whole picture, not around the mask."),
+]  # fmt: skip
+NoMetadata = Annotated[
+    bool, typer.Option("--no-metadata", help="Embed no record.", rich_help_panel=o.RUN)
+]
+
+
+def edit(
+    picture: Picture,
+    prompt: Prompt = None,
+    prompt_option: PromptOption = None,
+    source_prompt: SourcePrompt = "",
+    instructions: Instructions = None,
+    negative_prompt: o.NegativePrompt = None,
+    mask: Mask = None,
+    feather: Feather = None,
+    no_crop: Whole = False,
+    strength: Strength = None,
+    seed: o.Seed = None,
+    num_images: o.NumImages = None,
+    size: o.Size = None,
+    steps: o.Steps = None,
+    cfg_scale: o.CfgScale = None,
+    embedded_guidance: o.EmbeddedGuidance = None,
+    max_tokens: o.MaxTokens = None,
+    model: o.Model = None,
+    lora: o.Lora = None,
+    method: choices.Editing = None,
+    inversion: choices.Inversion = None,
+    schedule: choices.Schedule = None,
+    solver: choices.Solver = None,
+    guidance: choices.Guidance = None,
+    noise: choices.Noise = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    backend: o.Backend = None,
+    output: o.Output = None,
+    format: o.Format = None,  # noqa: A002
+    quality: o.Quality = None,
+    overwrite: o.Overwrite = False,
+    skip_existing: o.SkipExisting = False,
+    no_metadata: NoMetadata = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Change what a picture shows, and keep the rest.
+
+    Writes NAME-edit beside where you are, or what -o says, in the picture's own size, depth and
+    colour profile. With --mask only the white part changes: outside it every pixel stays as it
+    is, bit for bit. Without one the model sees the whole picture at its own size.
+    """
+    given = locals()
+    from dit_cli import telling
+    from dit_tools.core.errors import UsageError
+    from dit_tools.editing._run import Request, assemble
+    from dit_tools.generating.options import OPTIONS
+
+    values = {name: given[name] for name in OPTIONS if given.get(name) not in (None, (), [])}
+    plain = telling.emitter(json)
+
+    def listen(event):
+        plain(event)
+        if not json and not quiet and event["type"] == "item":
+            telling.say(_line(event))
+
+    with telling.told(json):
+        telling.check_stdout(output, json)
+        if prompt is not None and prompt_option is not None:
+            raise UsageError("--prompt: a prompt is given already", "give one")
+        text = prompt if prompt is not None else prompt_option
+        request = Request(
+            picture, text, source_prompt, values, instructions, method, inversion or "edict",
+            strength, mask, feather, not no_crop, output, overwrite, skip_existing,
+            not no_metadata, quiet,
+        )  # fmt: skip
+        batch = assemble(request, listen)
+    return telling.finish(batch.start(), quiet)
+
+
+def _line(event) -> str:
+    names = {"psnr": "whole", "psnr_outside": "outside the mask", "psnr_inside": "inside"}
+    shown = ", ".join(
+        f"{name} {'unchanged' if event[key] >= 200 else f'{event[key]:.1f} dB'}"
+        for key, name in names.items() if key in event
+    )  # fmt: skip
+    note = f"{event['note']}; " if event.get("note") else ""
+    return f"dit: {event['source']}: {note}{event['method']}, {event['calls']} calls; {shown}"
+
+
+command = make(edit)

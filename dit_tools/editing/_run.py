@@ -1,0 +1,301 @@
+"""The run of ``dit edit``: pictures and instructions in, edited pictures out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dit_tools.batch.prompts import PromptItem, read_prompts
+from dit_tools.core import spec
+from dit_tools.core.arrays import Array
+from dit_tools.core.errors import DitError, InputError, UsageError
+from dit_tools.editing import _compose, _mask, _report
+from dit_tools.editing._base import Editing, Scene
+from dit_tools.generating.draw import Drawn
+from dit_tools.generating.events import Listener
+from dit_tools.generating.jobs import Job, seeds
+from dit_tools.generating.loading import Load, look_up
+from dit_tools.generating.options import check_prompt, read_values
+from dit_tools.generating.record import make_record
+from dit_tools.generating.request import Settings, merge
+from dit_tools.inverting import frame as frames
+from dit_tools.inverting.files import Batch, Item, Places, pictures
+from dit_tools.inverting.invert import encode, stream
+from dit_tools.inverting.session import Session, load_model, native, open_session, precise
+from dit_tools.media import image
+from dit_tools.media.image import Picture
+
+COLUMNS = ("picture", "source_prompt", "mask", "seed", "strength", "negative_prompt")
+"""What a line of ``--instructions`` may say besides its prompt."""
+
+
+@dataclass
+class Request:
+    """The command line of ``dit edit``; ``values`` holds the options of a picture.
+
+    ``method`` None chooses inpaint with a mask, else flowedit. ``feather`` None is one pixel per 64
+    of the shorter side.
+    """
+
+    picture: str
+    prompt: str | None = None
+    source_prompt: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    instructions: str | None = None
+    method: str | None = None
+    inversion: str = "edict"
+    strength: float | None = None
+    mask: str | None = None
+    feather: int | None = None
+    crop: bool = True
+    output: str | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    metadata: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One edit of one picture."""
+
+    path: str
+    prompt: str
+    source_prompt: str
+    mask: str | None
+    method: Editing
+    settings: Settings
+    seed: int
+
+
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+    """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
+    settings = merge([read_values(request.values)])
+    inversion = spec.parse("inversion", request.inversion)
+    tasks = _tasks(request, settings)
+    settings.needs()
+    places = Places(request.output, _template(tasks), request.overwrite, request.skip_existing)
+    places.single(len(tasks))
+    look_up(settings).check_size(settings)
+    items = []
+    for i, task in enumerate(tasks):
+        names = {"stem": Path(task.path).stem, "index": i + 1, "seed": task.seed,
+                 "prompt": task.prompt}  # fmt: skip
+        suffix = image.suffix(settings.format) if settings.format else _suffix(task.path)
+        path = places.claim(suffix, names)
+        if path is not None:
+            image.format_of(path)
+            _not_itself(path, task.path)
+        items.append(Item(task.path, path, task))
+    work = _Work(request, inversion, places, load)
+    return Batch("edit", items, places, work.make, listen, request.quiet)
+
+
+def _template(tasks: Sequence[Task]) -> str:
+    several = len({task.seed for task in tasks}) > 1
+    return "{stem}-edit-{seed}" if several else "{stem}-edit"
+
+
+def _suffix(path: str) -> str:
+    """The input's own format where it can be written, else png."""
+    suffix = Path(path).suffix.lower()
+    known = any(suffix in suffixes for suffixes in image.FORMATS.values())
+    return suffix if known else ".png"
+
+
+def _not_itself(path: Path, source: str) -> None:
+    if path.exists() and path.resolve() == Path(source).resolve():
+        raise UsageError(f"-o {path}: is the picture itself", "write the edit elsewhere")
+
+
+def _tasks(request: Request, settings: Settings) -> list[Task]:
+    if request.instructions is None:
+        if request.prompt is None:
+            raise UsageError("no prompt", 'say what to show: dit edit photo.png "a green apple"')
+        line = {"source_prompt": request.source_prompt, "mask": request.mask}
+        return [
+            task for path in pictures([request.picture])
+            for task in _of(request, settings, str(path), request.prompt, line)
+        ]  # fmt: skip
+    if request.prompt is not None:
+        raise UsageError("--instructions and a prompt exclude each other", "give one of them")
+    made: list[Task] = []
+    for item in read_prompts(request.instructions, options=COLUMNS):
+        where = f"{item.source}:{item.line}"
+        try:
+            made += _of(request, settings, *_line(request, item))
+        except DitError as error:
+            message = error.message.removeprefix(f"{where}: ")
+            raise InputError(f"{where}: {message}", error.hint) from None
+    return made
+
+
+def _line(request: Request, item: PromptItem) -> tuple[str, str, dict[str, Any]]:
+    """Path, prompt and options of one line; files are looked for beside the pictures."""
+    folder = Path(request.picture)
+    line = dict(item.options)
+    name = line.pop("picture", None)
+    if folder.is_dir():
+        if not isinstance(name, str) or not name:
+            raise InputError("names no picture", 'add "picture", a file in the folder')
+        path = folder / name
+    else:
+        path = folder if name is None else folder.parent / str(name)
+    (found,) = pictures([str(path)]) if not path.is_dir() else (path,)
+    mask = line.get("mask")
+    if isinstance(mask, str) and not Path(mask).is_absolute() and "," not in mask:
+        line["mask"] = str(path.parent / mask)
+    given = {"source_prompt": request.source_prompt, "mask": request.mask}
+    return str(found), item.prompt, given | {k: v for k, v in line.items() if v is not None}
+
+
+def _of(
+    request: Request, settings: Settings, path: str, prompt: str, line: Mapping[str, Any]
+) -> list[Task]:
+    own = {name: line[name] for name in ("seed", "negative_prompt") if name in line}
+    settings = replace(settings, **{k: v for k, v in read_values(own).items()})
+    source, mask = str(line.get("source_prompt") or ""), line.get("mask")
+    for text, flag in ((prompt, "--prompt"), (source, "--source-prompt")):
+        check_prompt(text, flag)
+    strength = line.get("strength", request.strength)
+    method = _method(request.method, mask is not None, strength)
+    if method.needs_mask and mask is None:
+        raise UsageError(f"--method {method.info.name}: needs --mask", "or use --method flowedit")
+    return [
+        Task(path, prompt, source, str(mask) if mask is not None else None, method, settings, seed)
+        for seed in seeds(settings)
+    ]
+
+
+def _method(text: str | None, masked: bool, strength: Any) -> Editing:
+    """The method, with ``--strength`` as its parameter of that name."""
+    text = text or ("inpaint" if masked else "flowedit")
+    method = spec.parse("editing", text)
+    if strength is None:
+        return method
+    where = f"--strength {strength}"
+    if "strength" not in {f.name for f in fields(method)}:
+        raise UsageError(f"{where}: --method {method.info.name} has none", "leave it out")
+    if "strength=" in text.replace(" ", ""):
+        raise UsageError(f"{where}: --method {text} gives it too", "give one of them")
+    try:
+        value = float(strength)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"{where}: out of range", "give 0..1")
+    return replace(method, strength=value)
+
+
+@dataclass
+class _Work:
+    request: Request
+    inversion: Any
+    places: Places
+    load: Load | None
+    model: Any = None
+
+    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
+        task: Task = item.data
+        began, notes = time.perf_counter(), []
+        picture = image.read(task.path)
+        notes += [picture.note] if picture.note else []
+        size = picture.pixels.shape[:2]
+        mask = None if task.mask is None else _mask.read_mask(task.mask, size, notes)
+        if self.model is None:
+            self.model = load_model(task.settings, load=self.load)
+        settings = replace(task.settings, seed=str(task.seed))
+        session = open_session(self.model, settings)
+        pixels, same = self._edited(session, task, picture, mask, notes)
+        seconds = time.perf_counter() - began
+        record = self._record(session, task, seconds)
+        content = _encoded(picture, pixels, same, item, settings, notes,
+                           record if self.request.metadata else None)  # fmt: skip
+        facts = {
+            "prompt": task.prompt, "seed": task.seed, "width": size[1], "height": size[0],
+            "method": spec.format(task.method), "calls": session.calls,
+            "seconds": round(seconds, 3), "unchanged": same, "note": "; ".join(notes) or None,
+            **_report.report(picture.pixels, pixels, mask if mask is None or mask.any() else None),
+            "record": record,
+        }  # fmt: skip
+        if item.path is None:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return "-", facts
+        return str(self.places.write(item.path, content)), facts
+
+    def _edited(
+        self, session: Session, task: Task, picture: Picture, mask: Any, notes: list[str]
+    ) -> tuple[Any, bool]:
+        """The edited picture (H, W, C), and whether it is the picture itself."""
+        size = picture.pixels.shape[:2]
+        if mask is not None and not mask.any():
+            notes.append("mask is empty: nothing may change")
+            return picture.pixels, True
+        frame = frames.whole(size, session.size)
+        if mask is not None and self.request.crop:
+            frame = frames.around(_mask.bounds(mask), size, session.size)
+        latents = edit_latents(session, task, self.inversion, picture, mask, frame)
+        if latents is None:
+            return picture.pixels, True
+        feather = self.request.feather
+        feather = max(min(size) // 64, 1) if feather is None else feather
+        weights = None if mask is None else _mask.weights(mask, feather)
+        edited = session.model.codec.decode(latents)[0]
+        return _compose.compose(picture, edited, frame, weights), False
+
+    def _record(self, session: Session, task: Task, seconds: float) -> dict[str, Any]:
+        pixels: Any = None
+        job = Job(0, task.prompt, task.seed, task.settings)
+        drawn = Drawn(job, pixels, session.plan, *session.size, seconds)
+        uses = task.method.info.name == "inversion"
+        extra = {
+            "command": "edit", "method": spec.format(task.method),
+            "inversion": spec.format(self.inversion) if uses else None,
+            "source": Path(task.path).name, "source_prompt": task.source_prompt,
+            "mask": Path(task.mask).name if task.mask else None,
+        }  # fmt: skip
+        return make_record(drawn, session.model, extra)
+
+
+def edit_latents(
+    session: Session, task: Task, inversion: Any, picture: Picture, mask: Any, frame: frames.Frame
+) -> Array | None:
+    """The edited latents (1, C, h, w), float32; None where the method changed nothing."""
+    model = session.model
+    pixels = frames.to_model(frame.cut(picture.pixels), model.alpha)
+    x0, small = precise(encode(session, pixels), "float32"), None
+    if mask is not None:
+        plain = _mask.latent_mask(mask, frame, session.shape, model.family.patch)
+        small = native(model, plain)
+    scene = Scene(session, x0, small, task.source_prompt, task.prompt, session.times(),
+                  stream(session), inversion)  # fmt: skip
+    made = precise(task.method.edit(scene), "float32")
+    if made is x0 or bool((made == x0).all()):
+        return None
+    return made if small is None else x0 + small * (made - x0)
+
+
+def _encoded(
+    picture: Picture, pixels: Any, same: bool, item: Item, settings: Settings, notes: list[str],
+    record: dict[str, Any] | None,
+) -> bytes:  # fmt: skip
+    """The file, with what belongs to the photograph kept as far as the format holds it."""
+    kind = settings.format or image.format_of(item.path or "-")
+    bits = 16 if picture.bits > 8 and kind in image.DEEP else 8
+    if picture.bits > bits:
+        notes.append(f"{picture.bits} bits a sample become {bits}")
+    coloured = pixels.shape[2] != picture.pixels.shape[2]
+    if coloured:
+        notes.append("the grey picture became a colour picture")
+    background = image.WHITE if kind == "jpeg" and pixels.shape[2] == 4 else None
+    if background:
+        notes.append("jpeg holds no transparency: put on white")
+    return image.encode(
+        pixels, kind, bits=bits, quality=settings.quality, background=background, record=record,
+        origin="composite", icc=None if coloured else picture.icc, exif=picture.exif,
+    )  # fmt: skip

@@ -1,0 +1,235 @@
+"""The editing methods: identity limits, formulas on an exact flow, every family, the real model."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dit_tools import sampling
+from dit_tools.core import spec
+from dit_tools.core.registry import names
+from dit_tools.editing._base import Scene, late
+from dit_tools.generating.request import merge
+from dit_tools.inversion._base import moved
+from dit_tools.inverting.invert import stream
+from dit_tools.inverting.session import open_session
+from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.load import load
+from tests.support import numpy_model
+
+METHODS = names("editing")
+QUICK = {"steps": 3, "cfg_scale": 2.0}
+
+
+def of(text):
+    return spec.parse("editing", text)
+
+
+@functools.cache
+def model_of(family):
+    if family == "numpy":
+        return numpy_model.model()
+    if family == "emoji64":
+        return load("emoji64", backend="onnx")
+    pipe = importlib.import_module(f"tests.support.{family}").pipeline()
+    made = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
+    size = min(made.defaults.size, 4 * made.family.vae_scale * made.family.patch)
+    made.defaults = replace(made.defaults, size=size)
+    return made
+
+
+def scene_of(family="numpy", source="red", target="blue", mask=None, inversion="edict", x0=None,
+             **values):  # fmt: skip
+    session = open_session(model_of(family), merge([QUICK, values]))
+    if x0 is None:
+        x0 = np.random.default_rng(1).uniform(-1, 1, (1, *session.shape)).astype(np.float32)
+    x0 = session.model.to_array(x0)
+    if mask is not None:
+        mask = session.model.to_array(mask)
+    return Scene(session, x0, mask, source, target, session.times(), stream(session),
+                 spec.parse("inversion", inversion))  # fmt: skip
+
+
+def half(scene_shape):
+    made = np.zeros((1, 1, *scene_shape[-2:]), np.float32)
+    made[..., : scene_shape[-1] // 2] = 1
+    return made
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_identity_parameters_give_the_latents_themselves(name):
+    identity = of(name).info.identity
+    if identity is None:
+        assert name == "flowchef"  # it starts from noise, always
+        return
+    scene = scene_of(mask=half((16, 16)))
+    assert type(of(name))(**identity).edit(scene) is scene.x0
+    assert scene.session.calls == 0
+
+
+def test_late():
+    assert late((1.0, 0.5, 0.0), 0.0) == (0.0,)
+    assert late((1.0, 0.5, 0.0), 0.01) == (0.5, 0.0)
+    assert late((1.0, 0.5, 0.0), 1.0) == (1.0, 0.5, 0.0)
+
+
+def test_img2img_at_full_strength_is_generation_with_the_same_seed():
+    scene = scene_of("emoji64", target="red heart", seed="5", steps=4)
+    session = scene.session
+    x, noise = sampling.start(session.model, session.plan, session.shape, [5])
+    given = session.denoiser(["red heart"]).denoise._conditions
+    for step in sampling.sample(session.model, given, x, session.plan, noise):
+        x = step.x
+    assert np.array_equal(of("img2img:strength=1").edit(scene), x)
+
+
+def test_img2img_stays_nearer_with_less_strength():
+    far = [
+        float(abs((s := scene_of("emoji64", target="cat face", steps=8)).x0
+                  - of(f"img2img:strength={k}").edit(s)).mean())
+        for k in (0.25, 0.5, 1.0)
+    ]  # fmt: skip
+    assert far[0] < far[1] < far[2]
+
+
+def test_inpaint_keeps_the_known_latents_exactly():
+    mask = half((16, 16))
+    for text in ("inpaint", "inpaint:resample=3", "inpaint:strength=0.5"):
+        scene = scene_of(mask=mask)
+        made = of(text).edit(scene)
+        known = np.broadcast_to(mask == 0, made.shape)
+        assert np.array_equal(made[known], scene.x0[known])
+        assert abs(made - scene.x0)[~known].max() > 0.1
+    assert scene_of(mask=mask).session.calls == 0
+
+
+def test_inpaint_calls():
+    scene = scene_of(mask=half((16, 16)), steps=4, cfg_scale=1.0)
+    of("inpaint:resample=3").edit(scene)
+    assert scene.session.calls == 3 * 3 + 1
+
+
+def test_inpaint_with_all_of_it_masked_is_plain_sampling():
+    scene = scene_of(mask=np.ones((1, 1, 16, 16), np.float32))
+    made = of("inpaint").edit(scene)
+    other = scene_of(solver="euler")
+    assert np.allclose(made, of("img2img:strength=1").edit(other), atol=1e-6)
+
+
+def test_flowedit_with_the_same_prompt_and_scale_changes_nothing():
+    for family in ("numpy", "emoji64"):
+        scene = scene_of(family, "red", "red")
+        made = of("flowedit:source_scale=3,target_scale=3,average=2").edit(scene)
+        assert np.array_equal(made, scene.x0)
+
+
+def test_flowedit_is_the_papers_update():
+    scene = scene_of(steps=2)
+    made = of("flowedit:strength=1,source_scale=1,target_scale=1").edit(scene)
+    again = scene_of(steps=2)
+    z, (x0, noise) = again.x0, (again.x0, again.stream)
+    source, target = again.ask("source", scale=1.0), again.ask("target", scale=1.0)
+    for t, s in zip(again.times, again.times[1:], strict=False):
+        z_src = (1 - t) * x0 + t * noise.fresh()
+        z_tar = z + z_src - x0
+        z = z + (s - t) * (target(z_tar, t).velocity - source(z_src, t).velocity)
+    assert np.allclose(made, z, atol=1e-5)
+
+
+def test_flowedit_moves_the_picture_by_the_difference_of_the_prompts():
+    """On the exact flow to a colour the edit is that colour's difference; nearer with less."""
+    scene = scene_of(steps=8)
+    colours = [numpy_model.colour(text, 3)[None, :, None, None] for text in ("red", "blue")]
+    made = of("flowedit:strength=1,source_scale=1,target_scale=1").edit(scene) - scene.x0
+    assert np.allclose(made.mean((2, 3)), (colours[1] - colours[0])[:, :, 0, 0], atol=0.15)
+    shifts = [
+        float(abs(of(f"flowedit:strength={k}").edit(s) - s.x0).mean())
+        for k in (0.25, 0.5, 1.0) for s in (scene_of(steps=8),)
+    ]  # fmt: skip
+    assert shifts[0] < shifts[1] < shifts[2]
+
+
+def test_flowedit_leaves_what_the_mask_leaves_and_can_finish_plainly():
+    mask = half((16, 16))
+    scene = scene_of(mask=mask)
+    made = of("flowedit").edit(scene)
+    known = np.broadcast_to(mask == 0, made.shape)
+    assert np.array_equal(made[known], scene.x0[known])
+    finished = of("flowedit:strength=1,finish=0.4").edit(scene_of(steps=5))
+    assert np.isfinite(finished).all()
+
+
+def test_flowchef_limits():
+    mask = half((16, 16))
+    scene = scene_of(mask=mask, steps=4)
+    free = of("flowchef:pull=0").edit(scene)
+    plain = of("img2img:strength=1").edit(scene_of(solver="euler", steps=4))
+    assert np.allclose(free, plain, atol=1e-6)
+    held = of("flowchef:pull=1,whole=1").edit(scene_of(steps=4))
+    assert np.allclose(held, scene.x0, atol=1e-5)
+    errors = []
+    for pull in (0.05, 0.3, 1.0):
+        scene = scene_of(mask=mask, steps=8)
+        errors.append(float(abs((of(f"flowchef:pull={pull}").edit(scene) - scene.x0)
+                                * (1 - mask)).mean()))  # fmt: skip
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4
+
+
+@pytest.mark.parametrize("inversion", ["edict", "bdia", "dpm-encoder"])
+def test_editing_by_an_exact_inversion_with_the_same_prompt_gives_the_picture_back(inversion):
+    scene = scene_of("emoji64", "red heart", "red heart", inversion=inversion, steps=6)
+    made = of("inversion:target_scale=1,source_scale=1").edit(scene)
+    assert abs(made - scene.x0).max() < 1e-5
+
+
+def test_direct_inversion_runs_the_source_beside_the_edit():
+    edits = {}
+    for inversion in ("direct", "ddim"):
+        scene = scene_of("emoji64", "red heart", "blue heart", inversion=inversion, steps=4)
+        edits[inversion] = of("inversion").edit(scene)
+    assert np.allclose(edits["direct"], edits["ddim"], atol=1e-3)  # share = 0: no help from beside
+    scene = scene_of("emoji64", "red heart", "blue heart", inversion="direct:share=1", steps=4)
+    assert abs(of("inversion").edit(scene) - edits["ddim"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_prompts_matter_on_the_built_in_model(name):
+    mask = half((8, 8))
+    one, two = (
+        of(name).edit(scene_of("emoji64", "red heart", target, mask=mask, steps=4))
+        for target in ("cat face", "green apple")
+    )
+    assert np.isfinite(one).all() and abs(one - two).mean() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "pixart", "sana"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_on_every_family(name, family):
+    session = open_session(model_of(family), merge([QUICK]))
+    scene = scene_of(family, "1", "2", mask=half(session.shape))
+    made = of(name).edit(scene)
+    assert isinstance(made, torch.Tensor) and made.shape == scene.x0.shape
+    assert made.isfinite().all() and not torch.equal(made, scene.x0)
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux", "pixart", "sana"])
+@pytest.mark.parametrize("inversion", ["edict", "bdia", "dpm-encoder", "direct"])
+def test_every_inversion_is_exact_on_every_family(family, inversion):
+    scene = scene_of(family, "1", "1", inversion=inversion)
+    text = "inversion:strength=0.9,source_scale=1,target_scale=1"
+    made = of(text).edit(scene)
+    if inversion == "direct":  # its source row is exact, and the edit is plain DDIM
+        assert made.isfinite().all()
+        return
+    assert abs(made - scene.x0).max() < 1e-4
+
+
+def test_the_path_of_a_session_is_the_models():
+    scene = scene_of()
+    p = scene.ask("target")(scene.x0, 0.5)
+    assert p.path == scene.path and np.allclose(moved(p, scene.x0, 0.5, 0.5), scene.x0)
