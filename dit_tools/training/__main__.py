@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from dit_tools.training import recipe as recipes
@@ -17,15 +18,16 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     recipe = recipes.load(arguments.recipe)
-    run = arguments.runs / recipe.name
 
-    from dit_tools.training import autoencoder
+    from dit_tools.training.run import run
+    from dit_tools.training.session import Session
 
-    vae = autoencoder.train(recipe, run)
-    if arguments.stage == "all":
-        from dit_tools.training import text_to_image
-
-        text_to_image.train(recipe, run, vae, compiling=not arguments.no_compile)
+    session = Session(
+        arguments.runs / recipe.name,
+        compiling=not arguments.no_compile,
+        tell=lambda event: print(json.dumps(event), flush=True),
+    )
+    run(recipe, session, arguments.recipe, arguments.stage)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ needs their statistics.
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from dit_tools.training import checkpoint, pictures
+from dit_tools.core.errors import ModelError
+from dit_tools.training import checkpoint, pictures, terms
 from dit_tools.training.recipe import Recipe
+from dit_tools.training.session import Interrupted, Session, check_loss, check_space
 
-SAVE_EVERY = 100  # steps
+CHECKPOINT = "vae.pt"
 
 
 def build(recipe: Recipe) -> Any:
@@ -43,66 +43,114 @@ def build(recipe: Recipe) -> Any:
     )
 
 
-def loss(model: Any, x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Reconstruction loss of a batch ``x`` in [-1, 1], shape (B, 4, H, W)."""
-    z = model.encode(x).latent_dist.mean
-    deviation = z.detach().std()
-    y = model.decode(z + recipe.autoencoder.latent_noise * deviation * torch.randn_like(z)).sample
+def loss(model: Any, x: torch.Tensor, recipe: Recipe, spread: Any = None) -> torch.Tensor:
+    """Reconstruction loss of a batch ``x`` in [-1, 1], shape (B, 4, H, W).
+
+    ``spread``: the term of variance expansion, or None for latent noise of a fixed size.
+    """
+    posterior = model.encode(x).latent_dist
+    z, more = posterior.mean, None
+    noise = torch.randn_like(z)
+    if spread is None:
+        y = model.decode(z + recipe.autoencoder.latent_noise * z.detach().std() * noise).sample
+    else:
+        drawn, more = spread.latents(z, posterior.logvar, noise)
+        y = model.decode(drawn).sample
     error = (y - x).float()
     rows, columns = error.diff(dim=-1).abs().mean(), error.diff(dim=-2).abs().mean()
     size = 1e-4 * z.float().square().mean()
     pixels = error.abs().mean() + error.square().mean()
-    return pixels + recipe.autoencoder.gradient_weight * (rows + columns) + size
+    value = pixels + recipe.autoencoder.gradient_weight * (rows + columns) + size
+    return value if more is None else value + more
 
 
-def train(recipe: Recipe, run: Path) -> Any:
-    """Train, or resume, and return the finished autoencoder; saved as ``run/vae``."""
+def train(recipe: Recipe, session: Session) -> Any:
+    """Train, or resume, and return the finished autoencoder; saved as ``run/vae``.
+
+    Raises Interrupted when the user stopped it, or ``session.stop`` steps were made; Diverged;
+    InputError for data or disk.
+    """
+    run = session.run
     if (run / "vae").exists():
         return AutoencoderKL.from_pretrained(run / "vae")
+    spread = _spread(recipe)
     torch.manual_seed(recipe.seed)
-    data, _ = pictures.read(recipe.data, pictures.data_root(), skin_tones=True)
+    data, _ = pictures.read(recipe.data, pictures.data_root(), skin_tones=True, tell=session.tell)
     a = recipe.autoencoder
-    model = build(recipe).to(memory_format=torch.channels_last)
+    model = build(recipe).to(session.device, memory_format=torch.channels_last)
+    check_space(run, 12 * sum(p.numel() for p in model.parameters()))
     optimizer = torch.optim.AdamW(model.parameters(), a.learning_rate, weight_decay=0.01)
     steps = a.pictures // a.batch_size
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 100, 2.0 * (1 - step / steps) + 0.01)
     )
-    first = _resume(run / "vae.pt", model, optimizer, schedule)
+    first = _resume(session, model, optimizer, schedule)
     start = time.time()
     # Not compiled: torch 2.13's CPU inductor returned zero gradients for this encoder.
     for step in range(first, steps):
         x = _batch(data, a.batch_size, np.random.default_rng([recipe.seed, step]))
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(model, x, recipe)
+        with session.autocast():
+            value = loss(model, x.to(session.device), recipe, spread)
         value.backward()
+        check_loss(value.item(), "autoencoder", step + 1)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            state = {
-                "step": step + 1,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-            }
-            checkpoint.save(run / "vae.pt", state)
+        leave = session.interrupted or step + 1 == session.stop
+        if (step + 1) % (2 * session.save_every) == 0 or step + 1 == steps or leave:
+            _save(session, step + 1, model, optimizer, schedule)
             rate = (step + 1 - first) * a.batch_size / (time.time() - start)
-            line = {"step": step + 1, "loss": value.item(), "psnr": psnr(model, data[::97])}
-            print(json.dumps(line | {"pictures_per_second": round(rate, 1)}), flush=True)
+            session.log({
+                "type": "step", "stage": "autoencoder", "step": step + 1, "steps": steps,
+                "loss": round(value.item(), 4), "psnr": psnr(model, data[::97]),
+                "pictures_per_second": round(rate, 1),
+            })  # fmt: skip
+        if leave and step + 1 < steps:
+            raise Interrupted
     normalize(model, data)
-    model.save_pretrained(run / "vae")
+    checkpoint.save_folder(run / "vae", model.save_pretrained)
     return model
 
 
-def _resume(path: Path, model: Any, optimizer: Any, schedule: Any) -> int:
+def _spread(recipe: Recipe) -> Any:
+    """The term of variance expansion when the recipe has it and it does something."""
+    chosen = terms.parse(recipe.autoencoder.objectives, "autoencoder")
+    found = [each.begin(None) for each in chosen]
+    return found[0] if found and found[0].hooks else None
+
+
+def _save(session: Session, step: int, model: Any, optimizer: Any, schedule: Any) -> None:
+    """Write the checkpoint, with the state of the random numbers that the loss draws."""
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+    }
+    if session.device.startswith("cuda"):
+        state["random_cuda"] = torch.cuda.get_rng_state(session.device)
+    session.save(CHECKPOINT, state)
+
+
+def _resume(session: Session, model: Any, optimizer: Any, schedule: Any) -> int:
+    path = session.run / CHECKPOINT
     state = checkpoint.load(path)
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+    except (KeyError, ValueError, RuntimeError):
+        raise ModelError(
+            f"{path}: made by another recipe", "restore the recipe, or add --overwrite"
+        ) from None
+    if "random" in state:
+        torch.set_rng_state(state["random"])
+    if "random_cuda" in state and session.device.startswith("cuda"):
+        torch.cuda.set_rng_state(state["random_cuda"], session.device)
     return state["step"]
 
 
@@ -130,13 +178,16 @@ def to_tensor(x: np.ndarray) -> torch.Tensor:
 def encode(model: Any, data: np.ndarray, batch_size: int = 64) -> torch.Tensor:
     """Latents (N, C, h, w) of uint8 pictures."""
     parts = [data[i : i + batch_size] for i in range(0, len(data), batch_size)]
-    return torch.cat([model.encode(to_tensor(part)).latent_dist.mean for part in parts])
+    device = next(model.parameters()).device
+    made = [model.encode(to_tensor(part).to(device)).latent_dist.mean for part in parts]
+    return torch.cat(made).cpu()
 
 
 @torch.no_grad()
 def psnr(model: Any, data: np.ndarray) -> float:
     """Reconstruction PSNR in dB of uint8 pictures, over the three colour channels on white."""
-    y = model.decode(encode(model, data)).sample.clamp(-1, 1)
+    device = next(model.parameters()).device
+    y = model.decode(encode(model, data).to(device)).sample.clamp(-1, 1).cpu()
     error = (y - to_tensor(data))[:, :3].square().mean(dim=(1, 2, 3)) / 4
     return round((-10 * torch.log10(error)).mean().item(), 2)
 
@@ -145,9 +196,10 @@ def psnr(model: Any, data: np.ndarray) -> float:
 def normalize(model: Any, data: np.ndarray) -> None:
     """Fold the latents' per-channel statistics into the 1x1 convolutions around the latent."""
     z = encode(model, data)
-    mean, std = z.mean(dim=(0, 2, 3)), z.std(dim=(0, 2, 3))
-    channels = len(mean)
     before, after = model.quant_conv, model.post_quant_conv
+    mean = z.mean(dim=(0, 2, 3)).to(before.weight.device)
+    std = z.std(dim=(0, 2, 3)).to(before.weight.device)
+    channels = len(mean)
     before.weight[:channels] /= std[:, None, None, None]
     before.bias[:channels] = (before.bias[:channels] - mean) / std
     before.weight[channels:] = 0  # logvar: a constant, very small variance

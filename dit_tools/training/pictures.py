@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dit_tools.core.errors import InputError
+from dit_tools.training import folders
 from dit_tools.training.recipe import Data
 
 
@@ -35,14 +37,26 @@ def data_root() -> Path:
     return Path(os.environ.get("DIT_DATA", "../shared/data"))
 
 
-def read(data: Data, root: Path, skin_tones: bool) -> tuple[np.ndarray, list[Caption]]:
-    """The pictures of the recipe's styles, ``(N, 4, size, size)`` uint8, and their captions.
+def read(
+    data: Data, root: Path, skin_tones: bool, tell: folders.Tell = lambda event: None
+) -> tuple[np.ndarray, list[Caption]]:
+    """The recipe's pictures, ``(N, 4, size, size)`` uint8, and their captions.
 
     ``skin_tones`` also takes the five skin-tone variants of a concept: near duplicates, useful for
-    an autoencoder only.
+    an autoencoder only. ``tell`` hears of what is left out. Raises InputError for missing data.
     """
+    if data.folder:
+        pixels, texts = folders.read(Path(data.folder), data.size, tell, data.strict)
+        return pixels, [Caption("", text, (), "") for text in texts]
     pictures, captions, archives = [], [], {}
-    for line in (root / data.captions).read_text(encoding="utf-8").splitlines():
+    try:
+        lines = (root / data.captions).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"{root / data.captions}: cannot be read: {error.strerror}",
+            "set DIT_DATA to the folder of the data",
+        ) from None
+    for line in lines:
         row = json.loads(line)
         if row["style"] not in data.styles or (row["skin_tone"] and not skin_tones):
             continue
@@ -52,6 +66,8 @@ def read(data: Data, root: Path, skin_tones: bool) -> tuple[np.ndarray, list[Cap
         pictures.append(_decode(archives[archive].read(member), data.size))
         keywords = tuple(word.replace("_", " ").lower() for word in row["keywords"])
         captions.append(Caption(row["style"], row["name"].lower(), keywords, row["group"]))
+    if not pictures:
+        raise InputError(f"{root / data.captions}: no picture in styles {', '.join(data.styles)}")
     return np.stack(pictures), captions
 
 
@@ -79,7 +95,10 @@ def prompt(caption: Caption, data: Data, rng: random.Random) -> str:
 
     Mostly the exact name, sometimes with keywords or only with them. The first style of the recipe
     is the default: it is named in a third of its prompts, every other style in all of them.
+    Pictures of a user's folder have no styles: the prompt is the caption.
     """
+    if not caption.style:
+        return caption.name
     draw = rng.random()
     few = rng.sample(caption.keywords, min(len(caption.keywords), rng.randint(1, 3)))
     if draw < 0.68 or not few:

@@ -1,73 +1,93 @@
-"""A training recipe: one TOML file, read into frozen dataclasses and nothing else."""
+"""A training recipe: a TOML file as frozen dataclasses and nothing else.
+
+A recipe names itself, says where its pictures are, and overrides what it wants of the rest: every
+other key has a default.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_type_hints
+
+from dit_tools.core import spec
+from dit_tools.core.errors import InputError
+from dit_tools.core.registry import nearest
+
+
+class RecipeError(InputError, ValueError):
+    """A recipe cannot be read, or asks for something that does not exist."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the pictures come from and how often each is drawn."""
+    """Where the pictures come from and how often each is drawn.
 
-    captions: str
-    styles: tuple[str, ...]
-    size: int
-    style_words: dict[str, tuple[str, ...]]
-    group_weights: dict[str, float]
-    style_weights: dict[str, float]
+    Either ``folder`` (a folder or zip of pictures with captions, see ``folders``) or ``captions``
+    (a JSON Lines file below ``$DIT_DATA`` that names archives, styles and groups).
+    """
+
+    captions: str = ""
+    styles: tuple[str, ...] = ()
+    size: int = 0  # pixels; must be given
+    style_words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    group_weights: dict[str, float] = field(default_factory=dict)
+    style_weights: dict[str, float] = field(default_factory=dict)
+    folder: str = ""
+    strict: bool = False  # refuse the data when one picture of the folder is bad
 
 
 @dataclass(frozen=True)
 class Autoencoder:
     """Stage 1: sizes and training of the autoencoder."""
 
-    channels: tuple[int, ...]
-    latent_channels: int
-    layers_per_block: int
-    norm_num_groups: int
-    batch_size: int
-    pictures: int
-    learning_rate: float
-    gradient_weight: float
-    latent_noise: float
+    channels: tuple[int, ...] = (16, 32, 96, 192)
+    latent_channels: int = 16
+    layers_per_block: int = 1
+    norm_num_groups: int = 4
+    batch_size: int = 32
+    pictures: int = 32_000
+    learning_rate: float = 1e-3
+    gradient_weight: float = 0.5
+    latent_noise: float = 0.1
+    objectives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tokenizer:
     """Stage 2: the byte-pair tokenizer."""
 
-    vocab_size: int
+    vocab_size: int = 4096
 
 
 @dataclass(frozen=True)
 class TextEncoder:
     """The text encoder, trained with the transformer."""
 
-    d_model: int
-    layers: int
-    heads: int
-    max_tokens: int
+    d_model: int = 256
+    layers: int = 2
+    heads: int = 4
+    max_tokens: int = 16
 
 
 @dataclass(frozen=True)
 class Transformer:
     """Stage 3: sizes and training of the transformer."""
 
-    width: int
-    heads: int
-    layers: int
-    patch_size: int
-    batch_size: int
-    samples: int
-    learning_rate: float
-    muon_learning_rate: float
-    warmup_steps: int
-    decay_fraction: float
-    ema_decay: float
-    prompt_dropout: float
+    width: int = 256
+    heads: int = 4
+    layers: int = 8
+    patch_size: int = 1
+    batch_size: int = 128
+    samples: int = 640_000
+    learning_rate: float = 1.5e-3
+    muon_learning_rate: float = 3e-3
+    warmup_steps: int = 100
+    decay_fraction: float = 0.4
+    ema_decay: float = 0.998
+    prompt_dropout: float = 0.1
+    objectives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,12 +95,17 @@ class Recipe:
     """Everything that decides the outcome of a training run, apart from the pictures themselves."""
 
     name: str
-    seed: int
     data: Data
-    autoencoder: Autoencoder
-    tokenizer: Tokenizer
-    text_encoder: TextEncoder
-    transformer: Transformer
+    seed: int = 0
+    autoencoder: Autoencoder = Autoencoder()
+    tokenizer: Tokenizer = Tokenizer()
+    text_encoder: TextEncoder = TextEncoder()
+    transformer: Transformer = Transformer()
+
+    @property
+    def side(self) -> int:
+        """Height and width of the latents."""
+        return self.data.size // 2 ** (len(self.autoencoder.channels) - 1)
 
 
 SECTIONS = {
@@ -90,6 +115,69 @@ SECTIONS = {
     "text_encoder": TextEncoder,
     "transformer": Transformer,
 }
+ZERO = {"seed", "gradient_weight", "latent_noise", "prompt_dropout", "ema_decay"}
+"""Numbers that may be 0; all others must be positive."""
+UNIT = {"prompt_dropout", "ema_decay", "decay_fraction"}
+"""Numbers that may not exceed 1."""
+
+
+def load(path: Path) -> Recipe:
+    """Read and check a recipe.
+
+    Raises RecipeError naming file, section, key and remedy.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"{path}: cannot be read: {reason}", "give a recipe in TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not TOML: {error}", "see recipes/ for examples") from None
+    for name, cls in SECTIONS.items():
+        if name in table:
+            if not isinstance(table[name], dict):
+                raise RecipeError(f"{path}: {name} is not a section", f"write [{name}]")
+            table[name] = _section(cls, table[name], f"{path} [{name}]")
+    if "data" not in table:
+        raise RecipeError(f"{path}: no section [data]", "add it with folder and size")
+    made: Recipe = _section(Recipe, table, str(path))
+    if made.data.folder:
+        place = str(path.parent / Path(made.data.folder).expanduser())
+        made = replace(made, data=replace(made.data, folder=place))
+    check(made, str(path))
+    return made
+
+
+def _section(cls: type, table: dict[str, Any], where: str) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}", nearest(key, list(known)))
+    for name, f in known.items():
+        if name not in table and f.default is MISSING and f.default_factory is MISSING:
+            raise RecipeError(f"{where}: no key {name!r}", "add it")
+    hints = get_type_hints(cls)
+    return cls(**{k: _value(hints[k], v, f"{where}: {k}") for k, v in table.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """``value`` as the field's type. Raises RecipeError."""
+    if kind in SECTIONS.values():
+        return value
+    frozen = _frozen(value)
+    if kind is float and type(frozen) is int:
+        frozen = float(frozen)
+    base = getattr(kind, "__origin__", kind)
+    good = type(frozen) is base
+    if good and base is tuple:
+        good = all(
+            type(item) is cast(Any, kind).__args__[0] for item in cast(tuple[Any, ...], frozen)
+        )
+    if not good:
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false",
+                 tuple: "a list", dict: "a table"}  # fmt: skip
+        raise RecipeError(f"{where} = {value!r} is not valid", f"give {words[base]}")
+    return frozen
 
 
 def _frozen(value: Any) -> Any:
@@ -100,19 +188,48 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def _section(cls: type, table: dict[str, Any], where: str) -> Any:
-    known = {field.name for field in fields(cls)}
-    unknown, missing = sorted(set(table) - known), sorted(known - set(table))
-    if unknown or missing:
-        raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}")
-    return cls(**{key: _frozen(value) for key, value in table.items()})
+def check(recipe: Recipe, where: str) -> None:
+    """Raise RecipeError for numbers out of range and sizes that do not fit each other."""
+    _check_name(recipe.name, where)
+    for name in SECTIONS:
+        section = getattr(recipe, name)
+        for f in fields(section):
+            _check_number(getattr(section, f.name), f.name, f"{where} [{name}]")
+    _check_number(recipe.seed, "seed", where)
+    d, a, e, t = recipe.data, recipe.autoencoder, recipe.text_encoder, recipe.transformer
+    factor = 2 ** (len(a.channels) - 1) * t.patch_size
+    wrong = [
+        (bool(d.folder) == bool(d.captions), "[data]: folder or captions", "give one of them"),
+        (d.size % factor > 0, f"[data]: size {d.size}", f"give a multiple of {factor}"),
+        (any(c % a.norm_num_groups for c in a.channels), "[autoencoder]: channels",
+         f"give multiples of norm_num_groups, {a.norm_num_groups}"),
+        (t.width % (2 * t.heads) > 0, f"[transformer]: width {t.width}",
+         f"give a multiple of {2 * t.heads}, twice the heads"),
+        (e.d_model % e.heads > 0, f"[text_encoder]: d_model {e.d_model}",
+         f"give a multiple of {e.heads}, the heads"),
+        (a.pictures < a.batch_size, "[autoencoder]: pictures", "give at least a batch"),
+        (t.samples < t.batch_size, "[transformer]: samples", "give at least a batch"),
+        (not a.channels, "[autoencoder]: channels", "give one number a level"),
+    ]  # fmt: skip
+    for bad, what, hint in wrong:
+        if bad:
+            raise RecipeError(f"{where} {what}: does not fit", hint)
+    for name in (*a.objectives, *t.objectives):
+        spec.parse("objectives", name)
 
 
-def load(path: Path) -> Recipe:
-    """Read a recipe. Raises ValueError naming the section when a key is unknown or missing."""
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
-    for name, cls in SECTIONS.items():
-        if name not in table:
-            raise ValueError(f"{path}: no section [{name}]")
-        table[name] = _section(cls, table[name], f"{path} [{name}]")
-    return _section(Recipe, table, str(path))
+def _check_name(name: str, where: str) -> None:
+    if not name or name.startswith(".") or set(name) & set('/\\:*?"<>|\0'):
+        raise RecipeError(f"{where}: name {name!r} is no folder name", "use letters and digits")
+
+
+def _check_number(value: Any, name: str, where: str) -> None:
+    values = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        top = 1.0 if name in UNIT else float("inf")
+        if not (0 <= number <= top) or (number == 0 and name not in ZERO) or number == float("inf"):
+            low = ">= 0" if name in ZERO else "> 0"
+            hint = f"give a number {low}" + (" and <= 1" if name in UNIT else "")
+            raise RecipeError(f"{where}: {name} = {number:g} is out of range", hint)

@@ -1,37 +1,35 @@
 """Stage 3: a latent flow-matching transformer and its text encoder, trained together.
 
 Rectified flow: ``x_t = (1 - t) x_0 + t noise``, target velocity ``noise - x_0``, squared error,
-``t = sigmoid(N(0, 1))`` (logit-normal, Esser et al. 2024, Sec. 3.1). The weights that are kept are
-an exponential moving average. Saved as a PixArtSigmaPipeline that plain diffusers loads.
+``t = sigmoid(N(0, 1))`` (logit-normal, Esser et al. 2024, Sec. 3.1), and whatever objectives the
+recipe names. The weights that are kept are an exponential moving average. Saved as a
+PixArtSigmaPipeline that plain diffusers loads.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
-)
-from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import PreTrainedTokenizerFast
 
-from dit_tools.training import autoencoder, checkpoint, pictures, tokenizer
+from dit_tools.core.errors import ModelError
+from dit_tools.objectives._base import Setting, View
+from dit_tools.training import checkpoint, latents, pictures, terms, tokenizer
+from dit_tools.training.networks import Networks, pipeline, sheet, tokenize
 from dit_tools.training.optimizers import Optimizers, factor
 from dit_tools.training.recipe import Recipe
+from dit_tools.training.session import Interrupted, Session, check_loss, check_space
 
-SAVE_EVERY = 50  # steps
-SHEET_EVERY = 200
+CHECKPOINT = "transformer.pt"
 SHEET_PROMPTS = (
     "red heart", "cat face", "pizza", "red apple", "dog face", "yellow star", "house", "red car",
     "sun", "rocket", "smiling face", "birthday cake", "tree", "guitar", "fish", "umbrella",
@@ -40,64 +38,14 @@ SHEET_PROMPTS = (
 )  # fmt: skip
 
 
-class Networks(torch.nn.Module):
-    """Text encoder and transformer as one module, so that one call gives the velocity."""
+@dataclass
+class Examples:
+    """What batches are drawn from."""
 
-    def __init__(self, recipe: Recipe, vocab_size: int):
-        super().__init__()
-        e, t = recipe.text_encoder, recipe.transformer
-        self.text_encoder = T5EncoderModel(
-            T5Config(
-                vocab_size=vocab_size,
-                d_model=e.d_model,
-                d_kv=e.d_model // e.heads,
-                d_ff=2 * e.d_model,
-                num_layers=e.layers,
-                num_heads=e.heads,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                is_encoder_decoder=False,
-                use_cache=False,
-            )
-        )
-        side = recipe.data.size // 2 ** (len(recipe.autoencoder.channels) - 1)
-        self.transformer = PixArtTransformer2DModel(
-            num_attention_heads=t.heads,
-            attention_head_dim=t.width // t.heads,
-            in_channels=recipe.autoencoder.latent_channels,
-            out_channels=recipe.autoencoder.latent_channels,
-            num_layers=t.layers,
-            cross_attention_dim=t.width,
-            sample_size=side,
-            patch_size=t.patch_size,
-            caption_channels=e.d_model,
-            norm_num_groups=1,
-            use_additional_conditions=False,
-        )
-        self._initialize()
-
-    @torch.no_grad()
-    def _initialize(self) -> None:
-        """Nearly closed residual branches and a zero velocity head, as DiT's adaLN-Zero has.
-
-        The gates start at 0.05 instead of 0, so that Muon's hidden matrices learn from step one.
-        """
-        transformer: Any = self.transformer
-        self.text_encoder.shared.weight.normal_(std=0.5)
-        for block in transformer.transformer_blocks:
-            block.scale_shift_table[2].fill_(0.05)  # gate of self-attention
-            block.scale_shift_table[5].fill_(0.05)  # gate of the feed-forward part
-            block.attn2.to_out[0].weight.zero_()
-        for layer in (transformer.adaln_single.linear, transformer.proj_out):
-            layer.weight.zero_()
-            layer.bias.zero_()
-
-    def forward(self, x: torch.Tensor, t: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor):
-        """Velocity (B, C, h, w) at latents ``x``, times ``t`` (B,) in [0, 1], token ids (B, L)."""
-        text = self.text_encoder(ids, attention_mask=mask).last_hidden_state
-        return self.transformer(x, text, t * 1000, encoder_attention_mask=mask, return_dict=False)[
-            0
-        ]
+    latents: torch.Tensor
+    captions: list[pictures.Caption]
+    probabilities: np.ndarray
+    words: PreTrainedTokenizerFast
 
 
 def loss(networks: Networks, x0, ids, mask, t, noise) -> torch.Tensor:
@@ -107,60 +55,152 @@ def loss(networks: Networks, x0, ids, mask, t, noise) -> torch.Tensor:
     return (velocity.float() - (noise - x0)).square().mean()
 
 
-def train(
-    recipe: Recipe, run: Path, vae: AutoencoderKL, compiling: bool = True, stop: int | None = None
-) -> None:
+class Trainer:
+    """Networks, optimizers, moving average and objectives of a run."""
+
+    def __init__(self, recipe: Recipe, session: Session, examples: Examples, data: np.ndarray):
+        r = recipe.transformer
+        self.recipe, self.session, self.examples = recipe, session, examples
+        self.steps = r.samples // r.batch_size
+        chosen = terms.parse(r.objectives, "transformer")
+        torch.manual_seed(recipe.seed)
+        self.networks = Networks(recipe, len(examples.words)).to(session.device)
+        self.optimizers = Optimizers(
+            [self.networks.text_encoder, self.networks.transformer],
+            r.learning_rate, r.muon_learning_rate,
+        )  # fmt: skip
+        self.average: Any = AveragedModel(
+            self.networks, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay)
+        )
+        setting = Setting(
+            r.width, r.layers, r.heads, recipe.side // r.patch_size, r.patch_size, lambda: data,
+            session.device,
+        )  # fmt: skip
+        self.terms = terms.Terms(chosen, setting, recipe.seed, r.learning_rate)
+        self.plain = torch.compile(loss) if session.compiling else loss
+        self.step = 0
+
+    def resume(self) -> None:
+        """Go on from the run's checkpoint. Raises ModelError when it is of another recipe."""
+        path = self.session.run / CHECKPOINT
+        if (state := checkpoint.load(path, self.session.device)) is None:
+            return
+        try:
+            self.networks.load_state_dict(state["networks"])
+            self.average.load_state_dict(state["average"])
+            self.optimizers.load_state_dict(state["optimizers"])
+            self.terms.load_state_dict(state.get("objectives", {}))
+        except (KeyError, ValueError, RuntimeError):
+            raise ModelError(
+                f"{path}: made by another recipe", "restore the recipe, or add --overwrite"
+            ) from None
+        self.step = state["step"]
+
+    def save(self) -> None:
+        """Write the run's checkpoint."""
+        state = {
+            "step": self.step,
+            "networks": self.networks.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": self.optimizers.state_dict(),
+        }
+        if more := self.terms.state_dict():
+            state["objectives"] = more
+        self.session.save(CHECKPOINT, state)
+
+    def size(self) -> int:
+        """Bytes of a checkpoint: weights, their average, and two moments."""
+        return 16 * sum(p.numel() for p in self.networks.parameters())
+
+    def advance(self) -> float:
+        """One step; returns its loss."""
+        r = self.recipe.transformer
+        rows, *batch = draw(self.recipe, self.step, self.examples, self.terms)
+        x0, ids, mask, t, noise = (part.to(self.session.device) for part in batch)
+        noise = self.terms.couple(x0, noise, self.step)
+        view = View(
+            self.networks, self.average.module, x0, ids, mask, t, noise, rows, self.step, self.steps
+        )
+        # Below some thirty tokens, plain products are faster on a CPU than its flash attention.
+        cpu = self.session.device == "cpu"
+        with sdpa_kernel(SDPBackend.MATH) if cpu else contextlib.nullcontext():
+            with self.session.autocast():
+                if self.terms.hooks:
+                    value = self.terms.loss(view)
+                else:
+                    value = self.plain(self.networks, x0, ids, mask, t, noise)
+            value.backward()
+        number = value.item()
+        check_loss(number, "transformer", self.step + 1)
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        scale = factor(self.step, self.steps, r.warmup_steps, r.decay_fraction)
+        self.optimizers.step(scale)
+        self.terms.step(scale)
+        self.average.update_parameters(self.networks)
+        self.terms.observe(number, view)
+        self.step += 1
+        return number
+
+
+def train(recipe: Recipe, session: Session, vae: Any) -> tuple[int, int]:
     """Train, or resume, and write the pipeline folder ``run/pipeline``.
 
-    ``stop`` ends this session after that many steps in all, as a kill after a checkpoint would.
+    Returns the steps made and the steps in all. Raises Interrupted when the user stopped it,
+    Diverged, ModelError for a foreign checkpoint,
+    InputError for data or disk.
     """
+    run = session.run
     data, captions = pictures.read(recipe.data, pictures.data_root(), skin_tones=False)
     words = _tokenizer(recipe, run, captions)
-    latents = autoencoder.encode(vae, data)
-    probabilities = pictures.weights(captions, recipe.data)
-    torch.manual_seed(recipe.seed)
-    networks = Networks(recipe, len(words))
-    r = recipe.transformer
-    optimizers = Optimizers(
-        [networks.text_encoder, networks.transformer], r.learning_rate, r.muon_learning_rate
+    examples = Examples(
+        latents.cached(run, vae, data), captions, pictures.weights(captions, recipe.data), words
     )
-    average: Any = AveragedModel(networks, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay))
-    first = 0
-    if (state := checkpoint.load(run / "transformer.pt")) is not None:
-        networks.load_state_dict(state["networks"])
-        average.load_state_dict(state["average"])
-        optimizers.load_state_dict(state["optimizers"])
-        first = state["step"]
-    compiled = torch.compile(loss) if compiling else loss
-    steps = r.samples // r.batch_size
-    start, running = time.time(), []
-    for step in range(first, min(steps, stop or steps)):
-        batch = _batch(recipe, step, latents, captions, probabilities, words)
-        # Below some thirty tokens, plain products are faster on a CPU than its flash attention.
-        with sdpa_kernel(SDPBackend.MATH):
-            with torch.autocast("cpu", torch.bfloat16):
-                value = compiled(networks, *batch)
-            value.backward()
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        optimizers.step(factor(step, steps, r.warmup_steps, r.decay_fraction))
-        average.update_parameters(networks)
-        running.append(value.item())
-        done = step + 1
-        if done % SAVE_EVERY == 0 or done in (steps, stop):
-            rate = (done - first) * r.batch_size / (time.time() - start)
-            line = {"step": done, "loss": round(sum(running) / len(running), 4)}
-            print(json.dumps(line | {"pictures_per_second": round(rate, 1)}), flush=True)
+    trainer = Trainer(recipe, session, examples, data)
+    check_space(run, trainer.size())
+    trainer.resume()
+    end = min(trainer.steps, session.stop or trainer.steps)
+    start, first, running = time.time(), trainer.step, []
+    prompts = sheet_prompts(recipe, captions)
+    if trainer.step >= end and not (run / "pipeline").exists():
+        _show(trainer, vae, prompts)
+    while trainer.step < end:
+        running.append(trainer.advance())
+        done, leave = trainer.step, session.interrupted
+        if done % session.save_every == 0 or done == end or leave:
+            trainer.save()
+            rate = (done - first) * recipe.transformer.batch_size / (time.time() - start)
+            session.log({
+                "type": "step", "stage": "transformer", "step": done, "steps": trainer.steps,
+                "loss": round(sum(running) / len(running), 4),
+                "pictures_per_second": round(rate, 1),
+            })  # fmt: skip
             running = []
-            state = {
-                "step": done,
-                "networks": networks.state_dict(),
-                "average": average.state_dict(),
-                "optimizers": optimizers.state_dict(),
-            }
-            checkpoint.save(run / "transformer.pt", state)
-        if done % SHEET_EVERY == 0 or done in (steps, stop):
-            pipeline(recipe, words, average.module, vae).save_pretrained(run / "pipeline")
-            sheet(average.module, vae, words, recipe).save(run / f"sheet-{done:06d}.png")
+        if done % session.sample_every == 0 or done == end:
+            _show(trainer, vae, prompts)
+        if leave and done < end:
+            raise Interrupted
+    return trainer.step, trainer.steps
+
+
+def _show(trainer: Trainer, vae: Any, prompts: list[str]) -> None:
+    """Write the pipeline as it is now, and a sheet of samples."""
+    run, words, networks = trainer.session.run, trainer.examples.words, trainer.average.module
+    vae.to(trainer.session.device)
+    made = sheet(networks, vae, words, trainer.recipe, prompts)
+    path = run / f"sheet-{trainer.step:06d}.png"
+    made.save(path)
+    checkpoint.save_folder(
+        run / "pipeline", pipeline(trainer.recipe, words, networks, vae).save_pretrained
+    )
+    trainer.session.tell({"type": "sample", "path": str(path), "step": trainer.step})
+
+
+def sheet_prompts(recipe: Recipe, captions: list[pictures.Caption]) -> list[str]:
+    """What samples show: the emoji of every edition, or captions of the user's pictures."""
+    if recipe.data.captions:
+        return list(SHEET_PROMPTS)
+    every = sorted({caption.name for caption in captions})
+    return every[:: -(-len(every) // 16)]
 
 
 def _tokenizer(recipe: Recipe, run: Path, captions) -> PreTrainedTokenizerFast:
@@ -168,65 +208,24 @@ def _tokenizer(recipe: Recipe, run: Path, captions) -> PreTrainedTokenizerFast:
         texts = [c.name for c in captions] * 4 + [", ".join(c.keywords) for c in captions]
         texts += [word for words in recipe.data.style_words.values() for word in words] * 500
         made = tokenizer.train(texts, recipe.tokenizer.vocab_size, recipe.text_encoder.max_tokens)
-        made.save_pretrained(run / "tokenizer")
+        checkpoint.save_folder(run / "tokenizer", made.save_pretrained)
     return PreTrainedTokenizerFast.from_pretrained(run / "tokenizer")
 
 
-def _batch(recipe: Recipe, step: int, latents, captions, probabilities, words):
-    """Batch ``step`` of the run; depends on nothing but the recipe's seed and the step."""
-    r = recipe.transformer
+def draw(recipe: Recipe, step: int, examples: Examples, chosen: terms.Terms):
+    """Rows and batch ``step`` of the run; depends on nothing but seed, step and objectives."""
+    r, captions = recipe.transformer, examples.captions
     rng, choice = np.random.default_rng([recipe.seed, step]), random.Random(f"{recipe.seed}-{step}")
-    rows = rng.choice(len(captions), size=r.batch_size, p=probabilities)
+    rows = rng.choice(len(captions), size=r.batch_size, p=examples.probabilities)
     prompts = [
         "" if choice.random() < r.prompt_dropout
         else pictures.prompt(captions[row], recipe.data, choice)
         for row in rows
     ]  # fmt: skip
-    ids, mask = tokenize(words, prompts)
-    x0 = latents[torch.from_numpy(rows)]
-    # Stratified logit-normal times: one per 1/B slice of the unit interval, for a quieter loss.
+    ids, mask = tokenize(examples.words, prompts)
+    x0 = examples.latents[torch.from_numpy(rows)]
+    # Stratified times: one per 1/B slice of the unit interval, for a quieter loss.
     uniform = (rng.permutation(r.batch_size) + rng.random(r.batch_size)) / r.batch_size
-    t = torch.sigmoid(torch.special.ndtri(torch.from_numpy(uniform).clamp(1e-4, 1 - 1e-4))).float()
+    t = chosen.times(torch.from_numpy(uniform))
     noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32))
-    return x0, ids, mask, t, noise
-
-
-def tokenize(words, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask (B, max_tokens), padded on the right."""
-    out = words(prompts, padding="max_length", truncation=True, return_tensors="pt")
-    return out.input_ids, out.attention_mask
-
-
-@torch.no_grad()
-def sheet(networks: Networks, vae, words, recipe: Recipe, steps: int = 20, scale: float = 4.0):
-    """A contact sheet of SHEET_PROMPTS by Euler steps and classifier-free guidance, seed 0."""
-    count = len(SHEET_PROMPTS)
-    transformer: Any = networks.transformer
-    side, channels = transformer.config.sample_size, vae.config.latent_channels
-    x = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
-    ids, mask = tokenize(words, list(SHEET_PROMPTS) + [""] * count)
-    for i in range(steps):
-        t = torch.full((2 * count,), 1 - i / steps)
-        with_text, without = networks(torch.cat([x, x]), t, ids, mask).chunk(2)
-        x = x - (without + scale * (with_text - without)) / steps
-    y = ((vae.decode(x).sample[:, :3].clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-    size = recipe.data.size
-    picture = Image.new("RGB", (8 * size, -(-count // 8) * size))
-    for i, tile in enumerate(y.numpy()):
-        picture.paste(Image.fromarray(tile), (i % 8 * size, i // 8 * size))
-    return picture
-
-
-def pipeline(recipe: Recipe, words, networks: Networks, vae) -> PixArtSigmaPipeline:
-    """The trained parts as a diffusers pipeline."""
-    scheduler: Any = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0,
-        final_sigmas_type="zero",
-    )  # fmt: skip
-    return PixArtSigmaPipeline(
-        tokenizer=words,
-        text_encoder=networks.text_encoder,
-        vae=vae,
-        transformer=networks.transformer,
-        scheduler=scheduler,
-    )
+    return rows, x0, ids, mask, t, noise

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from dit_tools.core.errors import UsageError
 from dit_tools.training import recipe as recipes
 
 RECIPE = Path(__file__).parents[2] / "recipes/emoji64.toml"
@@ -42,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(data: Path, monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
+def emoji(data: Path, monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
     monkeypatch.setenv("DIT_DATA", str(data))
     full = recipes.load(RECIPE)
     replace = dataclasses.replace
@@ -73,47 +74,44 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
         recipes.load(path)
 
 
-@pytest.mark.slow
-def test_the_recipe_trains_resumes_to_the_bit_and_makes_a_pipeline(
-    tiny: recipes.Recipe, tmp_path: Path
-) -> None:
-    import torch
-    from diffusers import DiffusionPipeline
-
-    from dit_tools.training import autoencoder, checkpoint, pictures, text_to_image
-
-    vae = autoencoder.train(tiny, tmp_path / "a")
-    data, _ = pictures.read(tiny.data, pictures.data_root(), skin_tones=True)
-    torch.manual_seed(tiny.seed)
-    assert autoencoder.psnr(vae, data) > autoencoder.psnr(autoencoder.build(tiny), data) + 6
-    latents = autoencoder.encode(vae, data)
-    assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3
-    assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
-
-    text_to_image.train(tiny, tmp_path / "a", vae, compiling=False)
-    text_to_image.train(tiny, tmp_path / "b", vae, compiling=False, stop=4)
-    text_to_image.train(tiny, tmp_path / "b", vae, compiling=False)
-    whole = checkpoint.load(tmp_path / "a/transformer.pt")
-    resumed = checkpoint.load(tmp_path / "b/transformer.pt")
-    assert whole is not None and resumed is not None and resumed["step"] == 10
-    for name, tensor in whole["average"].items():
-        assert torch.equal(tensor, resumed["average"][name]), name
-
-    pipe = DiffusionPipeline.from_pretrained(tmp_path / "a/pipeline")
-    picture = pipe(
-        "red circle", height=16, width=16, num_inference_steps=2, use_resolution_binning=False
-    ).images[0]
-    assert picture.size == (16, 16) and picture.mode == "RGBA"
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("ema_decay = 0.998", "ema_decay = 1.5"), "ema_decay = 1.5 is out of range"),
+        (("patch_size = 2", "patch_size = 3"), "give a multiple of 24"),
+        (("width = 256", 'width = "wide"'), "give a whole number"),
+        (("seed = 0", "seed = 0\nsede = 1"), "unknown key 'sede'; did you mean 'seed'"),
+        (('captions = "emoji', 'folder = "x"\ncaptions = "emoji'), "folder or captions"),
+        (("[transformer]", "[transformer]\nobjectives = ['srra']"), "no method 'srra'"),
+        (('name = "emoji64"', 'name = "../up"'), "is no folder name"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_its_remedy(change, words, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    text = RECIPE.read_text(encoding="utf-8")
+    assert change[0] in text
+    path.write_text(text.replace(*change, 1), encoding="utf-8")
+    with pytest.raises(UsageError if "method" in words else recipes.RecipeError) as caught:
+        recipes.load(path)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_normalizing_the_latents_changes_no_picture(tiny: recipes.Recipe) -> None:
+def test_a_short_recipe_has_defaults_for_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text('name = "mine"\n[data]\nfolder = "pictures"\nsize = 64\n', encoding="utf-8")
+    made = recipes.load(path)
+    assert made.data.folder == str(tmp_path / "pictures")
+    assert made.transformer == recipes.Transformer() and made.side == 8
+
+
+def test_normalizing_the_latents_changes_no_picture(emoji: recipes.Recipe) -> None:
     import torch
 
     from dit_tools.training import autoencoder, pictures
 
     torch.manual_seed(0)
-    model = autoencoder.build(tiny)
-    data, _ = pictures.read(tiny.data, pictures.data_root(), skin_tones=True)
+    model = autoencoder.build(emoji)
+    data, _ = pictures.read(emoji.data, pictures.data_root(), skin_tones=True)
     with torch.no_grad():
         before = model.decode(autoencoder.encode(model, data)).sample
         autoencoder.normalize(model, data)
@@ -122,12 +120,12 @@ def test_normalizing_the_latents_changes_no_picture(tiny: recipes.Recipe) -> Non
     assert (autoencoder.encode(model, data).std(dim=(0, 2, 3)) - 1).abs().max() < 1e-3
 
 
-def test_prompts_name_every_style_but_the_default(tiny: recipes.Recipe) -> None:
+def test_prompts_name_every_style_but_the_default(emoji: recipes.Recipe) -> None:
     from dit_tools.training.pictures import Caption, prompt
 
     other = Caption("fluentflat", "red heart", ("love", "like"), "Symbols")
     default = dataclasses.replace(other, style="fluent3d")
     rng = random.Random(0)
-    assert all("flat" in prompt(other, tiny.data, rng) for _ in range(100))
-    named = sum("3d" in prompt(default, tiny.data, rng) for _ in range(300))
+    assert all("flat" in prompt(other, emoji.data, rng) for _ in range(100))
+    named = sum("3d" in prompt(default, emoji.data, rng) for _ in range(300))
     assert 60 < named < 140

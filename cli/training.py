@@ -1,0 +1,79 @@
+"""What ``dit train`` does once its options are read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.core.errors import InputError
+from dit_tools.training import recipe as recipes
+
+LEFT = ("transformer.pt", "vae.pt", "log.jsonl", "loss.png", "latents.safetensors")
+
+
+def prepare(path: Path, data: str | None, objectives: tuple[str, ...]) -> recipes.Recipe:
+    """The recipe with what the command line changes of it; nothing heavy is imported."""
+    made = recipes.load(path)
+    if data is not None:
+        folder = replace(made.data, folder=data, captions="")
+        made = replace(made, data=folder)
+    if made.data.folder and not Path(made.data.folder).exists():
+        raise InputError(f"{made.data.folder}: no such folder or zip", "correct --data or [data]")
+    for text in objectives:
+        section = spec.parse("objectives", text).stage
+        old = getattr(made, section)
+        made = replace(made, **{section: replace(old, objectives=(*old.objectives, text))})
+    return made
+
+
+def start(
+    recipe: recipes.Recipe, source: Path, run: Path, stage: str, overwrite: bool,
+    tell: Callable[[dict[str, Any]], None], options: dict[str, Any],
+) -> Path | None:  # fmt: skip
+    """Run the recipe; the finished folder, or None when it stopped early as it was told to.
+
+    Raises KeyboardInterrupt after Ctrl-C, with everything saved.
+    """
+    from dit_tools.batch.atomic import write_error
+    from dit_tools.batch.interrupt import Interruptible
+    from dit_tools.training.run import run as train
+    from dit_tools.training.session import Interrupted, Session, check_device
+
+    options["device"] = check_device(options["device"])
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(run, error) from None
+    if overwrite:
+        _clear(run)
+    with Interruptible() as interrupts:
+        session = Session(run, tell=tell, interrupts=interrupts, **options)
+        try:
+            return train(recipe, session, source, stage)
+        except Interrupted:
+            if interrupts.stop_requested:
+                raise
+            return None
+
+
+def _clear(run: Path) -> None:
+    """Remove an earlier run, and nothing that it did not write."""
+    for name in LEFT:
+        (run / name).unlink(missing_ok=True)
+    for name in ("vae", "tokenizer", "pipeline"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for sheet in run.glob("sheet-[0-9]*.png"):
+        sheet.unlink()
+
+
+def export_to(pipeline: Path, folder: Path, recipe: recipes.Recipe) -> None:
+    """The finished pipeline as a folder with ONNX graphs, compared with PyTorch."""
+    from dit_tools.exporting.builtin import export
+    from dit_tools.training import card
+
+    documents = {"README.md": (pipeline / "README.md").read_text(encoding="utf-8")}
+    export(pipeline, folder, card.facts(recipe), documents)

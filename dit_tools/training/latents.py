@@ -1,0 +1,44 @@
+"""Latents of the training pictures, encoded once and kept beside the checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dit_tools.batch.atomic import atomic_path
+from dit_tools.training import autoencoder
+
+NAME = "latents.safetensors"
+
+
+def cached(run: Path, vae: Any, data: np.ndarray) -> torch.Tensor:
+    """Latents (N, C, h, w) of uint8 pictures, from ``run`` where they are those of this data.
+
+    The file carries a hash of pictures and autoencoder; another one is computed anew.
+    """
+    wanted, path = _fingerprint(vae, data), run / NAME
+    if path.exists():
+        try:
+            with safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get("of") == wanted:
+                    return file.get_tensor("latents")
+        except (OSError, SafetensorError):
+            pass  # damaged: made again
+    made = autoencoder.encode(vae, data).contiguous()
+    with atomic_path(path) as part:
+        save_file({"latents": made}, part, {"of": wanted})
+    return made
+
+
+def _fingerprint(vae: Any, data: np.ndarray) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(data).tobytes())
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""Every stage of a recipe in order, and what a run leaves beside its pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dit_tools.training import card, plot
+from dit_tools.training.recipe import Recipe
+from dit_tools.training.session import Session
+
+
+def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all") -> Path | None:
+    """Train the recipe's stages, resuming where an earlier session stopped.
+
+    Writes below ``session.run``: checkpoints, ``log.jsonl``, ``loss.png``, sample sheets, and
+    ``pipeline``, a diffusers folder with a model card. Returns that folder when training is done.
+    ``source`` is the recipe's file, for the card. For errors see the stages.
+    """
+    from dit_tools.training import autoencoder, text_to_image
+
+    try:
+        vae: Any = autoencoder.train(recipe, session)
+        if stage == "autoencoder":
+            return session.run / "vae"
+        step, steps = text_to_image.train(recipe, session, vae)
+    finally:
+        plot.curve(session.run)
+    folder = session.run / "pipeline"
+    card.write(folder, recipe, source, plot.rows(session.run), step)
+    return folder if step == steps else None

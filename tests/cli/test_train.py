@@ -1,0 +1,108 @@
+"""``dit train`` as a user starts it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import PROGRAM, dit, environment
+from tests.training.conftest import TEXT, draw_pictures
+
+SHORT = TEXT.replace("pictures = 480", "pictures = 80").replace("samples = 320", "samples = 96")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dit-train")
+    draw_pictures(folder / "pictures")
+    (folder / "pictures/broken.png").write_bytes(b"no picture")
+    (folder / "pictures/broken.txt").write_text("a broken picture", encoding="utf-8")
+    (folder / "tiny.toml").write_text(SHORT, encoding="utf-8")
+    return folder
+
+
+def test_from_pictures_to_a_model_that_generates(place: Path) -> None:
+    stopped = dit("train", "tiny.toml", "--save-every", "2", "--max-steps", "4",
+                  "--stage", "autoencoder", cwd=place)  # fmt: skip
+    assert (stopped.returncode, stopped.stdout) == (0, "")
+    assert "pictures/broken.png: not a picture" in stopped.stderr
+    assert "dit: autoencoder 4/10 (40%): loss " in stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("dit: stopped at --max-steps 4")
+
+    done = dit("train", "tiny.toml", "--objective", "immiscible", "--objective", "sra",
+               "--export", "onnx", cwd=place)  # fmt: skip
+    assert (done.returncode, done.stdout.split()) == (0, ["runs/tiny/pipeline", "onnx"])
+    assert "dit: transformer 6/6 (100%): loss " in done.stderr
+    assert (place / "runs/tiny/loss.png").is_file()
+    assert (place / "onnx/transformer.onnx").is_file()
+    made = dit("generate", "red circle", "-m", "onnx", "--steps", "2", "-o", "x.png", cwd=place)
+    assert (made.returncode, made.stdout.split()) == (0, ["x.png"]), made.stderr
+
+    other = dit("train", "tiny.toml", cwd=place)
+    assert other.returncode == 5 and "made by another recipe" in other.stderr
+    assert len([x for x in other.stderr.splitlines() if "broken.png" not in x]) == 1
+
+
+def test_ctrl_c_saves_and_exits_with_130(place: Path, tmp_path: Path) -> None:
+    endless = SHORT.replace("pictures = 80", "pictures = 800000")
+    (place / "endless.toml").write_text(endless, encoding="utf-8")
+    words = [
+        str(PROGRAM),
+        "train",
+        "endless.toml",
+        "-o",
+        str(tmp_path / "run"),
+        "--save-every",
+        "1",
+    ]
+    with subprocess.Popen(words, cwd=place, env=environment(), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "run/vae.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "run/vae.pt").exists() and not list((tmp_path / "run").glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["gone.toml"], 4, "dit: gone.toml: cannot be read: No such file or directory; "),
+        (["typo.toml"], 4, "[transformer]: unknown key 'widht'; did you mean 'width'?"),
+        (["tiny.toml", "--data", "gone"], 4, "dit: gone: no such folder or zip; "),
+        (["tiny.toml", "--data", "empty"], 4, "dit: empty: no picture with a caption; "),
+        (["tiny.toml", "--dtype", "int8"], 2, "dit: --dtype int8: not for training; "),
+        (["tiny.toml", "--stage", "vae"], 2, "dit: --stage vae: no such stage; "),
+        (["tiny.toml", "--objective", "repo"], 2, "no method 'repo'; did you mean 'repa'?"),
+        (["tiny.toml", "--objective", "sra:weight=-1"], 2, "weight=-1.0 is out of range; "),
+        (["tiny.toml", "-o", "tiny.toml"], 4, "dit: -o tiny.toml: is a file; give a folder"),
+        (["tiny.toml", "--device", "cuda:77"], 7, "dit: --device cuda:77: not available here; "),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(place: Path, words: list[str], code: int, says: str) -> None:
+    (place / "empty").mkdir(exist_ok=True)
+    (place / "typo.toml").write_text(SHORT.replace("width", "widht"), encoding="utf-8")
+    output = [] if "-o" in words else ["-o", "unused"]
+    done = dit("train", *words, *output, cwd=place)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_dry_run_makes_nothing(place: Path) -> None:
+    done = dit("train", "tiny.toml", "-o", "dry", "--dry-run", cwd=place)
+    assert done.returncode == 0 and "would train tiny in dry" in done.stderr
+    assert not (place / "dry").exists()
+
+
+def test_objectives_are_listed_and_explained() -> None:
+    done = dit("train", "x.toml", "--objective", "help")
+    assert done.returncode == 0 and "interval-clustering" in done.stdout
+    explained = dit("train", "x.toml", "--objective", "masking:help")
+    assert "arXiv:2407.15811" in explained.stdout and "ratio=0.5" in explained.stdout
