@@ -16,12 +16,12 @@ from dit_tools.guidance._base import COND, UNCOND, Branch, Guidance, Guide
 class LinearAg(Guidance):
     """Classifier-free guidance that asks for the unconditional prediction every Nth time only.
 
-    In between, ``d = uncond - cond`` is guessed as ``a d_before + b (cond - cond_before)``, a
-    linear function of earlier predictions as LinearAG is. Differs from the paper: its weights come
-    from a regression over stored runs of one model, step count and scale; here a and b are fitted
-    per sample within the run, at every evaluation that did ask, and drawn towards 1 and 0 by
-    ``ridge``. With ``every=1`` it is plain guidance. A cache that is used along starts anew
-    whenever the branches change, so that both together save little.
+    In between, ``d = uncond - cond`` is guessed as ``a d_asked + b (cond - cond_asked)`` from the
+    last evaluation that did ask, a linear function of earlier predictions as LinearAG is. Differs
+    from the paper: its weights come from a regression over stored runs of one model, step count
+    and scale; here a and b are fitted per sample within the run, from one asking evaluation to the
+    next, and drawn towards 1 and 0 by ``ridge``. With ``every=1`` it is plain guidance. A cache
+    that is used along starts anew whenever the branches change, so that both together save little.
     """
 
     scale: float = param(4.0, "1 = the conditional prediction alone", ge=0)
@@ -35,7 +35,7 @@ class LinearAg(Guidance):
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
     def begin(self) -> Guide:
-        """A guide with a memory of the last evaluation and of the fit."""
+        """A guide with a memory of the last evaluation that asked, and of the fit."""
         fit = _Fit(self.ridge)
         done = -1
 
@@ -56,12 +56,12 @@ class LinearAg(Guidance):
 
 
 class _Fit:
-    """``d = a d_before + b (cond - cond_before)`` per sample, by least squares with a prior."""
+    """``d = a d_asked + b (cond - cond_asked)`` per sample, by least squares with a prior."""
 
     def __init__(self, ridge: float):
         self._ridge = ridge
         self._cond: Array = None
-        self._gap: Array = None  # d of the last evaluation, guessed or seen
+        self._gap: Array = None  # never a guess: guesses from guesses grow without bound
         self._a: Array = 1.0
         self._b: Array = 0.0
 
@@ -72,10 +72,8 @@ class _Fit:
         self._cond, self._gap = cond, gap
 
     def guess(self, cond: Array) -> Array:
-        """The gap expected beside ``cond``, and remember it."""
-        self._gap = self._a * self._gap + self._b * (cond - self._cond)
-        self._cond = cond
-        return self._gap
+        """The gap expected beside ``cond``."""
+        return self._a * self._gap + self._b * (cond - self._cond)
 
     def _solved(self, gap: Array, move: Array) -> tuple[Array, Array]:
         """Weights that minimise ``|gap - a before - b move|^2 + r ((a - 1)^2 + b^2)``."""

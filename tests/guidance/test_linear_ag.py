@@ -10,7 +10,7 @@ from tests.support.branches import NUMPY_AND_TORCH, TIMES, Branches
 
 
 class Related(Branches):
-    """``uncond - cond`` obeys ``d = a d_before + b (cond - cond_before)``, per sample."""
+    """``uncond - cond`` is ``a d_asked + b (cond - cond_asked)`` per sample; asked: 0, then 1."""
 
     A, B = np.array([0.9, 0.5]), np.array([0.2, -0.3])
 
@@ -18,10 +18,11 @@ class Related(Branches):
         super().__init__(shape=(2, 3, 4, 4), **options)
         random = np.random.default_rng(5)
         conds = random.standard_normal((len(TIMES), *self.shape))
-        gaps, one = [random.standard_normal(self.shape)], np.ones((2, 1, 1, 1))
-        for before, cond in zip(conds, conds[1:], strict=False):
-            a, b = (one * w.reshape(2, 1, 1, 1) for w in (self.A, self.B))
-            gaps.append(a * gaps[-1] + b * (cond - before))
+        a, b = (w.reshape(2, 1, 1, 1) for w in (self.A, self.B))
+        gaps = [random.standard_normal(self.shape)]
+        for i, cond in enumerate(conds[1:]):
+            asked = min(i, 1)
+            gaps.append(a * gaps[asked] + b * (cond - conds[asked]))
         self.told = {t: (c, c + d) for t, c, d in zip(TIMES, conds, gaps, strict=True)}
 
     def raw(self, name, t):
