@@ -22,7 +22,17 @@ A method for a whole stack of blocks is a policy (when to skip) and a forecast (
 A cache of whole network calls, which needs no blocks, wraps the network in ``around(network, run)``
 instead (``output``).
 
+``PRESETS`` are words for specs, for users who want no parameters.
+
 Furniture: ``_base.Cache``; ``_policy`` (``Interval``, ``Listed``, ``Gate``); ``_forecast``
 (``Forecast``, array arithmetic on numpy and torch); ``_stack`` (hooks, branches, warm-up, last
 step, counters).
 """
+
+PRESETS = {
+    "slow": "taylorseer:interval=2",
+    "medium": "taylorseer:interval=3",
+    "fast": "taylorseer:interval=4",
+    "ultra": "taylorseer:interval=6",
+}
+"""``--cache fast`` and the like: how many calls are skipped; what that costs differs by model."""
