@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dit_tools.core.errors import DitError
 from dit_tools.editing import _run
 from dit_tools.media import image
 from dit_tools.media.metadata import read_record
+from dit_tools.models.load import load
 from tests.support.program import dit
 
 RANDOM = np.random.default_rng(0)
@@ -36,12 +38,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
+def model():
+    """The built-in model, loaded once."""
+    return load("emoji64", backend="onnx")
+
+
 def run(place: Path, **request) -> list[dict]:
     """The events of a run in this process."""
     events: list[dict] = []
     values = {"values": FAST, "overwrite": True} | request
     values["picture"] = str(place / values.get("picture", "photo.png"))
-    _run.assemble(_run.Request(**values), events.append).start()
+    _run.assemble(_run.Request(**values), events.append, lambda *_: model()).start()
     return events
 
 

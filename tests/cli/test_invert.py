@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from dit_tools.core.errors import DitError, InputError
 from dit_tools.inverting import comeback, invert
 from dit_tools.media import image
+from dit_tools.models.load import load
 from tests.support.program import dit, python
 
 STEPS = ("--steps", "6")
@@ -184,12 +185,16 @@ def test_options_that_the_file_has_decided(place: Path) -> None:
 
 def test_odd_pictures(place: Path) -> None:
     """One pixel, grey, thin and opaque pictures are inverted as any other."""
+    loaded = load("emoji64", backend="onnx")
     for name, shape in (("dot.png", (1, 1, 3)), ("grey.png", (9, 5, 1)), ("thin.png", (300, 2, 4))):
         pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
         (place / name).write_bytes(image.encode(pixels, "png"))
-        done = dit("invert", name, "--steps", "2", "--json", cwd=place)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[1])["latent_error"] < 1e-8
+        request = invert.Request(
+            [str(place / name)], values={"steps": 2}, output=str(place / f"{name}.latent")
+        )
+        events: list[dict] = []
+        invert.assemble(request, events.append, lambda *_: loaded).start()
+        assert events[1]["latent_error"] < 1e-8, events[1]
 
 
 def test_no_torch_is_imported(place: Path) -> None:
