@@ -24,7 +24,7 @@ COMMANDS = {
     "edit": "Change what a picture shows, and keep the rest.",
     "info": "Show how a picture was made.",
     "replay": "Make a picture again from its own record.",
-    "eval": "Measure pictures: PSNR, SSIM, retrieval, Fréchet distance.",
+    "eval": "Measure pictures: PSNR, SSIM, retrieval, Frechet distance.",
     "methods": "List, explain and cite every method.",
     "models": "List, show, verify and pull models.",
     "export": "Write ONNX graphs of a model, checked against PyTorch.",
