@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dit_tools.core.errors import InputError, UsageError
@@ -12,30 +12,37 @@ from dit_tools.core.errors import InputError, UsageError
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp", ".ppm",
             ".pgm", ".jp2")  # fmt: skip
 """Suffixes that a folder is searched for. A file that is named is taken whatever its suffix."""
+MOST = 100_000
+"""Files of one run."""
 
 
-def expand(words: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[Path]:
-    """The files that ``words`` mean, in order, each once.
+def expand(words: Iterable[str]) -> list[Path]:
+    """The pictures that ``words`` mean, in order, each once.
 
-    A word is a file, a folder (its files of ``suffixes`` and those of the folders below, sorted;
+    A word is a file, a folder (its pictures and those of the folders below, sorted;
     hidden ones are left out), a pattern with ``*``, ``?`` or ``[...]`` (``**`` for any depth),
     ``@FILE`` (one path a line, ``#`` comments) or ``-`` (the same from stdin).
-    Raises InputError for a word that means no file.
+    Raises InputError for a word that means no file, UsageError for more than MOST files.
     """
     found: dict[Path, None] = {}
     for word in words:
-        for path in _files(word, suffixes):
-            found.setdefault(path)
+        try:
+            for path in _files(word):
+                found.setdefault(path)
+        except OSError as error:  # a name too long for the file system, a closed folder
+            raise InputError(f"{word[:200]}: cannot be read: {error.strerror}") from None
+    if len(found) > MOST:
+        raise UsageError(f"more than {MOST} files", "split the run")
     return list(found)
 
 
-def _files(word: str, suffixes: Sequence[str]) -> Iterator[Path]:
+def _files(word: str) -> Iterator[Path]:
     path = Path(word).expanduser()
     if word == "-" or (word.startswith("@") and not path.exists()):
         for line in _lines(word):
-            yield from _files(line, suffixes)
+            yield from _files(line)
     elif path.is_dir():
-        yield from _below(path, suffixes)
+        yield from _below(path)
     elif path.exists():
         yield path
     elif glob.has_magic(word):
@@ -48,16 +55,14 @@ def _files(word: str, suffixes: Sequence[str]) -> Iterator[Path]:
         raise InputError(f"{word}: no such file or folder", "check the path")
 
 
-def _below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+def _below(folder: Path) -> list[Path]:
     files = [
         path for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and path.is_file()
+        if path.suffix.lower() in PICTURES and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]  # fmt: skip
     if not files:
-        raise InputError(
-            f"{folder}: holds no {' '.join(suffixes[:4])} ... file", "check the folder"
-        )
+        raise InputError(f"{folder}: holds no pictures", "give a file, or another folder")
     return files
 
 

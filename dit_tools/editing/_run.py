@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.batch.prompts import PromptItem, read_prompts
+from dit_tools.batch.walk import expand
 from dit_tools.core import spec
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import DitError, InputError, UsageError
@@ -23,7 +24,7 @@ from dit_tools.generating.options import check_prompt, read_values
 from dit_tools.generating.record import make_record
 from dit_tools.generating.request import Settings, merge
 from dit_tools.inverting import frame as frames
-from dit_tools.inverting.files import Batch, Item, Places, pictures
+from dit_tools.inverting.files import Batch, Item, Places
 from dit_tools.inverting.invert import encode, stream
 from dit_tools.inverting.session import Session, load_model, native, open_session, precise
 from dit_tools.media import image
@@ -118,7 +119,7 @@ def _tasks(request: Request, settings: Settings) -> list[Task]:
             raise UsageError("no prompt", 'say what to show: dit edit photo.png "a green apple"')
         line = {"source_prompt": request.source_prompt, "mask": request.mask}
         return [
-            task for path in pictures([request.picture])
+            task for path in expand([request.picture])
             for task in _of(request, settings, str(path), request.prompt, line)
         ]  # fmt: skip
     if request.prompt is not None:
@@ -145,7 +146,7 @@ def _line(request: Request, item: PromptItem) -> tuple[str, str, dict[str, Any]]
         path = folder / name
     else:
         path = folder if name is None else folder.parent / str(name)
-    (found,) = pictures([str(path)]) if not path.is_dir() else (path,)
+    (found,) = expand([str(path)]) if not path.is_dir() else (path,)
     mask = line.get("mask")
     if isinstance(mask, str) and not Path(mask).is_absolute() and "," not in mask:
         line["mask"] = str(path.parent / mask)

@@ -49,8 +49,13 @@ def _settle(part: Path, path: Path, overwrite: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_output(path: Path, source: Path, overwrite: bool) -> None:
-    """Raise InputError when ``path`` may not become the output of an export of ``source``."""
+def check_output(
+    path: Path, source: Path, overwrite: bool, facts: str = FACTS, kind: str = "export"
+) -> None:
+    """Raise InputError when ``path`` may not become the output of a command that read ``source``.
+
+    ``facts``: the file that tells an earlier output, of ``kind``, from a folder of the user's.
+    """
     if not path.parent.is_dir():
         raise InputError(f"-o {path}: its folder does not exist", "create it first")
     real, origin = path.resolve(), source.resolve()
@@ -58,8 +63,8 @@ def check_output(path: Path, source: Path, overwrite: bool) -> None:
         raise InputError(f"-o {path}: the model itself lies there", "choose another folder")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not (path / FACTS).is_file():
-        raise InputError(f"-o {path}: exists and is no export", "choose another folder")
+    if not (path / facts).is_file():
+        raise InputError(f"-o {path}: exists and is no {kind}", "choose another folder")
     if not overwrite:
         raise InputError(f"-o {path}: exists", "add --overwrite, or choose another folder")
 

@@ -160,7 +160,7 @@ def _graph(
         trace(module, inputs, output, path, {key: {0: "batch"} for key in names}, weights=False)
     else:
         trace(module, inputs, output, path, {}, weights=False)
-        fold(path)
+        fold(path, path)
         free_batch(path, names)
     module.load_state_dict({k: v.half().float() if v.is_floating_point() else v
                             for k, v in module.state_dict().items()})  # fmt: skip

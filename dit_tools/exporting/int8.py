@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.exporting.shared_weights import EMBED_LIMIT
+from dit_tools.exporting.simplify import fold
 
 
 def quantize(source: Path, target: Path) -> int:
@@ -32,7 +33,7 @@ def quantize(source: Path, target: Path) -> int:
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dit-part-") as folder:
         folded = Path(folder) / "folded.onnx"
-        _fold(source, folded)
+        fold(source, folded, external=True)
         large = sum(path.stat().st_size for path in Path(folder).iterdir()) > 4 * EMBED_LIMIT
         with _quiet():
             quantize_dynamic(
@@ -46,19 +47,6 @@ def quantize(source: Path, target: Path) -> int:
             )  # fmt: skip
     nodes = onnx.load(target, load_external_data=False).graph.node
     return sum(node.op_type == "MatMulInteger" for node in nodes)
-
-
-def _fold(source: Path, target: Path) -> None:
-    """Write ``source`` with its casts and transposes of weights worked out, as plain float32."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(target)
-    name = "session.optimized_model_external_initializers_file_name"
-    options.add_session_config_entry(name, f"{target.name}.data")
-    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 @contextlib.contextmanager

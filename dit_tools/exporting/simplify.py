@@ -13,15 +13,21 @@ TRACED_BATCH = 7
 """Batch of the trace: a prime that is no other size of a model, so that it can be told apart."""
 
 
-def fold(graph: Path) -> None:
-    """Work out everything in ``graph`` that depends on constants alone, in place."""
+def fold(source: Path, target: Path, external: bool = False) -> None:
+    """Write ``source`` with everything worked out that depends on constants alone.
+
+    ``external`` puts large tensors into ``TARGET.data``; without it ``target`` may be ``source``.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(graph)
-    onnxruntime.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
+    options.optimized_model_filepath = str(target)
+    if external:
+        name = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(name, f"{target.name}.data")
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def free_batch(graph: Path, names: set[str], traced: int = TRACED_BATCH) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,42 +14,9 @@ from dit_tools.batch.atomic import atomic_write, write_error
 from dit_tools.batch.interrupt import Interruptible
 from dit_tools.batch.names import Destination, Names, Value, destination, unique
 from dit_tools.batch.progress import bar
-from dit_tools.core.errors import DitError, InputError, UsageError
+from dit_tools.core.errors import DitError, UsageError
 from dit_tools.generating.events import Listener, Outcome, error_event, event
 from dit_tools.generating.outputs import check_folder, stops_run
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp", ".ppm",
-            ".jp2")  # fmt: skip
-MOST = 100_000
-
-
-def pictures(paths: Iterable[str]) -> list[Path]:
-    """The files that are meant: a folder means its pictures, sorted, hidden ones left out.
-
-    Raises InputError for what is not there, and where nothing matches.
-    """
-    found: list[Path] = []
-    for text in paths:
-        path = Path(text)
-        try:
-            if path.is_dir():
-                inside = [p for p in sorted(path.iterdir()) if _picture(p)]
-                if not inside:
-                    raise InputError(f"{text}: holds no pictures", "give a file, or another folder")
-                found += inside
-            elif path.exists():
-                found.append(path)
-            else:
-                raise InputError(f"{text}: no such file or folder", "check the path")
-        except OSError as error:
-            raise InputError(f"{text[:200]}: cannot be read: {error.strerror}") from None
-    if len(found) > MOST:
-        raise UsageError(f"more than {MOST} pictures", "split the run")
-    return found
-
-
-def _picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".") and path.is_file()
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools import __version__
+from dit_tools.batch.walk import expand
 from dit_tools.core import spec
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import ModelError, UsageError
@@ -20,7 +21,7 @@ from dit_tools.generating.record import base_name, versions
 from dit_tools.generating.request import Settings, merge
 from dit_tools.inversion._base import Inversion, Inverted
 from dit_tools.inversion._latent import SUFFIX, Latent, pack
-from dit_tools.inverting.files import Batch, Item, Places, pictures
+from dit_tools.inverting.files import Batch, Item, Places
 from dit_tools.inverting.frame import to_model, whole
 from dit_tools.inverting.session import (
     PRECISIONS,
@@ -63,7 +64,7 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
         raise UsageError("--seed: a picture is inverted once", "give one seed")
     settings.needs()
-    found = pictures(request.pictures)
+    found = expand(request.pictures)
     places = Places(request.output, "{stem}", request.overwrite, request.skip_existing)
     places.single(len(found))
     look_up(settings).check_size(settings)

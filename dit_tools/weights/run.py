@@ -58,27 +58,12 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
             f"--model {source.name}: its transformer is quantized already", "give the plain model"
         )
     if not dry:
-        check_output(wanted.output, folder, wanted.overwrite)
+        _folder.check_output(wanted.output, folder, wanted.overwrite, FACTS, "quantized model")
     files = _folder.model_weights(folder / quantized.PART)
     layers = find(folder, files, wanted.scheme, keep)
     if not dry:
         _check_space(folder, layers, wanted.output)
     return layers
-
-
-def check_output(path: Path, source: Path, overwrite: bool) -> None:
-    """Raise InputError when ``path`` may not become the output."""
-    if not path.parent.is_dir():
-        raise InputError(f"-o {path}: its folder does not exist", "create it first")
-    real, origin = path.resolve(), source.resolve()
-    if real == origin or real in origin.parents:
-        raise InputError(f"-o {path}: the model itself lies there", "choose another folder")
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    if not (path / FACTS).is_file():
-        raise InputError(f"-o {path}: exists and is no quantized model", "choose another folder")
-    if not overwrite:
-        raise InputError(f"-o {path}: exists", "add --overwrite, or choose another folder")
 
 
 def rest(folder: Path) -> list[Path]:

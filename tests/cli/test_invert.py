@@ -167,11 +167,12 @@ def test_a_refusal_is_one_line(place: Path) -> None:
     ({"precision": "float16"}, "use float32 or float64"),
     ({"values": {"size": "100x100"}}, "not a multiple"),
     ({"values": {"seed": "1,2"}}, "give one seed"),
-    ({"pictures": ["heart.png"] * 2, "output": "one.latent"}, "one file for 2 pictures"),
+    ({"pictures": ["heart.png", "again.png"], "output": "one.latent"}, "one file for 2 pictures"),
     ({"output": "nowhere/x.latent"}, "the folder does not exist"),
 ])  # fmt: skip
 def test_bad_requests(place: Path, monkeypatch, change, message: str) -> None:
     monkeypatch.chdir(place)
+    shutil.copy("heart.png", "again.png")
     with pytest.raises(DitError) as caught:
         invert.assemble(invert.Request(**{"pictures": ["heart.png"]} | change), print)
     assert message in str(caught.value)

@@ -38,7 +38,7 @@ def test_a_graph_traced_at_seven_serves_every_batch(tmp_path: Path) -> None:
         return {"x": torch.randn(batch, 4, 8), "t": torch.rand(batch)}
 
     trace(module, inputs(TRACED_BATCH), "y", path, {})
-    fold(path)
+    fold(path, path)
     assert free_batch(path, {"x", "t", "y"}) > 0
     graph = onnx.load(path).graph
     assert "Shape" not in {node.op_type for node in graph.node}
