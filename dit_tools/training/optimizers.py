@@ -1,8 +1,8 @@
-"""The optimizer pair of the transformer stages: Muon for hidden matrices, AdamW for the rest."""
+"""The optimizer pair of every stage: Muon for hidden matrices and kernels, AdamW for the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum orthogonalized by Newton-Schulz (Jordan et al. 2024), equal shapes in one batch.
 
     Differs from torch.optim.Muon in that batching only: on a small CPU its hundreds of separate
-    small products took longer than the forward and backward pass together.
+    small products took longer than the forward and backward pass together. A convolution's kernel
+    is the matrix of its outputs by everything that they see.
     The update has the root mean square of AdamW's: ``0.2 sqrt(max(rows, columns))``.
     """
 
@@ -40,17 +41,18 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[torch.Tensor]] = {}
+            shapes: dict[tuple[int, int], list[torch.Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
+                    shapes.setdefault((len(p), p[0].numel()), []).append(p)
             for shape, parameters in shapes.items():
                 directions = torch.stack(
-                    [self._direction(p, group["momentum"]) for p in parameters]
+                    [self._direction(p, group["momentum"]).reshape(shape) for p in parameters]
                 )
                 scale = group["lr"] * 0.2 * max(shape) ** 0.5
                 for p, update in zip(parameters, orthogonalize(directions), strict=True):
-                    p.mul_(1 - group["lr"] * group["decay"]).sub_(update, alpha=scale)
+                    p.mul_(1 - group["lr"] * group["decay"])
+                    p.sub_(update.reshape(p.shape), alpha=scale)
 
     def _direction(self, p: Any, momentum: float) -> torch.Tensor:
         state = self.state[p]
@@ -60,22 +62,35 @@ class Muon(torch.optim.Optimizer):
         return p.grad.lerp(buffer, momentum)  # Nesterov
 
 
+def in_blocks(name: str, parameter: torch.Tensor) -> bool:
+    """Whether Muon takes this parameter of a transformer: the matrices inside its blocks."""
+    inside = "block" in name and parameter.ndim == 2
+    return inside and "table" not in name and "relative_attention" not in name
+
+
+def kernels(name: str, parameter: torch.Tensor) -> bool:
+    """Whether Muon takes this parameter of an autoencoder: kernels between hidden channels."""
+    return parameter.ndim == 4 and min(parameter.shape[:2]) > 4 and "quant_conv" not in name
+
+
 class Optimizers:
-    """Muon on the 2-D weights inside blocks, AdamW on everything else.
+    """Muon on the parameters that ``hidden`` picks, AdamW on everything else.
 
     Both follow one schedule: linear warm-up, constant, linear decay to zero over the last part.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], learning_rate: float, muon_rate: float):
-        hidden, other = [], []
-        for module in modules:
-            for name, parameter in module.named_parameters():
-                inside = "block" in name and parameter.ndim == 2
-                inside = inside and "table" not in name and "relative_attention" not in name
-                (hidden if inside else other).append(parameter)
+    def __init__(
+        self, modules: Iterable[nn.Module], learning_rate: float, muon_rate: float,
+        hidden: Callable[[str, torch.Tensor], bool] = in_blocks, weight_decay: float = 0.0,
+    ):  # fmt: skip
+        named = [pair for module in modules for pair in module.named_parameters()]
+        inside = [p for name, p in named if hidden(name, p)]
+        other = [p for name, p in named if not hidden(name, p)]
         self.all = [
-            Muon(hidden, lr=muon_rate),
-            torch.optim.AdamW(other, lr=learning_rate, weight_decay=0.0, betas=(0.9, 0.99)),
+            Muon(inside, lr=muon_rate),
+            torch.optim.AdamW(
+                other, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)
+            ),
         ]
         self.peaks = [muon_rate, learning_rate]
 

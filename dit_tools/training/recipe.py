@@ -49,7 +49,9 @@ class Autoencoder:
     batch_size: int = 32
     pictures: int = 32_000
     learning_rate: float = 1e-3
+    muon_learning_rate: float = 5e-3
     gradient_weight: float = 0.5
+    coarse_weight: float = 1.0
     latent_noise: float = 0.1
     objectives: tuple[str, ...] = ()
 
@@ -115,7 +117,7 @@ SECTIONS = {
     "text_encoder": TextEncoder,
     "transformer": Transformer,
 }
-ZERO = {"seed", "gradient_weight", "latent_noise", "prompt_dropout", "ema_decay"}
+ZERO = {"seed", "gradient_weight", "coarse_weight", "latent_noise", "prompt_dropout", "ema_decay"}
 """Numbers that may be 0; all others must be positive."""
 UNIT = {"prompt_dropout", "ema_decay", "decay_fraction"}
 """Numbers that may not exceed 1."""
