@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dit_cli.options import METHODS
+
 METAVAR = "NAME[:K=V,...]"
 
 
@@ -96,7 +98,7 @@ def rows(found: Sequence[type[Any]], indent: str = "") -> str:
 def _option(flag: str, room: str, text: str) -> Any:
     return typer.Option(
         flag, metavar=METAVAR, help=text, callback=_check(room), autocompletion=_complete(room),
-        rich_help_panel="Methods ('help' as a name lists them, NAME:help explains one)",
+        rich_help_panel=METHODS,
     )  # fmt: skip
 
 

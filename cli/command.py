@@ -7,12 +7,15 @@ around help cost as much again, so help is plain.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from dit_cli.options import METHODS, PANELS, PICTURE
 
 PLAIN: dict[str, Any] = {
     "add_completion": False,
@@ -87,11 +90,20 @@ class Command(TyperCommand):
         """Own options, then those that every command has."""
         params = super().get_params(ctx)
         debug = _common()
-        return quick([*params[:-1], *(p for p in debug if p not in params), *params[-1:]])
+        own = sorted(params[:-1], key=_place)
+        return quick([*own, *(p for p in debug if p not in params), *params[-1:]])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Plain help, one section a heading."""
         grouped_options(self, ctx, formatter)
+
+
+def _place(param: Any) -> int:
+    """Arguments first, then options in the order of their headings."""
+    panel = getattr(param, "rich_help_panel", None)
+    if param.param_type_name == "argument":
+        return -1
+    return PANELS.index(panel) if panel in PANELS else len(PANELS)
 
 
 class Group(TyperGroup):
@@ -132,13 +144,38 @@ def _common() -> list[Any]:
     return _shared
 
 
-def command(function: Callable[..., Any]) -> Command:
-    """The command of a function whose parameters are annotated options and arguments."""
+def command(function: Callable[..., Any], block: type[Any] | None = None) -> Command:
+    """The command of a function whose parameters are annotated options and arguments.
+
+    With a ``block``, a TypedDict of ``dit_cli.blocks``, its ``**`` parameter stands for the options
+    of that, whose defaults are None, or False for a switch. In help they follow the command's own
+    of pictures and methods, and precede its others.
+    """
     app = typer.Typer(**PLAIN)
-    app.command(cls=Command)(function)
+    app.command(cls=Command)(_spelled_out(function, block) if block else function)
     made = typer.main.get_command(app)
     assert isinstance(made, Command)
     return made
+
+
+def _spelled_out(function: Callable[..., Any], block: type[Any]) -> Callable[..., Any]:
+    """The function with a signature that names what its ``**`` parameter holds."""
+    signature = inspect.signature(function, eval_str=True)
+    *named, last = signature.parameters.values()
+    assert last.kind is last.VAR_KEYWORD
+    made = [
+        inspect.Parameter(
+            name, last.KEYWORD_ONLY, annotation=hint,
+            default=False if get_args(hint)[0] is bool else None,
+        )
+        for name, hint in get_type_hints(block, include_extras=True).items()
+    ]  # fmt: skip
+    kinds = {p.name: get_args(p.annotation)[1] for p in named}
+    early = [p for p in named if kinds[p.name].rich_help_panel in (None, PICTURE, METHODS)]
+    late = [p.replace(kind=p.KEYWORD_ONLY) for p in named if p not in early]
+    parameters = [*early, *made, *late]
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
 
 
 def group(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from dit_cli import choices
+from dit_cli import blocks, choices
 from dit_cli import options as o
 from dit_cli.command import command as make
 
@@ -49,9 +49,6 @@ Whole = Annotated[
     typer.Option("--no-crop", rich_help_panel=o.PICTURE,
                  help="Work on the whole picture, not around the mask."),
 ]  # fmt: skip
-NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Embed no record.", rich_help_panel=o.RUN)
-]
 
 
 def edit(
@@ -60,37 +57,13 @@ def edit(
     prompt_option: PromptOption = None,
     source_prompt: SourcePrompt = "",
     instructions: Instructions = None,
-    negative_prompt: o.NegativePrompt = None,
     mask: Mask = None,
     feather: Feather = None,
     no_crop: Whole = False,
     strength: Strength = None,
-    seed: o.Seed = None,
-    num_images: o.NumImages = None,
-    size: o.Size = None,
-    steps: o.Steps = None,
-    cfg_scale: o.CfgScale = None,
-    embedded_guidance: o.EmbeddedGuidance = None,
-    max_tokens: o.MaxTokens = None,
-    model: o.Model = None,
-    lora: o.Lora = None,
     method: choices.Editing = None,
     inversion: choices.Inversion = None,
-    schedule: choices.Schedule = None,
-    solver: choices.Solver = None,
-    guidance: choices.Guidance = None,
-    noise: choices.Noise = None,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    backend: o.Backend = None,
-    output: o.Output = None,
-    format: o.Format = None,  # noqa: A002
-    quality: o.Quality = None,
-    overwrite: o.Overwrite = False,
-    skip_existing: o.SkipExisting = False,
-    no_metadata: NoMetadata = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
+    **given: Any,
 ) -> int:
     """Change what a picture shows, and keep the rest.
 
@@ -98,32 +71,22 @@ def edit(
     colour profile. With --mask only the white part changes: outside it every pixel stays as it
     is, bit for bit. Without one the model sees the whole picture at its own size.
     """
-    given = locals()
     from dit_cli import telling
     from dit_tools.core.errors import UsageError
     from dit_tools.editing._run import Request, assemble
-    from dit_tools.generating.options import OPTIONS
 
-    values = {name: given[name] for name in OPTIONS if given.get(name) not in (None, (), [])}
-    plain = telling.emitter(json)
-
-    def listen(event):
-        plain(event)
-        if not json and not quiet and event["type"] == "item":
-            telling.say(_line(event))
-
-    with telling.told(json):
-        telling.check_stdout(output, json)
+    with telling.told(given["json"]):
+        telling.check_stdout(given["output"], given["json"])
         if prompt is not None and prompt_option is not None:
             raise UsageError("--prompt: a prompt is given already", "give one")
-        text = prompt if prompt is not None else prompt_option
         request = Request(
-            picture, text, source_prompt, values, instructions, method, inversion or "edict",
-            strength, mask, feather, not no_crop, output, overwrite, skip_existing,
-            not no_metadata, quiet,
+            picture, prompt if prompt is not None else prompt_option, source_prompt,
+            blocks.values(given), instructions, method, inversion or "edict", strength, mask,
+            feather, not no_crop, given["output"], given["overwrite"], given["skip_existing"],
+            not given["no_metadata"], given["quiet"],
         )  # fmt: skip
-        batch = assemble(request, listen)
-    return telling.finish(batch.start(), quiet)
+        batch = assemble(request, telling.announcer(given["json"], given["quiet"], _line))
+    return telling.finish(batch.start(), given["quiet"])
 
 
 def _line(event) -> str:
@@ -136,4 +99,4 @@ def _line(event) -> str:
     return f"dit: {event['source']}: {note}{event['method']}, {event['calls']} calls; {shown}"
 
 
-command = make(edit)
+command = make(edit, blocks.Pictures)

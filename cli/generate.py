@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli import choices
+from dit_cli import blocks, choices
 from dit_cli import options as o
 from dit_cli.command import command as make
 from dit_tools.core.errors import ExitCode
@@ -46,63 +46,36 @@ Compare = Annotated[
     typer.Option("--compare", rich_help_panel=o.RUN,
                  help="Also run without the cache; tell seconds, PSNR, SSIM."),
 ]  # fmt: skip
-NoMetadata = Annotated[
-    bool, typer.Option("--no-metadata", help="Embed no record.", rich_help_panel=o.RUN)
-]
 
 
 def generate(
     prompts: o.Prompts = None,
-    prompt: o.Prompt = None,
+    prompt: o.ManyPrompts = None,
     prompt_file: o.PromptFile = None,
-    negative_prompt: o.NegativePrompt = None,
-    seed: o.Seed = None,
-    num_images: o.NumImages = None,
-    size: o.Size = None,
     width: o.Width = None,
     height: o.Height = None,
-    steps: o.Steps = None,
-    cfg_scale: o.CfgScale = None,
-    embedded_guidance: o.EmbeddedGuidance = None,
-    max_tokens: o.MaxTokens = None,
     transparent: o.Transparent = None,
     background: o.Background = None,
     from_latent: FromLatent = None,
     sweep: Sweep = None,
-    model: o.Model = None,
     base: Base = None,
-    lora: o.Lora = None,
     allow_pickle: o.AllowPickle = None,
-    schedule: choices.Schedule = None,
-    solver: choices.Solver = None,
-    guidance: choices.Guidance = None,
-    noise: choices.Noise = None,
     cache: choices.Cache = None,
-    device: o.Device = None,
-    dtype: o.Dtype = None,
-    backend: o.Backend = None,
     batch_size: o.BatchSize = None,
     offload: o.Offload = None,
     vae_tiling: o.VaeTiling = None,
     vae_slicing: o.VaeSlicing = None,
-    output: o.Output = None,
-    format: o.Format = None,  # noqa: A002
-    quality: o.Quality = None,
-    overwrite: o.Overwrite = False,
-    skip_existing: o.SkipExisting = False,
     grid: Grid = None,
     save_steps: SaveSteps = None,
     fps: Fps = 10.0,
     preview: Preview = False,
     compare: Compare = False,
-    no_metadata: NoMetadata = False,
     config: o.Config = None,
     preset: o.Preset = None,
     from_image: o.FromImage = None,
     dry_run: o.DryRun = False,
-    json: o.Json = False,
-    quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
+    **shared: Any,
 ) -> int:
     """Make pictures from prompts.
 
@@ -110,24 +83,24 @@ def generate(
     how it was made; 'dit replay' makes it again. A run into a folder that was stopped goes on
     where it stopped when it is started again.
     """
-    given = locals()
+    given = {**locals(), **shared}
     from dit_cli import telling
     from dit_tools.generating.assemble import Request, assemble
     from dit_tools.generating.loading import look_up, look_up_offline
-    from dit_tools.generating.options import OPTIONS
     from dit_tools.generating.run import Options
 
-    values = {name: given[name] for name in OPTIONS if given[name] not in (None, (), [])}
+    values = blocks.values(given)
     prompts = [*(prompts or ()), *(prompt or ())]
     if from_latent is not None:
         return _from_latent(given, prompts, values)
-    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not no_metadata, quiet,
-                    compare=compare)  # fmt: skip
+    json, quiet = shared["json"], shared["quiet"]
+    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not shared["no_metadata"],
+                    quiet, compare=compare)  # fmt: skip
     with telling.told(json):
-        telling.check_stdout(output, json)
+        telling.check_stdout(shared["output"], json)
         request = Request(
             prompts, values, list(prompt_file or ()), list(sweep or ()), config, preset,
-            from_image, output, overwrite, skip_existing, extra,
+            from_image, shared["output"], shared["overwrite"], shared["skip_existing"], extra,
         )  # fmt: skip
         find = look_up_offline if dry_run else look_up
         run, notes = assemble(request, telling.emitter(json, verbose), find)
@@ -161,4 +134,4 @@ def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, An
     return telling.finish(batch.start(), given["quiet"])
 
 
-command = make(generate)
+command = make(generate, blocks.Pictures)

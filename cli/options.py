@@ -1,10 +1,10 @@
 """Every option that commands share, once: name, short form, help and completion.
 
-Use them as annotations: ``def generate(model: Model = None, steps: Steps = None)``. The names of
-the function's parameters are those of ``dit_tools.generating.options.OPTIONS``, so that a
-dictionary of them goes through ``read_values`` as it is. Values stay text where a reader there
-converts them: the command line, prompt files, presets and records then say the same about a bad
-one. An option means the same in every command.
+Use them as annotations: ``def generate(model: Model = None, steps: Steps = None)``, or by the
+block (``dit_cli.blocks``). The names of the function's parameters are those of
+``dit_tools.generating.options.OPTIONS``, so that a dictionary of them goes through ``read_values``
+as it is. Values stay text where a reader there converts them: the command line, prompt files,
+presets and records then say the same about a bad one. An option means the same in every command.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from typing import Annotated, Any
 import typer
 
 MODEL, PICTURE, PLACE, RUN = "Model", "Picture", "Hardware and precision", "Output and run"
+METHODS = "Methods ('help' as a name lists them, NAME:help explains one)"
+PANELS = (PICTURE, MODEL, METHODS, PLACE, RUN)
+"""The order of headings in help."""
 
 
 def _option(*names: str, **facts: Any) -> Any:
@@ -41,6 +44,11 @@ Prompts = Annotated[
     typer.Argument(metavar="PROMPT", help="What to show; - reads prompts from stdin."),
 ]
 Prompt = Annotated[
+    str | None,
+    _option("-p", "--prompt", metavar="TEXT", help="What the pictures show.",
+            rich_help_panel=PICTURE),
+]  # fmt: skip
+ManyPrompts = Annotated[
     list[str] | None,
     _option("-p", "--prompt", metavar="TEXT", help="A prompt; may be repeated.",
             rich_help_panel=PICTURE),
@@ -185,6 +193,7 @@ SkipExisting = Annotated[
     bool,
     _option("--skip-existing", help="Leave out files that exist.", rich_help_panel=RUN),
 ]
+NoMetadata = Annotated[bool, _option("--no-metadata", help="Embed no record.", rich_help_panel=RUN)]
 Config = Annotated[
     str | None,
     _option("--config", metavar="FILE", help="TOML with options.", rich_help_panel=RUN),

@@ -54,6 +54,18 @@ def _compared(record: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def announcer(json: bool, quiet: bool, line: Callable[[dict[str, Any]], str]) -> Listener:
+    """As ``emitter``, and a line on stderr for every result."""
+    plain = emitter(json)
+
+    def listen(event: dict[str, Any]) -> None:
+        plain(event)
+        if not json and not quiet and event["type"] == "item":
+            say(line(event))
+
+    return listen
+
+
 def check_stdout(output: str | None, json: bool) -> None:
     """Raise UsageError when ``-o -`` would mix with JSON or fill a terminal with bytes."""
     if output != "-":
