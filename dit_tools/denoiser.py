@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array, all_finite, concat, split
 from dit_tools.core.errors import ModelError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
+from dit_tools.tokens._base import Watch
 
 Condition = Mapping[str, Array]
 """What the network is told besides latents and time: arrays whose first axis is the batch."""
@@ -19,6 +20,8 @@ class Denoiser:
 
     ``network`` is called as ``network(**inputs)``; ``family`` makes the inputs and reads the
     output. Branches whose conditions have equal shapes go through the network in one batch.
+    ``watch`` is that of ``--tokens``: it fills in what the network left out.
+    ``listen(branches, predictions)`` is told what the network said before guidance joins it.
     """
 
     def __init__(
@@ -28,15 +31,19 @@ class Denoiser:
         conditions: Mapping[str, Condition],
         guide: Any,
         run: Run,
+        watch: Watch | None = None,
     ):
         self._family, self._network = family, network
         self._conditions, self._guide, self._run = conditions, guide, run
+        self._watch = watch or Watch()
+        self.listen: Callable[[tuple[Any, ...], tuple[Prediction, ...]], None] | None = None
 
     def __call__(self, x: Array, t: float) -> Prediction:
         """The guided prediction. Raises ModelError when the network gives NaN or infinity."""
         self._run.call += 1
-        self._run.t = t
+        self._run.t, self._run.x = t, x
         guided = self._guide(lambda *branches: self._evaluate(branches, x, t), x, t)
+        guided = self._watch.guided(guided)
         if not all_finite(guided.raw):
             raise ModelError(
                 f"the network gave NaN or infinity at t = {t:.3f}",
@@ -52,7 +59,13 @@ class Denoiser:
                 condition = self._conditions[branch.condition or branch.name]
                 with branch.perturb(self._network.blocks()):
                     outputs[branch.name] = self._call((branch.name,), x, t, condition)
-        return tuple(self._family.read(outputs[branch.name], x, t) for branch in branches)
+        made = tuple(self._read(branch.name, outputs[branch.name], x, t) for branch in branches)
+        if self.listen:
+            self.listen(branches, made)
+        return made
+
+    def _read(self, name: str, output: Array, x: Array, t: float) -> Prediction:
+        return self._watch.branch(name, self._family.read(output, x, t))
 
     def _together(self, names: tuple[str, ...], x: Array, t: float) -> list[Array]:
         """Raw outputs of unperturbed branches, in one network call where shapes allow."""

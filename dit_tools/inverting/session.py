@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from dit_tools.models.families._base import Prompts
 from dit_tools.models.model import Model
 
 PRECISIONS = ("float32", "float64")
+Change = Callable[[dict[str, dict[str, Array]]], dict[str, dict[str, Array]]]
+"""From conditions per branch to others."""
 
 
 class Precise:
@@ -64,9 +66,14 @@ class Session:
         return self.plan.times(self.model, (1, *self.shape))
 
     def denoiser(
-        self, prompts: Sequence[str], scale: float | None = None, negative: str | None = None
-    ) -> Precise:
-        """A denoiser of ``len(prompts)`` rows. ``scale`` replaces the plan's guidance by CFG's."""
+        self, prompts: Sequence[str], scale: float | None = None, negative: str | None = None,
+        change: Change | None = None,
+    ) -> Precise:  # fmt: skip
+        """A denoiser of ``len(prompts)`` rows. ``scale`` replaces the plan's guidance by CFG's.
+
+        ``change`` takes the conditions of the prompts and gives those to use, of as many rows as
+        the latents will have.
+        """
         guidance = self.plan.guidance
         if scale is not None:
             guidance = spec.parse("guidance", f"cfg:scale={scale!r}")
@@ -79,6 +86,7 @@ class Session:
                 embedded_guidance=settings.embedded_guidance, max_tokens=settings.max_tokens,
             )
         )  # fmt: skip
+        conditions = change(conditions) if change else conditions
         model = self.model
         guide = guidance.begin()
         denoise = Denoiser(model.family, model.network, conditions, guide, self.run)

@@ -17,10 +17,10 @@ class TorchNetwork:
         self.module = module
 
     def __call__(self, **inputs: Any) -> Array:
-        """The raw output in float32."""
+        """The raw output in float32; gradients are recorded where an input asks for them."""
         import torch
 
-        with torch.no_grad():
+        with torch.set_grad_enabled(_asked(inputs)):
             made = {key: self._cast(value) for key, value in inputs.items()}
             output = self.module(**made, return_dict=False)[0]
             if isinstance(output, list):  # one tensor per picture
@@ -43,6 +43,13 @@ class TorchNetwork:
         return blocks(self.module)
 
 
+def _asked(value: Any) -> bool:
+    """Whether any tensor in it wants a gradient."""
+    if isinstance(value, dict | list):
+        return any(map(_asked, value.values() if isinstance(value, dict) else value))
+    return bool(getattr(value, "requires_grad", False))
+
+
 class TorchCodec:
     """A diffusers autoencoder with the family's latent statistics."""
 
@@ -61,10 +68,10 @@ class TorchCodec:
             return (pixels / 2 + 0.5).clamp(0, 1).cpu().numpy()
 
     def encode(self, pixels: Array) -> Array:
-        """Latents (B, C, h, w), the mean of the autoencoder's posterior."""
+        """Latents (B, C, h, w), the mean of the posterior; with gradients where pixels ask."""
         import torch
 
-        with torch.no_grad():
+        with torch.set_grad_enabled(_asked(pixels)):
             x = torch.as_tensor(pixels).to(self.vae.device, self.vae.dtype) * 2 - 1
             out = self.vae.encode(x[:, :, None] if self.family.frame_axis else x)
             z = out.latent_dist.mode() if hasattr(out, "latent_dist") else out.latent

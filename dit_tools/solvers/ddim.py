@@ -43,13 +43,13 @@ class Ddim(Solver):
         if self.eta == 0 and self.clip is None:
             return transfer(p, s)
         x0 = p.x0 if self.clip is None else p.x0.clip(-self.clip, self.clip)
-        spread = self.eta * _posterior(p.path, p.t, s)
+        spread = self.eta * posterior(p.path, p.t, s)
         kept = math.sqrt(max(p.path.sigma(s) ** 2 - spread**2, 0.0))
         x = p.path.alpha(s) * x0 + kept * p.eps
         return x + spread * noise.fresh() if spread > 0 else x
 
 
-def _posterior(path: Path, t: float, s: float) -> float:
+def posterior(path: Path, t: float, s: float) -> float:
     """Standard deviation of ``x_s`` given ``x_t`` and the clean data."""
     if path.sigma(s) <= 0:
         return 0.0
