@@ -69,10 +69,11 @@ def train(
     Ctrl-C saves and exits. FOLDER gets checkpoints, log.jsonl, loss.png, sample sheets, and in the
     end 'pipeline', a diffusers model that 'dit generate -m' takes. Prints its path.
     """
-    from dit_cli.training import export_to, prepare, start
+    from dit_cli.training import export_to, prepare, settle, start
 
     made = prepare(Path(recipe), data, tuple(objective or ()))
     run = Path(output) if output else Path("runs") / made.name
+    made = settle(made, run)
     _check(stage, dtype, run, export, overwrite)
     if dry_run:
         say(f"dit: would train {made.name} in {run}")

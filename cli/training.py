@@ -30,6 +30,13 @@ def prepare(path: Path, data: str | None, objectives: tuple[str, ...]) -> recipe
     return made
 
 
+def settle(recipe: recipes.Recipe, run: Path) -> recipes.Recipe:
+    """The recipe of a run in this folder, with the sizes of the model that it is a sibling of."""
+    from dit_tools.training import sibling
+
+    return sibling.resolve(recipe, run)
+
+
 def start(
     recipe: recipes.Recipe, source: Path, run: Path, stage: str, overwrite: bool,
     tell: Callable[[dict[str, Any]], None], options: dict[str, Any],

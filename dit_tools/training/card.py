@@ -40,6 +40,11 @@ def text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: in
         f"- Step {step} of {steps}, {step * t.batch_size:,} pictures seen{loss}.",
         f"- Objectives: {', '.join(t.objectives) or 'rectified flow, logit-normal times'}.",
     ]  # fmt: skip
+    if t.sibling_of:
+        other = Path(t.sibling_of)
+        name = other.parent.name if other.name == "pipeline" else other.name
+        lines.append(f"- Small sibling of {name}: its autoencoder, tokenizer and text encoder, not "
+                     "trained further; both transformers can share one run.")  # fmt: skip
     if rows.get("autoencoder"):
         lines.append(f"- Autoencoder: PSNR {rows['autoencoder'][-1]['psnr']} dB on some of the "
                      "pictures it was trained on.")  # fmt: skip

@@ -17,12 +17,23 @@ from dit_tools.training import autoencoder
 NAME = "latents.safetensors"
 
 
-def cached(run: Path, vae: Any, data: np.ndarray) -> torch.Tensor:
+def cached(run: Path, vae: Any, data: np.ndarray, other: Path | None = None) -> torch.Tensor:
     """Latents (N, C, h, w) of uint8 pictures, from ``run`` where they are those of this data.
 
-    The file carries a hash of pictures and autoencoder; another one is computed anew.
+    The file carries a hash of pictures and autoencoder; another one is computed anew. ``other``:
+    the folder of another run, which may have them too.
     """
-    wanted, path = _fingerprint(vae, data), run / NAME
+    wanted = _fingerprint(vae, data)
+    for place in (run, other):
+        if place is not None and (found := _read(place / NAME, wanted)) is not None:
+            return found
+    made = autoencoder.encode(vae, data).contiguous()
+    with atomic_path(run / NAME) as part:
+        save_file({"latents": made}, part, {"of": wanted})
+    return made
+
+
+def _read(path: Path, wanted: str) -> torch.Tensor | None:
     if path.exists():
         try:
             with safe_open(path, "pt") as file:
@@ -30,10 +41,7 @@ def cached(run: Path, vae: Any, data: np.ndarray) -> torch.Tensor:
                     return file.get_tensor("latents")
         except (OSError, SafetensorError):
             pass  # damaged: made again
-    made = autoencoder.encode(vae, data).contiguous()
-    with atomic_path(path) as part:
-        save_file({"latents": made}, part, {"of": wanted})
-    return made
+    return None
 
 
 def _fingerprint(vae: Any, data: np.ndarray) -> str:

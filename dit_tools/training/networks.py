@@ -17,25 +17,15 @@ from dit_tools.training.recipe import Recipe
 
 
 class Networks(torch.nn.Module):
-    """Text encoder and transformer as one module, so that one call gives the velocity."""
+    """Text encoder and transformer as one module, so that one call gives the velocity.
 
-    def __init__(self, recipe: Recipe, vocab_size: int):
+    A given ``text_encoder`` is taken as it is; else a new one is made.
+    """
+
+    def __init__(self, recipe: Recipe, vocab_size: int, text_encoder: Any = None):
         super().__init__()
         e, t = recipe.text_encoder, recipe.transformer
-        self.text_encoder = T5EncoderModel(
-            T5Config(
-                vocab_size=vocab_size,
-                d_model=e.d_model,
-                d_kv=e.d_model // e.heads,
-                d_ff=2 * e.d_model,
-                num_layers=e.layers,
-                num_heads=e.heads,
-                dropout_rate=0.0,
-                feed_forward_proj="gated-gelu",
-                is_encoder_decoder=False,
-                use_cache=False,
-            )
-        )
+        self.text_encoder = text_encoder or _new_text_encoder(recipe, vocab_size)
         self.transformer = PixArtTransformer2DModel(
             num_attention_heads=t.heads,
             attention_head_dim=t.width // t.heads,
@@ -49,6 +39,8 @@ class Networks(torch.nn.Module):
             norm_num_groups=1,
             use_additional_conditions=False,
         )
+        if text_encoder is None:
+            self.text_encoder.shared.weight.data.normal_(std=0.5)
         self._initialize()
 
     @torch.no_grad()
@@ -58,7 +50,6 @@ class Networks(torch.nn.Module):
         The gates start at 0.05 instead of 0, so that Muon's hidden matrices learn from step one.
         """
         transformer: Any = self.transformer
-        self.text_encoder.shared.weight.normal_(std=0.5)
         for block in transformer.transformer_blocks:
             block.scale_shift_table[2].fill_(0.05)  # gate of self-attention
             block.scale_shift_table[5].fill_(0.05)  # gate of the feed-forward part
@@ -73,6 +64,24 @@ class Networks(torch.nn.Module):
         return self.transformer(x, text, t * 1000, encoder_attention_mask=mask, return_dict=False)[
             0
         ]
+
+
+def _new_text_encoder(recipe: Recipe, vocab_size: int) -> Any:
+    e = recipe.text_encoder
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=vocab_size,
+            d_model=e.d_model,
+            d_kv=e.d_model // e.heads,
+            d_ff=2 * e.d_model,
+            num_layers=e.layers,
+            num_heads=e.heads,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
 
 
 def tokenize(words, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

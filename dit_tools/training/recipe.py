@@ -75,7 +75,11 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class Transformer:
-    """Stage 3: sizes and training of the transformer."""
+    """Stage 3: sizes and training of the transformer.
+
+    ``sibling_of``: a finished run or model, whose autoencoder, tokenizer and text encoder this one
+    takes as they are (see ``sibling``).
+    """
 
     width: int = 256
     heads: int = 4
@@ -90,6 +94,7 @@ class Transformer:
     ema_decay: float = 0.998
     prompt_dropout: float = 0.1
     objectives: tuple[str, ...] = ()
+    sibling_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,21 @@ def load(path: Path) -> Recipe:
     if made.data.folder:
         place = str(path.parent / Path(made.data.folder).expanduser())
         made = replace(made, data=replace(made.data, folder=place))
+    if made.transformer.sibling_of:
+        made = _sibling(made, table, path)
     check(made, str(path))
     return made
+
+
+def _sibling(recipe: Recipe, table: dict[str, Any], path: Path) -> Recipe:
+    """``sibling_of`` relative to the recipe where it is a path. Raises RecipeError."""
+    for name in ("autoencoder", "tokenizer", "text_encoder"):
+        if name in table:
+            raise RecipeError(f"{path}: [{name}] is taken from sibling_of", "leave one of them out")
+    name = recipe.transformer.sibling_of
+    if len(Path(name).parts) > 1:
+        name = str(path.parent / Path(name).expanduser())
+    return replace(recipe, transformer=replace(recipe.transformer, sibling_of=name))
 
 
 def _section(cls: type, table: dict[str, Any], where: str) -> Any:
@@ -202,7 +220,8 @@ def check(recipe: Recipe, where: str) -> None:
     factor = 2 ** (len(a.channels) - 1) * t.patch_size
     wrong = [
         (bool(d.folder) == bool(d.captions), "[data]: folder or captions", "give one of them"),
-        (d.size % factor > 0, f"[data]: size {d.size}", f"give a multiple of {factor}"),
+        (d.size % factor > 0 and not t.sibling_of, f"[data]: size {d.size}",
+         f"give a multiple of {factor}"),
         (any(c % a.norm_num_groups for c in a.channels), "[autoencoder]: channels",
          f"give multiples of norm_num_groups, {a.norm_num_groups}"),
         (t.width % (2 * t.heads) > 0, f"[transformer]: width {t.width}",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dit_tools.training import card, plot
+from dit_tools.core.errors import UsageError
+from dit_tools.training import card, plot, sibling
 from dit_tools.training.recipe import Recipe
 from dit_tools.training.session import Session
 
@@ -19,11 +20,15 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
     """
     from dit_tools.training import autoencoder, text_to_image
 
+    recipe = sibling.resolve(recipe, session.run)
+    shared = sibling.load(recipe) if recipe.transformer.sibling_of else None
+    if shared and stage == "autoencoder":
+        raise UsageError("--stage autoencoder: a sibling has none of its own", "leave it out")
     try:
-        vae: Any = autoencoder.train(recipe, session)
+        vae: Any = shared.vae if shared else autoencoder.train(recipe, session)
         if stage == "autoencoder":
             return session.run / "vae"
-        step, steps = text_to_image.train(recipe, session, vae)
+        step, steps = text_to_image.train(recipe, session, vae, shared)
     finally:
         plot.curve(session.run)
     folder = session.run / "pipeline"

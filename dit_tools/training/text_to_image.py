@@ -28,6 +28,7 @@ from dit_tools.training.networks import Networks, pipeline, sheet, tokenize
 from dit_tools.training.optimizers import Optimizers, factor
 from dit_tools.training.recipe import Recipe
 from dit_tools.training.session import Interrupted, Session, check_loss, check_space
+from dit_tools.training.sibling import Shared
 
 CHECKPOINT = "transformer.pt"
 SHEET_PROMPTS = (
@@ -56,19 +57,24 @@ def loss(networks: Networks, x0, ids, mask, t, noise) -> torch.Tensor:
 
 
 class Trainer:
-    """Networks, optimizers, moving average and objectives of a run."""
+    """Networks, optimizers, moving average and objectives of a run.
 
-    def __init__(self, recipe: Recipe, session: Session, examples: Examples, data: np.ndarray):
+    ``data``: the pictures, uint8 (N, 4, H, W). A given ``text_encoder`` is not trained.
+    """
+
+    def __init__(
+        self, recipe: Recipe, session: Session, examples: Examples, data: np.ndarray,
+        text_encoder: Any = None,
+    ):  # fmt: skip
         r = recipe.transformer
         self.recipe, self.session, self.examples = recipe, session, examples
         self.steps = r.samples // r.batch_size
         chosen = terms.parse(r.objectives, "transformer")
         torch.manual_seed(recipe.seed)
-        self.networks = Networks(recipe, len(examples.words)).to(session.device)
-        self.optimizers = Optimizers(
-            [self.networks.text_encoder, self.networks.transformer],
-            r.learning_rate, r.muon_learning_rate,
-        )  # fmt: skip
+        self.networks = Networks(recipe, len(examples.words), text_encoder).to(session.device)
+        self.frozen = text_encoder is not None
+        trained = [self.networks.text_encoder] * (not self.frozen) + [self.networks.transformer]
+        self.optimizers = Optimizers(trained, r.learning_rate, r.muon_learning_rate)
         self.average: Any = AveragedModel(
             self.networks, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay)
         )
@@ -86,6 +92,7 @@ class Trainer:
         if (state := checkpoint.load(path, self.session.device)) is None:
             return
         try:
+            self._check_frozen(state["networks"])
             self.networks.load_state_dict(state["networks"])
             self.average.load_state_dict(state["average"])
             self.optimizers.load_state_dict(state["optimizers"])
@@ -95,6 +102,13 @@ class Trainer:
                 f"{path}: made by another recipe", "restore the recipe, or add --overwrite"
             ) from None
         self.step = state["step"]
+
+    def _check_frozen(self, saved: dict[str, torch.Tensor]) -> None:
+        """Raise ValueError when the model of a sibling is not the one that it began with."""
+        if self.frozen:
+            for name, tensor in self.networks.text_encoder.state_dict().items():
+                if not torch.equal(saved[f"text_encoder.{name}"], tensor):
+                    raise ValueError("other text encoder")
 
     def save(self) -> None:
         """Write the run's checkpoint."""
@@ -142,20 +156,23 @@ class Trainer:
         return number
 
 
-def train(recipe: Recipe, session: Session, vae: Any) -> tuple[int, int]:
+def train(
+    recipe: Recipe, session: Session, vae: Any, shared: Shared | None = None
+) -> tuple[int, int]:
     """Train, or resume, and write the pipeline folder ``run/pipeline``.
 
-    Returns the steps made and the steps in all. Raises Interrupted when the user stopped it,
-    Diverged, ModelError for a foreign checkpoint,
+    ``shared``: what a sibling takes from its model, frozen. Returns the steps made and the steps in
+    all. Raises Interrupted when the user stopped it, Diverged, ModelError for a foreign checkpoint,
     InputError for data or disk.
     """
     run = session.run
     data, captions = pictures.read(recipe.data, pictures.data_root(), skin_tones=False)
-    words = _tokenizer(recipe, run, captions)
+    words = shared.words if shared else _tokenizer(recipe, run, captions)
     examples = Examples(
-        latents.cached(run, vae, data), captions, pictures.weights(captions, recipe.data), words
-    )
-    trainer = Trainer(recipe, session, examples, data)
+        latents.cached(run, vae, data, shared and shared.cache), captions,
+        pictures.weights(captions, recipe.data), words,
+    )  # fmt: skip
+    trainer = Trainer(recipe, session, examples, data, shared and shared.text_encoder)
     check_space(run, trainer.size())
     trainer.resume()
     end = min(trainer.steps, session.stop or trainer.steps)

@@ -1,0 +1,135 @@
+"""A small sibling: it shares everything but its transformer, and says so when it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dit_tools.core.errors import ModelError, UsageError
+from dit_tools.training import checkpoint, latents, plot, sibling
+from dit_tools.training import recipe as recipes
+from dit_tools.training.run import run
+from dit_tools.training.session import Session
+from tests.training.conftest import TEXT
+
+SMALL = """
+name = "small"
+[data]
+folder = "pictures"
+size = 16
+[transformer]
+sibling_of = "{of}"
+width = 16
+heads = 2
+layers = 2
+batch_size = 16
+samples = 320
+learning_rate = 3e-3
+muon_learning_rate = 1e-2
+warmup_steps = 2
+ema_decay = 0.9
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tiny: recipes.Recipe, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of runs with a finished ``tiny``."""
+    folder = tmp_path_factory.mktemp("runs")
+    short = dataclasses.replace(
+        tiny, autoencoder=dataclasses.replace(tiny.autoencoder, pictures=80)
+    )
+    run(short, Session(folder / "tiny"), None)
+    return folder
+
+
+def recipe(place: Path, of: str = "tiny") -> recipes.Recipe:
+    path = place / "small.toml"
+    path.write_text(SMALL.format(of=of), encoding="utf-8")
+    return recipes.load(path)
+
+
+@pytest.fixture(scope="module")
+def small(model: Path, place: Path) -> Path:
+    """The sibling's finished run, beside its model."""
+    assert run(recipe(place), Session(model / "small", save_every=5), None)
+    return model / "small"
+
+
+def test_it_learns_and_shares_everything_but_the_transformer(model: Path, small: Path) -> None:
+    rows = plot.rows(small)
+    assert "autoencoder" not in rows
+    assert rows["transformer"][-1]["loss"] < 0.95 * rows["transformer"][0]["loss"]
+    assert not (small / latents.NAME).exists()  # those of its model were taken
+    for part, name in (("vae", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        a, b = (load_file(f / "pipeline" / part / f"{name}.safetensors") for f in (model / "tiny",
+                small))  # fmt: skip
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), part
+    words = [
+        (f / "pipeline/tokenizer/tokenizer.json").read_bytes() for f in (model / "tiny", small)
+    ]
+    assert words[0] == words[1]
+    config = json.loads((small / "pipeline/transformer/config.json").read_text(encoding="utf-8"))
+    assert (config["num_layers"], config["in_channels"], config["sample_size"]) == (2, 4, 8)
+    card = (small / "pipeline/README.md").read_text(encoding="utf-8")
+    assert "Small sibling of tiny" in card
+
+
+def test_it_resumes_to_the_bit(model: Path, small: Path, place: Path) -> None:
+    assert run(recipe(place), Session(model / "halves", stop=7), None) is None
+    run(recipe(place), Session(model / "halves", save_every=5), None)
+    states = [checkpoint.load(folder / "transformer.pt") for folder in (small, model / "halves")]
+    assert states[0] and states[1]
+    for name, tensor in states[0]["networks"].items():
+        assert torch.equal(tensor, states[1]["networks"][name]), name
+
+
+def test_a_built_in_model_and_a_path_are_found_too(model: Path, place: Path) -> None:
+    by_path = sibling.resolve(recipe(place, str(model / "tiny")), place / "runs/small")
+    assert by_path.transformer.sibling_of == str((model / "tiny/pipeline").resolve())
+    assert by_path == sibling.resolve(by_path, place / "elsewhere/small")
+    built_in = recipe(place, "emoji64")
+    built_in = dataclasses.replace(built_in, data=dataclasses.replace(built_in.data, size=64))
+    made = sibling.resolve(built_in, place / "runs/small")
+    assert (made.autoencoder.channels, made.text_encoder.max_tokens) == ((16, 32, 96, 192), 12)
+    assert sibling.load(made).text_encoder.dtype == torch.float32
+
+
+def test_what_cannot_be_is_one_line_with_its_remedy(model: Path, small: Path, place: Path) -> None:
+    with pytest.raises(ModelError, match="no such run or model"):
+        sibling.resolve(recipe(place, "gone"), model / "small")
+    with pytest.raises(ModelError, match="is this run itself"):
+        sibling.resolve(recipe(place, "small"), small)
+    with pytest.raises(ModelError, match="draws 64 px, the recipe 16; set size = 64"):
+        sibling.resolve(recipe(place, "emoji64"), model / "small")
+    with pytest.raises(UsageError, match="a sibling has none"):
+        run(recipe(place), Session(model / "other"), None, "autoencoder")
+    both = TEXT.replace("[transformer]", '[transformer]\nsibling_of = "x"')
+    (place / "both.toml").write_text(both, encoding="utf-8")
+    with pytest.raises(recipes.RecipeError, match=r"\[autoencoder\] is taken from sibling_of"):
+        recipes.load(place / "both.toml")
+
+
+def test_an_unfinished_model_and_one_that_changed_are_refused(
+    model: Path, small: Path, place: Path, tmp_path: Path
+) -> None:
+    for name in ("tiny", "small"):
+        shutil.copytree(model / name, tmp_path / name)
+    log = tmp_path / "tiny/log.jsonl"
+    whole = log.read_text(encoding="utf-8")
+    log.write_text(whole.replace('"steps": 20', '"steps": 90'), encoding="utf-8")
+    with pytest.raises(ModelError, match="not finished \\(step 20 of 90\\)"):
+        run(recipe(place), Session(tmp_path / "small"), None)
+    log.write_text(whole, encoding="utf-8")
+    path = tmp_path / "small/transformer.pt"
+    state = checkpoint.load(path)
+    assert state
+    state["networks"]["text_encoder.shared.weight"] += 1
+    checkpoint.save(path, state)
+    with pytest.raises(ModelError, match="made by another recipe"):
+        run(recipe(place), Session(tmp_path / "small"), None)
