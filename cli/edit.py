@@ -39,6 +39,11 @@ Feather = Annotated[
     typer.Option("--feather", metavar="PIXELS", min=0, rich_help_panel=o.PICTURE,
                  help="Width of the seam inside the mask."),
 ]  # fmt: skip
+Reference = Annotated[
+    list[str] | None,
+    typer.Option("--reference", metavar="PICTURE", rich_help_panel=o.PICTURE,
+                 help="Another picture, for methods that take one."),
+]  # fmt: skip
 Strength = Annotated[
     float | None,
     typer.Option("--strength", metavar="0..1", rich_help_panel=o.PICTURE,
@@ -61,6 +66,7 @@ def edit(
     feather: Feather = None,
     no_crop: Whole = False,
     strength: Strength = None,
+    reference: Reference = None,
     method: choices.Editing = None,
     inversion: choices.Inversion = None,
     **given: Any,
@@ -83,7 +89,7 @@ def edit(
             picture, prompt if prompt is not None else prompt_option, source_prompt,
             blocks.values(given), instructions, method, inversion or "edict", strength, mask,
             feather, not no_crop, given["output"], given["overwrite"], given["skip_existing"],
-            not given["no_metadata"], given["quiet"],
+            not given["no_metadata"], given["quiet"], reference or (),
         )  # fmt: skip
         batch = assemble(request, telling.announcer(given["json"], given["quiet"], _line))
     return telling.finish(batch.start(), given["quiet"])

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Path
+from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
-from dit_tools.inverting.session import Precise, Session
+from dit_tools.inverting.frame import Frame
+from dit_tools.inverting.session import Change, Precise, Session
+from dit_tools.media.image import Picture
+from dit_tools.solvers.ddim import posterior
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+Watch = Callable[[Precise, tuple[str, ...]], Any]
+"""From a denoiser and the prompts of its rows to the one that the method gets."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Another picture: as it was read, as the codec takes it (1, 3 or 4, H, W), as latents."""
+
+    picture: Picture
+    pixels: Any
+    x0: Array
 
 
 @dataclass
@@ -18,7 +39,9 @@ class Scene:
     """One edit: clean latents ``x0`` (1, C, h, w), ``mask`` (1, 1, h, w) of 0 and 1 or None.
 
     ``source`` and ``target`` are prompts, ``stream.fresh()`` gives noise like ``x0``; ``inversion``
-    is the method of ``--inversion``.
+    is the method of ``--inversion``. ``pixels`` (1, 3 or 4, H, W) is what ``x0`` encodes,
+    ``frame`` where it lies in the user's picture, ``selection`` (H, W) the user's mask there, while
+    ``mask`` is what may change. ``watch`` stands between the method and each of its denoisers.
     """
 
     session: Session
@@ -29,6 +52,11 @@ class Scene:
     times: tuple[float, ...]
     stream: Any
     inversion: Any
+    pixels: Any = None
+    frame: Frame | None = None
+    selection: Any = None
+    references: Sequence[Reference] = ()
+    watch: Watch | None = None
 
     @property
     def path(self) -> Path:
@@ -42,20 +70,31 @@ class Scene:
 
         return self.session.plan.solver.bind(target(self.session.model, self.x0.shape))
 
-    def ask(self, *which: str, scale: float | None = None) -> Precise:
-        """A denoiser with a row for each of these prompts; the plan's guidance, or CFG."""
+    def ask(self, *which: str, scale: float | None = None, change: Change | None = None) -> Precise:
+        """A denoiser with a row for each of these prompts; the plan's guidance, or CFG.
+
+        ``change`` as in ``Session.denoiser``.
+        """
         texts = {"source": self.source, "target": self.target}
-        return self.session.denoiser([texts[name] for name in which], scale)
+        made = self.session.denoiser([texts[name] for name in which], scale, change=change)
+        return self.watch(made, which) if self.watch else made
 
 
 class Editing(ABC):
     """A rule for changing clean latents from one prompt to another.
 
-    ``needs_mask``: it has nothing to do without one.
+    ``needs_mask``: it has nothing to do without one. ``references``: how many other pictures it
+    takes, at least and at most. ``needs_prompt``: False where the source prompt will do.
     """
 
     info: ClassVar[MethodInfo]
     needs_mask: ClassVar[bool] = False
+    needs_prompt: ClassVar[bool] = True
+    references: ClassVar[tuple[int, int]] = (0, 0)
+
+    def region(self, mask: np.ndarray) -> np.ndarray:
+        """What may change when the user's mask is this, both bool (H, W) of the picture."""
+        return mask
 
     @abstractmethod
     def edit(self, scene: Scene) -> Array:
@@ -67,6 +106,21 @@ def late(times: Sequence[float], strength: float) -> tuple[float, ...]:
     steps = len(times) - 1
     kept = min(max(round(steps * strength), 1), steps) if strength > 0 else 0
     return tuple(times[steps - kept :])
+
+
+def ddim(p: Prediction, s: float, eta: Any = 0.0, noise: Array = 0.0) -> Array:
+    """DDIM's step to ``s`` with the share ``eta`` of fresh ``noise``; numbers or maps of them."""
+    spread = eta * posterior(p.path, p.t, s)
+    kept = abs(p.path.sigma(s) ** 2 - spread * spread) ** 0.5
+    return p.path.alpha(s) * p.x0 + kept * p.eps + spread * noise
+
+
+def level(path: Path, noise: float) -> float:
+    """The time at which noise has the share ``noise`` of alpha + sigma: t itself on a flow.
+
+    By it a figure that a paper gives for its own schedule is found on any other.
+    """
+    return path.time(math.log((1 - noise) / noise)) if 0 < noise < 1 else noise
 
 
 def noised(scene: Scene, t: float, noise: Array) -> Array:

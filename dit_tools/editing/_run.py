@@ -13,9 +13,9 @@ from dit_tools.batch.prompts import PromptItem, read_prompts
 from dit_tools.batch.walk import expand
 from dit_tools.core import spec
 from dit_tools.core.arrays import Array
-from dit_tools.core.errors import DitError, InputError, UsageError
+from dit_tools.core.errors import DitError, InputError, UnsupportedError, UsageError
 from dit_tools.editing import _compose, _mask, _report
-from dit_tools.editing._base import Editing, Scene
+from dit_tools.editing._base import Editing, Reference, Scene
 from dit_tools.generating.draw import Drawn
 from dit_tools.generating.events import Listener
 from dit_tools.generating.jobs import Job, seeds
@@ -58,6 +58,7 @@ class Request:
     skip_existing: bool = False
     metadata: bool = True
     quiet: bool = False
+    references: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Task:
     method: Editing
     settings: Settings
     seed: int
+    references: tuple[str, ...] = ()
 
 
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
@@ -115,12 +117,11 @@ def _not_itself(path: Path, source: str) -> None:
 
 def _tasks(request: Request, settings: Settings) -> list[Task]:
     if request.instructions is None:
-        if request.prompt is None:
-            raise UsageError("no prompt", 'say what to show: dit edit photo.png "a green apple"')
+        prompt = request.prompt if request.prompt is not None else _unsaid(request)
         line = {"source_prompt": request.source_prompt, "mask": request.mask}
         return [
             task for path in expand([request.picture])
-            for task in _of(request, settings, str(path), request.prompt, line)
+            for task in _of(request, settings, str(path), prompt, line)
         ]  # fmt: skip
     if request.prompt is not None:
         raise UsageError("--instructions and a prompt exclude each other", "give one of them")
@@ -133,6 +134,13 @@ def _tasks(request: Request, settings: Settings) -> list[Task]:
             message = error.message.removeprefix(f"{where}: ")
             raise InputError(f"{where}: {message}", error.hint) from None
     return made
+
+
+def _unsaid(request: Request) -> str:
+    """The prompt where none is given: the source's, for methods that need no other."""
+    if request.method is None or spec.parse("editing", request.method).needs_prompt:
+        raise UsageError("no prompt", 'say what to show: dit edit photo.png "a green apple"')
+    return request.source_prompt
 
 
 def _line(request: Request, item: PromptItem) -> tuple[str, str, dict[str, Any]]:
@@ -166,10 +174,25 @@ def _of(
     method = _method(request.method, mask is not None, strength)
     if method.needs_mask and mask is None:
         raise UsageError(f"--method {method.info.name}: needs --mask", "or use --method flowedit")
+    references = _references(request, method)
     return [
-        Task(path, prompt, source, str(mask) if mask is not None else None, method, settings, seed)
+        Task(path, prompt, source, str(mask) if mask is not None else None, method, settings, seed,
+             references)
         for seed in seeds(settings)
-    ]
+    ]  # fmt: skip
+
+
+def _references(request: Request, method: Editing) -> tuple[str, ...]:
+    """The files of ``--reference``, as many as the method takes. Raises UsageError."""
+    found = tuple(map(str, expand(request.references)))
+    least, most = method.references
+    if not least <= len(found) <= most:
+        wanted = str(most) if least == most else f"{least} to {most}"
+        raise UsageError(
+            f"--method {method.info.name}: takes {wanted if most else 'no'} --reference, "
+            f"not {len(found)}", "see --method help",
+        )  # fmt: skip
+    return found
 
 
 def _method(text: str | None, masked: bool, strength: Any) -> Editing:
@@ -208,10 +231,17 @@ class _Work:
         size = picture.pixels.shape[:2]
         mask = None if task.mask is None else _mask.read_mask(task.mask, size, notes)
         if self.model is None:
-            self.model = load_model(task.settings, load=self.load)
+            self.model = load_model(task.settings, task.method.info.needs, self.load)
+        missing = task.method.info.needs - self.model.network.offers
+        if missing:
+            raise UnsupportedError(
+                f"--method {task.method.info.name}: needs {', '.join(sorted(missing))}",
+                "use --backend torch",
+            )
         settings = replace(task.settings, seed=str(task.seed))
         session = open_session(self.model, settings)
-        pixels, same = self._edited(session, task, picture, mask, notes)
+        region = None if mask is None else task.method.region(mask)
+        pixels, same = self._edited(session, task, picture, mask, region, notes)
         seconds = time.perf_counter() - began
         record = self._record(session, task, seconds)
         content = _encoded(picture, pixels, same, item, settings, notes,
@@ -220,7 +250,9 @@ class _Work:
             "prompt": task.prompt, "seed": task.seed, "width": size[1], "height": size[0],
             "method": spec.format(task.method), "calls": session.calls,
             "seconds": round(seconds, 3), "unchanged": same, "note": "; ".join(notes) or None,
-            **_report.report(picture.pixels, pixels, mask if mask is None or mask.any() else None),
+            **_report.report(
+                picture.pixels, pixels, region if region is None or region.any() else None
+            ),
             "record": record,
         }  # fmt: skip
         if item.path is None:
@@ -230,22 +262,23 @@ class _Work:
         return str(self.places.write(item.path, content)), facts
 
     def _edited(
-        self, session: Session, task: Task, picture: Picture, mask: Any, notes: list[str]
-    ) -> tuple[Any, bool]:
+        self, session: Session, task: Task, picture: Picture, mask: Any, region: Any,
+        notes: list[str],
+    ) -> tuple[Any, bool]:  # fmt: skip
         """The edited picture (H, W, C), and whether it is the picture itself."""
         size = picture.pixels.shape[:2]
         if mask is not None and not mask.any():
             notes.append("mask is empty: nothing may change")
             return picture.pixels, True
         frame = frames.whole(size, session.size)
-        if mask is not None and self.request.crop:
-            frame = frames.around(_mask.bounds(mask), size, session.size)
-        latents = edit_latents(session, task, self.inversion, picture, mask, frame)
+        if region is not None and self.request.crop:
+            frame = frames.around(_mask.bounds(region), size, session.size)
+        latents = edit_latents(session, task, self.inversion, picture, (mask, region), frame)
         if latents is None:
             return picture.pixels, True
         feather = self.request.feather
         feather = max(min(size) // 64, 1) if feather is None else feather
-        weights = None if mask is None else _mask.weights(mask, feather)
+        weights = None if region is None else _mask.weights(region, feather)
         edited = session.model.codec.decode(latents)[0]
         return _compose.compose(picture, edited, frame, weights), False
 
@@ -264,21 +297,40 @@ class _Work:
 
 
 def edit_latents(
-    session: Session, task: Task, inversion: Any, picture: Picture, mask: Any, frame: frames.Frame
-) -> Array | None:
-    """The edited latents (1, C, h, w), float32; None where the method changed nothing."""
+    session: Session, task: Task, inversion: Any, picture: Picture, masks: tuple[Any, Any],
+    frame: frames.Frame,
+) -> Array | None:  # fmt: skip
+    """The edited latents (1, C, h, w), float32; None where the method changed nothing.
+
+    ``masks``: the user's and what may change by it, bool (H, W) of the picture, or two None.
+    """
     model = session.model
-    pixels = frames.to_model(frame.cut(picture.pixels), model.alpha)
-    x0, small = precise(encode(session, pixels), "float32"), None
-    if mask is not None:
-        plain = _mask.latent_mask(mask, frame, session.shape, model.family.patch)
+    mask, region = masks
+    pixels, x0 = _seen(session, picture, frame)
+    small = selection = None
+    if region is not None:
+        plain = _mask.latent_mask(region, frame, session.shape, model.family.patch)
         small = native(model, plain)
+        selection = frame.cut(mask.astype("float32")[:, :, None])[:, :, 0]
+    references = [_reference(session, path) for path in task.references]
     scene = Scene(session, x0, small, task.source_prompt, task.prompt, session.times(),
-                  stream(session), inversion)  # fmt: skip
+                  stream(session), inversion, pixels, frame, selection, references)  # fmt: skip
     made = precise(task.method.edit(scene), "float32")
     if made is x0 or bool((made == x0).all()):
         return None
     return made if small is None else x0 + small * (made - x0)
+
+
+def _seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
+    """The frame's pixels as the codec takes them, and their latents, float32."""
+    pixels = frames.to_model(frame.cut(picture.pixels), session.model.alpha)
+    return pixels, precise(encode(session, pixels), "float32")
+
+
+def _reference(session: Session, path: str) -> Reference:
+    picture = image.read(path)
+    whole = frames.whole(picture.pixels.shape[:2], session.size)
+    return Reference(picture, *_seen(session, picture, whole))
 
 
 def _encoded(
