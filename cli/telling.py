@@ -104,8 +104,9 @@ def finish(outcome: Any, quiet: bool = False) -> int:
     if len(reasons) == 1 and code not in (ExitCode.PARTIAL, ExitCode.INTERRUPTED):
         raise outcome.failed[0][1]
     for reason, names in reasons.items():
-        listed = ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
-        say(f"dit: {_pictures(len(names))} failed: {reason}: {listed}")
+        unsaid = [name for name in names if name not in reason]
+        listed = ", ".join(unsaid[:MOST_NAMES]) + (", ..." if len(unsaid) > MOST_NAMES else "")
+        say(f"dit: {_pictures(len(names))} failed: {reason}{': ' if listed else ''}{listed}")
     if outcome.interrupted:
         say(f"dit: stopped after {_pictures(len(outcome.written))}; run again to go on")
     return int(code)
