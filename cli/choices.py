@@ -107,6 +107,13 @@ Solver = Annotated[str | None, _option("--solver", "solvers", "How to step from 
 Guidance = Annotated[str | None, _option("--guidance", "guidance", "How to follow the prompt.")]
 Noise = Annotated[str | None, _option("--noise", "noise", "Where random numbers come from.")]
 Cache = Annotated[str | None, _option("--cache", "caching", "What to reuse between steps.")]
+Attention = Annotated[
+    str | None, _option("--attention", "attention", "Which tokens attend to which.")
+]
+Tokens = Annotated[str | None, _option("--tokens", "tokens", "Which image tokens to compute.")]
+HighRes = Annotated[
+    str | None, _option("--highres", "highres", "How to go beyond the model's own size.")
+]
 Scheme = Annotated[
     str | None, _option("--scheme", "weights.quantize", "How weights are packed; else rtn.")
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.plan import Plan, target
+from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
 from dit_tools.denoiser import Condition, Denoiser
 
@@ -39,12 +42,14 @@ def sample(
     noise: Any = None,
     times: tuple[float, ...] | None = None,
     run: Run | None = None,
+    correct: Callable[[int, Prediction], Prediction] | None = None,
 ) -> Iterator[Any]:
     """Sample: yields a ``solvers._base.Step`` after every step; the last one's ``x`` is the result.
 
     ``x``: latents at ``times[0]`` (pure noise for the plan's own times), (B, C, [F,] H, W).
     ``conditions``: branch name -> Condition, for every branch of the plan's guidance.
-    ``run``: pass one to read the counters afterwards.
+    ``run``: pass one to read the counters afterwards. ``correct(call, prediction)`` may change
+    every guided prediction before the solver sees it.
     Raises ModelError when the network gives NaN, UnsupportedError when the network lacks what a
     method needs.
     """
@@ -58,9 +63,95 @@ def sample(
         )
     solver = plan.solver.bind(target(model, x.shape))
     run = run or Run(times, plan.solver.calls(len(times) - 1))
-    blocks = model.network.blocks() if "blocks" in plan.cache.info.needs else ()
-    with plan.cache.attach(blocks, run):
+    run.grid = grid(model, x.shape)
+    with ExitStack() as attached:
+        watch = _attach(attached, model, plan, run)
         network = plan.cache.around(model.network, run)
-        denoise = Denoiser(model.family, network, conditions, plan.guidance.begin(), run)
+        denoise: Any = Denoiser(
+            model.family, network, conditions, plan.guidance.begin(), run, watch
+        )
+        if correct is not None:
+            denoise = _corrected(denoise, correct, run)
         x = x * 1.0  # the caller's latents stay as they are
         yield from solver.steps(denoise, x, times, noise)
+
+
+def grid(model: Any, latent_shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of image tokens of latents (..., h, w)."""
+    patch = getattr(model.family, "patch", 1)
+    return latent_shape[-2] // patch, latent_shape[-1] // patch
+
+
+def _corrected(denoise: Any, correct: Callable[[int, Prediction], Prediction], run: Run) -> Any:
+    return lambda x, t: correct(run.call, denoise(x, t))
+
+
+def _attach(attached: ExitStack, model: Any, plan: Plan, run: Run) -> Any:
+    """Attach what hooks the network, the innermost first; gives the watch over its tokens."""
+    attached.enter_context(plan.highres.attach(model.network, run))
+    attached.enter_context(plan.attention.attach(_blocks(model, plan.attention), run))
+    watch = attached.enter_context(plan.tokens.attach(_blocks(model, plan.tokens), run))
+    attached.enter_context(plan.cache.attach(_blocks(model, plan.cache), run))
+    return watch
+
+
+def _blocks(model: Any, method: Any) -> Sequence[Any]:
+    return model.network.blocks() if "blocks" in method.info.needs else ()
+
+
+@dataclass
+class Scene:
+    """One batch of pictures that is about to be made, for a method of ``--highres``.
+
+    ``conditions(size)`` gives the conditions for height and width in pixels; ``run`` yields steps
+    whose numbers go on from run to run.
+    """
+
+    model: Any
+    plan: Plan
+    conditions: Callable[[tuple[int, int]], Mapping[str, Condition]]
+    size: tuple[int, int]
+    seeds: Sequence[int]
+    count: int = 0  # steps made so far
+
+    @property
+    def native(self) -> tuple[int, int]:
+        """Height and width that the model was made for."""
+        return self.model.defaults.size, self.model.defaults.size
+
+    @property
+    def total(self) -> int:
+        """Steps of the plan."""
+        return self.plan.steps
+
+    def run(
+        self,
+        size: tuple[int, int],
+        picture: Array | None = None,
+        share: float = 1.0,
+        correct: Callable[[int, Prediction], Prediction] | None = None,
+    ) -> Iterator[Any]:
+        """Sample at a size in pixels: from noise, or from latents ``picture``.
+
+        Those are noised to the time from which the last ``share`` of the steps go on.
+        """
+        shape = self.model.family.latent_shape(*size)
+        x, noise = start(self.model, self.plan, shape, self.seeds)
+        times = None
+        if picture is not None:
+            times = self.plan.times(self.model, x.shape)
+            times = times[len(times) - 1 - max(round(share * (len(times) - 1)), 1) :]
+            path = self.model.path
+            x = path.alpha(times[0]) * picture + path.sigma(times[0]) * x
+        before, given = self.count, self.conditions(size)
+        for step in sample(self.model, given, x, self.plan, noise, times, correct=correct):
+            self.count += 1
+            yield replace(step, index=before + step.index, total=before + step.total)
+
+    def decode(self, x: Array) -> Array:
+        """Latents to pixels (B, C, H, W) in [0, 1], numpy."""
+        return self.model.codec.decode(x)
+
+    def encode(self, pixels: Array) -> Array:
+        """Pixels (B, C, H, W) in [0, 1], numpy, to latents."""
+        return self.model.to_array(self.model.codec.encode(pixels))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dit_tools.core import spec
@@ -17,8 +17,17 @@ FIELDS = {
     "guidance": "guidance",
     "noise": "noise",
     "cache": "caching",
+    "attention": "attention",
+    "tokens": "tokens",
+    "highres": "highres",
 }
 """Plan field -> room."""
+OPTIONAL = ("attention", "tokens", "highres")
+"""Fields that are ``none`` where nothing is said, and not written then."""
+
+
+def _none(room: str) -> Any:
+    return field(default_factory=lambda: spec.parse(room, "none"))
 
 
 @dataclass(frozen=True)
@@ -31,22 +40,38 @@ class Plan:
     guidance: Any
     noise: Any
     cache: Any
+    attention: Any = _none("attention")
+    tokens: Any = _none("tokens")
+    highres: Any = _none("highres")
 
     @classmethod
     def parse(cls, steps: int, specs: Mapping[str, str]) -> Plan:
         """A plan from one spec per field. Raises UsageError naming option and parameter."""
-        return cls(steps, **{name: spec.parse(FIELDS[name], specs[name]) for name in FIELDS})
+        given = dict.fromkeys(OPTIONAL, "none") | dict(specs)
+        made = cls(steps, **{name: spec.parse(FIELDS[name], given[name]) for name in FIELDS})
+        made.compose()
+        return made
 
     def specs(self) -> dict[str, str]:
         """One spec per field, so that ``Plan.parse(plan.steps, plan.specs()) == plan``."""
-        return {name: spec.format(getattr(self, name)) for name in FIELDS}
+        texts = {name: spec.format(getattr(self, name)) for name in FIELDS}
+        return {k: v for k, v in texts.items() if k not in OPTIONAL or v != "none"}
+
+    def compose(self) -> None:
+        """Raise UsageError, with the reason, when two of the methods cannot run together."""
+        for name in OPTIONAL:
+            getattr(self, name).compose(self)
 
     def needs(self) -> dict[str, frozenset[str]]:
         """Field -> what its method needs of the network."""
         return {name: getattr(self, name).info.needs for name in FIELDS}
 
     def check(self, model: Any) -> None:
-        """Raise UnsupportedError, with the remedy, when the network lacks what a method needs."""
+        """Raise UnsupportedError, with the remedy, when the network lacks what a method needs.
+
+        Raises UsageError as ``compose`` does.
+        """
+        self.compose()
         for name, needs in self.needs().items():
             missing = needs - model.network.offers
             if missing:

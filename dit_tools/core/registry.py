@@ -24,6 +24,9 @@ JOINTS = {
     "guidance": "--guidance",
     "noise": "--noise",
     "caching": "--cache",
+    "attention": "--attention",
+    "tokens": "--tokens",
+    "highres": "--highres",
 }
 """Rooms whose methods are chosen by an option of every sampling command."""
 

@@ -13,12 +13,19 @@ from dit_tools.generating.jobs import Job
 from dit_tools.models.model import Model
 
 WARMUP_STEPS = 2
+ACCELERATIONS = {"cache": "caching", "attention": "attention", "tokens": "tokens"}
+"""Options that the plain run is without -> their rooms."""
 
 
 def check(jobs: Sequence[Job]) -> None:
-    """Raise UsageError when a picture has no cache, which leaves nothing to compare."""
-    if any(spec.parse("caching", job.settings.cache).info.name == "none" for job in jobs):
+    """Raise UsageError when a picture has no acceleration, which leaves nothing to compare."""
+    if any(_is_plain(job) for job in jobs):
         raise UsageError("--compare: a picture without a cache", "give one, such as --cache fast")
+
+
+def _is_plain(job: Job) -> bool:
+    given = {room: getattr(job.settings, name) for name, room in ACCELERATIONS.items()}
+    return all(spec.parse(room, text).info.name == "none" for room, text in given.items())
 
 
 class Comparison:
@@ -37,7 +44,8 @@ class Comparison:
         On a model's first batch the seconds of ``drawn`` become those of a second run of it.
         """
         cached = [picture.job for picture in drawn]
-        plain = [replace(job, settings=replace(job.settings, cache="none")) for job in cached]
+        none = dict.fromkeys(ACCELERATIONS, "none")
+        plain = [replace(job, settings=replace(job.settings, **none)) for job in cached]
         if id(model) not in self._warm:
             self._warm.add(id(model))
             draw(model, [_shortened(job) for job in plain])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import MemoryLimitError, ModelError
@@ -13,7 +14,7 @@ from dit_tools.generating.jobs import Job
 from dit_tools.generating.request import check_offers, plan_of, size_of
 from dit_tools.models.families._base import Prompts
 from dit_tools.models.model import Model
-from dit_tools.sampling import sample, start
+from dit_tools.sampling import Scene
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,16 +67,16 @@ def draw(
     began = time.perf_counter()
     kept: list[list[np.ndarray]] = [[] for _ in jobs]
     try:
-        plan, height, width, shape = prepare(model, jobs[0])
+        plan, height, width, _ = prepare(model, jobs[0])
         prompts, seeds = prompts_of(jobs, plan, height, width), [job.seed for job in jobs]
         if model.pipeline is not None:
             if frames:
                 raise model.pipeline.refuse("--save-steps")
             pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
         else:
-            conditions = model.encode(prompts)
-            x, noise = start(model, plan, shape, seeds)
-            for step in sample(model, conditions, x, plan, noise):
+            scene = Scene(model, plan, _encoder(model, prompts), (height, width), seeds)
+            x = None
+            for step in plan.highres.steps(scene):
                 x = step.x
                 if frames:
                     _keep(kept, model.codec.decode(step.prediction.x0))
@@ -104,6 +105,17 @@ def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Prom
         embedded_guidance=settings.embedded_guidance,
         max_tokens=settings.max_tokens,
     )
+
+
+def _encoder(model: Model, prompts: Prompts) -> Callable[[tuple[int, int]], Any]:
+    """Conditions by size, encoded once; again where the network is told the size."""
+
+    @functools.cache
+    def encode(size: tuple[int, int]) -> Any:
+        return model.encode(replace(prompts, height=size[0], width=size[1]))
+
+    told = getattr(model.family, "micro_conditions", False)
+    return lambda size: encode(size if told else (prompts.height, prompts.width))
 
 
 def _keep(kept: list[list[np.ndarray]], pixels: np.ndarray) -> None:

@@ -27,7 +27,8 @@ _GIVEN = ("embedded_guidance", "max_tokens", "transparent", "background",
           "quality", "vae_tiling", "vae_slicing", "offload")  # fmt: skip
 _BACK = (
     "negative_prompt", "model", "seed", "width", "height", "steps", "cfg_scale", "schedule",
-    "solver", "guidance", "noise", "cache", "dtype", "backend", "lora", "base", *_GIVEN,
+    "solver", "guidance", "noise", "cache", "attention", "tokens", "highres", "dtype",
+    "backend", "lora", "base", *_GIVEN,
 )  # fmt: skip
 _A1111 = {"Steps": "steps", "CFG scale": "cfg_scale", "Seed": "seed", "Size": "size"}
 

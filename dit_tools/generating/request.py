@@ -32,6 +32,9 @@ class Settings:
     guidance: str | None = None
     noise: str = "philox"
     cache: str = "none"
+    attention: str = "none"
+    tokens: str = "none"
+    highres: str = "none"
     embedded_guidance: float | None = None
     max_tokens: int | None = None
     device: str = "auto"
@@ -115,6 +118,9 @@ def plan_of(settings: Settings, defaults: Defaults, guidance: str) -> Plan:
         "guidance": guidance_spec(settings, guidance, defaults.cfg),
         "noise": settings.noise,
         "cache": settings.cache,
+        "attention": settings.attention,
+        "tokens": settings.tokens,
+        "highres": settings.highres,
     }
     assert specs.keys() == FIELDS.keys()
     return Plan.parse(settings.steps or defaults.steps, specs)

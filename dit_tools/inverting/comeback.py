@@ -23,7 +23,8 @@ from dit_tools.inverting.invert import as_inverted, way_back
 from dit_tools.inverting.session import Session, load_model, open_session, precise
 from dit_tools.media import image
 
-DECIDED = ("seed", "num_images", "width", "height", "steps", "schedule", "solver", "noise", "cache")
+DECIDED = ("seed", "num_images", "width", "height", "steps", "schedule", "solver", "noise", "cache",
+           "attention", "tokens", "highres")  # fmt: skip
 """Options that the latent file has decided."""
 
 

@@ -58,6 +58,9 @@ class Passthrough:
         """
         for option, method, names in (
             ("--cache", plan.cache, ("none",)),
+            ("--attention", plan.attention, ("none",)),
+            ("--tokens", plan.tokens, ("none",)),
+            ("--highres", plan.highres, ("none",)),
             ("--schedule", plan.schedule, ("native",)),
             ("--solver", plan.solver, ("diffusers",)),
             ("--guidance", plan.guidance, ("none", "cfg")),

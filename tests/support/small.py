@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.plan import Plan
+from dit_tools.core.plan import FIELDS, Plan
 from dit_tools.core.registry import method
 from dit_tools.core.run import Run
 from dit_tools.guidance._base import COND, UNCOND, Branch, Guidance, Guide
@@ -69,7 +69,7 @@ def plan(cache: Any = "none", steps: int = 10, guidance: Any = "none", **fields:
         cache = spec.parse("caching", cache)
     if isinstance(guidance, str):
         guidance = spec.parse("guidance", guidance)
-    values = {name: getattr(made, name) for name in ("schedule", "solver", "noise")}
+    values = {name: getattr(made, name) for name in FIELDS if name not in ("guidance", "cache")}
     return Plan(steps, guidance=guidance, cache=cache, **values)
 
 

@@ -1,0 +1,60 @@
+"""The verbs of the room, and what a method that runs several sizes may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Protocol
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.prediction import Prediction
+from dit_tools.core.registry import MethodInfo
+from dit_tools.core.run import Run
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+Correct = Callable[[int, Prediction], Prediction]
+"""``correct(call, prediction)``: the guided prediction of a call, changed before the step."""
+
+
+class Scene(Protocol):
+    """One batch of pictures that is about to be made, as ``sampling.Scene`` offers it."""
+
+    native: Size  # that the model was made for
+    size: Size  # that was asked for
+    total: int  # steps of the plan
+
+    def run(
+        self,
+        size: Size,
+        picture: Array | None = None,
+        share: float = 1.0,
+        correct: Correct | None = None,
+    ) -> Iterator[Any]:
+        """Sample at a size: from noise, or from latents that are noised for the last ``share``."""
+        ...
+
+    def decode(self, x: Array) -> Array:
+        """Latents to pixels (B, C, H, W) in [0, 1], numpy."""
+        ...
+
+    def encode(self, pixels: Array) -> Array:
+        """Pixels (B, C, H, W) in [0, 1], numpy, to latents."""
+        ...
+
+
+class HighRes:
+    """A way to a picture that is larger than the model was made for."""
+
+    info: ClassVar[MethodInfo]
+
+    def compose(self, plan: Any) -> None:
+        """Raise UsageError when the plan has a method that this one cannot run with."""
+
+    def attach(self, network: Any, run: Run) -> AbstractContextManager[None]:
+        """Change the network's positions until the context is left. Here: not at all."""
+        return nullcontext()
+
+    def steps(self, scene: Scene) -> Iterator[Any]:
+        """The steps of the picture; the last one's ``x`` is the result. Here: one run."""
+        yield from scene.run(scene.size)
