@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.objectives._base import Objective, Setting, Term, View, block_of
+from dit_tools.objectives._align import ToEncoder
+from dit_tools.objectives._base import Objective, Setting, Term, View
 
 
 @method(
@@ -22,13 +21,13 @@ class Repa(Objective):
     """Align an early block, token by token, with features of the clean picture.
 
     ``1 - cos`` of a projection of the hidden state and the encoder's features (Eq. 7). The encoder
-    is ``patches`` (mean, deviation and gradients of colour, computed here) or any vision model that
-    transformers loads by its name. Aligning to the end can hurt: ``until`` switches it off, which
-    is the early stop of HASTE (Wang et al. 2025, arXiv:2505.16792), without its attention loss.
+    is ``patches`` (mean, deviation and gradients of colour, computed here), or a vision model of
+    transformers or an autoencoder of diffusers, by its folder or name. Aligning to the end can
+    hurt: ``until`` switches it off. ``haste`` also aligns attention.
     """
 
     weight: float = param(0.5, "weight of the loss; 0 is off", ge=0, le=100)
-    encoder: str = param("patches", "patches, or the name of a vision model")
+    encoder: str = param("patches", "patches, or a vision model or autoencoder")
     block: float = param(0.3, "depth of the block that is aligned, as a share", ge=0, le=1)
     until: float = param(0.6, "share of the training after which it is off", ge=0, le=1)
 
@@ -37,38 +36,6 @@ class Repa(Objective):
         return _Alignment(self, setting)
 
 
-class _Alignment(Term):
-    def __init__(self, chosen: Repa, setting: Setting):
-        self.chosen, self.depth = chosen, setting.depth
-        self.hooks = chosen.weight > 0
-        if self.hooks:
-            from dit_tools.nn.encoders import features
-            from dit_tools.nn.projector import Projector
-
-            self.features = features(chosen.encoder, setting.pictures(), setting.grid)
-            out = self.features.shape[-1]
-            self.module = Projector(setting.width, 2 * setting.width, out)
-
-    def _on(self, view: View) -> bool:
-        return self.hooks and view.step < self.chosen.until * view.steps
-
-    @contextmanager
-    def attach(self, view: View) -> Iterator[None]:
-        if not self._on(view):
-            yield
-            return
-        from dit_tools.nn.projector import kept
-
-        blocks = view.networks.transformer.transformer_blocks
-        with kept(blocks[block_of(self.chosen.block, self.depth)], view.store, "repa"):
-            yield
-
+class _Alignment(ToEncoder):
     def extra(self, view: View) -> Any:
-        if not self._on(view):
-            return None
-        import torch
-
-        from dit_tools.nn.projector import dissimilarity
-
-        wanted = self.features[torch.as_tensor(view.rows)].to(view.t.device).float()
-        return self.chosen.weight * dissimilarity(self.module(view.store["repa"]), wanted)
+        return self.weight * self.dissimilarity(view) if self.on(view) else None

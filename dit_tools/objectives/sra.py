@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from dit_tools.core.registry import method, param
+from dit_tools.objectives._align import Alignment
 from dit_tools.objectives._base import Objective, Setting, Term, View, block_of
 
 
@@ -38,34 +37,20 @@ class Sra(Objective):
         return _Alignment(self, setting)
 
 
-class _Alignment(Term):
+class _Alignment(Alignment):
     def __init__(self, chosen: Sra, setting: Setting):
-        from dit_tools.nn.projector import Projector
-
+        super().__init__(chosen.weight, chosen.student, chosen.until, setting.depth)
         self.chosen, self.depth = chosen, setting.depth
-        self.hooks = chosen.weight > 0
         if self.hooks:
+            from dit_tools.nn.projector import Projector
+
             self.module = Projector(setting.width, setting.width, setting.width)
 
-    def _on(self, view: View) -> bool:
-        return self.hooks and view.step < self.chosen.until * view.steps
-
-    @contextmanager
-    def attach(self, view: View) -> Iterator[None]:
-        if not self._on(view):
-            yield
-            return
-        from dit_tools.nn.projector import kept
-
-        blocks = view.networks.transformer.transformer_blocks
-        with kept(blocks[block_of(self.chosen.student, self.depth)], view.store, "sra"):
-            yield
-
     def extra(self, view: View) -> Any:
+        if not self.on(view):
+            return None
         import torch
 
-        if not self._on(view):
-            return None
         from dit_tools.nn.projector import dissimilarity, kept
 
         lead = torch.from_numpy(view.rng.random(len(view.t))).to(view.t)
@@ -73,10 +58,10 @@ class _Alignment(Term):
         at = earlier[:, None, None, None]
         blocks = view.average.transformer.transformer_blocks
         block = blocks[block_of(self.chosen.teacher, self.depth)]
-        with torch.no_grad(), kept(block, view.store, "sra teacher", stop=True):
+        with torch.no_grad(), kept(block, view.store, "teacher", stop=True):
             x = (1 - at) * view.x0 + at * view.noise
             view.average(x, earlier, view.ids, view.mask)
         dim = -1 if self.chosen.axis == "token" else 1
-        loss = dissimilarity(self.module(view.store["sra"]), view.store["sra teacher"], dim)
+        loss = dissimilarity(self.hidden(view), view.store["teacher"], dim)
         ramp = min(1.0, (view.step + 1) / (self.chosen.ramp + 1))
-        return self.chosen.weight * ramp * loss
+        return self.weight * ramp * loss

@@ -28,6 +28,7 @@ BOLD = {
     "immiscible": "immiscible",
     "sra": "sra",
     "repa": "repa",
+    "haste": "haste:pairs=2",
     "masking": "masking:ratio=0.75",
     "curriculum": "curriculum:clusters=4,patience=2",
     "interval-clustering": "interval-clustering",
@@ -140,7 +141,9 @@ def a_view(made: text_to_image.Trainer, seed: int = 1) -> View:
 
 
 @pytest.mark.parametrize(
-    ("text", "reached"), [("sra:student=0.3", 1), ("repa:block=0.6", 2)], ids=["sra", "repa"]
+    ("text", "reached"),
+    [("sra:student=0.3", 1), ("repa:block=0.6", 2), ("haste:block=0.6", 2)],
+    ids=["sra", "repa", "haste"],
 )
 def test_an_alignment_reaches_its_block_and_nothing_behind_it(trainer, text, reached) -> None:
     made = trainer(text)
