@@ -35,6 +35,7 @@ class Denoiser:
     ):
         self._family, self._network = family, network
         self._conditions, self._guide, self._run = conditions, guide, run
+        self._joined: dict[tuple[str, ...], Condition] = {}
         self._watch = watch or Watch()
         self.listen: Callable[[tuple[Any, ...], tuple[Prediction, ...]], None] | None = None
 
@@ -71,11 +72,13 @@ class Denoiser:
         """Raw outputs of unperturbed branches, in one network call where shapes allow."""
         if len(names) == 1 or not self._stackable(names):
             return [self._call((name,), x, t, self._conditions[name]) for name in names]
-        joined = {
-            key: concat([self._conditions[name][key] for name in names])
-            for key in self._conditions[names[0]]
-        }
-        return split(self._call(names, concat([x] * len(names)), t, joined), len(names))
+        if names not in self._joined:  # once a run: a network may keep what it makes of them
+            self._joined[names] = {
+                key: concat([self._conditions[name][key] for name in names])
+                for key in self._conditions[names[0]]
+            }
+        out = self._call(names, concat([x] * len(names)), t, self._joined[names])
+        return split(out, len(names))
 
     def _stackable(self, names: tuple[str, ...]) -> bool:
         first, *others = (self._conditions[name] for name in names)

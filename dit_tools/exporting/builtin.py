@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dit_tools.exporting import fused
 from dit_tools.exporting._folder import whole_folder
 from dit_tools.exporting.int8 import quantize
 from dit_tools.exporting.shared_weights import attach
@@ -50,6 +51,7 @@ def export(
         part.half()
     with whole_folder(folder, overwrite=True) as made:
         pipe.save_pretrained(made)
+        _forget_source(made)
         _compute_in_float32(made / "text_encoder/config.json")
         for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
             part.float()
@@ -63,6 +65,14 @@ def export(
             (made / name).write_text(text, encoding="utf-8")
         _write_facts(made, {"name": folder.name, **facts})
     return errors
+
+
+def _forget_source(folder: Path) -> None:
+    """Leave out where diffusers read the parts from: a path of the machine that made the model."""
+    for path in (folder / "model_index.json", *folder.glob("*/*config.json")):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if table.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(table, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _compute_in_float32(config: Path) -> None:
@@ -101,6 +111,9 @@ def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, Examples, str, s
                           (decoder, ("decoder", "post_quant_conv"))):  # fmt: skip
         for part in parts:
             setattr(module, part, getattr(pipe.vae, part))
+    context, denoiser = fused.parts(pipe.transformer)
+    blocks = len(pipe.transformer.transformer_blocks)
+    inner = pipe.transformer.config.num_attention_heads * pipe.transformer.config.attention_head_dim
     weights = "diffusion_pytorch_model.safetensors"
     return {
         "text_encoder": (
@@ -112,14 +125,19 @@ def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, Examples, str, s
             "hidden", "text_encoder/model.safetensors",
         ),
         "transformer": (
-            _Plain(pipe.transformer),
+            denoiser,
             lambda batch: {
+                "context": torch.randn(batch, 2 * blocks, max_tokens, inner),
                 "hidden_states": torch.randn(batch, channels, side, side),
-                "encoder_hidden_states": torch.randn(batch, max_tokens, width),
                 "timestep": torch.rand(batch) * 1000,
                 "encoder_attention_mask": mask(batch),
             },
             "sample", f"transformer/{weights}",
+        ),
+        "transformer.context": (
+            context,
+            lambda batch: {"encoder_hidden_states": torch.randn(batch, max_tokens, width)},
+            fused.CONTEXT, f"transformer/{weights}",
         ),
         "vae_decoder": (
             decoder,
@@ -134,21 +152,6 @@ def _graphs(pipe: Any, max_tokens: int) -> dict[str, tuple[Any, Examples, str, s
     }  # fmt: skip
 
 
-def _Plain(transformer: Any) -> Any:  # noqa: N802
-    """The transformer with its output as a plain tensor and its parameters' own names."""
-    import torch
-
-    class Plain(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = transformer
-
-        def forward(self, **inputs: Any) -> Any:
-            return self.net(**inputs, return_dict=False)[0]
-
-    return Plain()
-
-
 def _graph(
     folder: Path, name: str, module: Any, examples: Examples, output: str, weights: str
 ) -> float:
@@ -159,7 +162,8 @@ def _graph(
     if name in FREE:
         trace(module, inputs, output, path, {key: {0: "batch"} for key in names}, weights=False)
     else:
-        trace(module, inputs, output, path, {}, weights=False)
+        trace(module, inputs, output, path, {}, fused.OPSET, weights=False)
+        fused.settle(path)
         fold(path, path)
         free_batch(path, names)
     module.load_state_dict({k: v.half().float() if v.is_floating_point() else v

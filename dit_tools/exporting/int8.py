@@ -43,7 +43,8 @@ def quantize(source: Path, target: Path) -> int:
                 reduce_range=True,
                 weight_type=QuantType.QInt8,
                 use_external_data_format=large,
-                extra_options={"MatMulConstBOnly": True},
+                # Types of ONNX Runtime's own operators are unknown to its quantizer.
+                extra_options={"MatMulConstBOnly": True, "DefaultTensorType": 1},
             )  # fmt: skip
     nodes = onnx.load(target, load_external_data=False).graph.node
     return sum(node.op_type == "MatMulInteger" for node in nodes)

@@ -42,7 +42,8 @@ def load_onnx(resolved: Any, wishes: Any) -> Model:
     int8 = wishes.dtype == "int8"
     transformer = _beside(partial(_session, folder / _transformer(folder, int8), chosen))
     encode, codec = _parts(folder, family, facts | exported, chosen, device)
-    network = OnnxNetwork(transformer(), one_by_one=int8)
+    alone = int8 or _one_by_one(exported)
+    network = OnnxNetwork(transformer(), one_by_one=alone, context=_context(folder, chosen))
     return Model(
         name=resolved.name,
         revision=resolved.revision,
@@ -78,6 +79,18 @@ def _check_whole(folder: Path) -> None:
     for name in GRAPHS:
         if not (folder / name).exists():
             raise ModelError(f"{folder / name} is missing", "run 'dit models verify'")
+
+
+def _context(folder: Path, chosen: list[str]) -> Any:
+    """The graph of what the transformer makes of its text alone; None where it is not apart."""
+    path = folder / "transformer.context.onnx"
+    return _session(path, chosen) if path.exists() else None
+
+
+def _one_by_one(exported: dict[str, Any]) -> bool:
+    """Whether 'dit quantize' made graphs whose scales depend on everything in a call."""
+    few = exported.get("quantized")
+    return isinstance(few, dict) and few.get("one_by_one") is True
 
 
 def _check_size(exported: dict[str, Any], size: tuple[int, int] | None) -> None:

@@ -15,6 +15,8 @@ TYPES = {
     "tensor(bool)": "bool", "tensor(double)": "float64",
 }  # fmt: skip
 """ONNX Runtime's name of a type -> numpy's."""
+STATES, CONTEXT = "encoder_hidden_states", "context"
+KNOWN = 4  # contexts that are kept: as many as a run has branches that are called apart
 
 
 def providers(device: str) -> list[str]:
@@ -31,13 +33,15 @@ class OnnxNetwork:
     """A transformer graph whose input names are the transformer's forward arguments.
 
     ``one_by_one`` calls the graph a picture at a time: graphs in int8 scale their activations by
-    one number per call, so that a picture would depend on the others of its batch.
+    one number per call, so that a picture would depend on the others of its batch. ``context``: a
+    graph of what the transformer makes of its text, which the same text is put through only once.
     """
 
     offers: frozenset[str] = frozenset()
 
-    def __init__(self, session: Any, one_by_one: bool = False):
-        self.session, self.one_by_one = session, one_by_one
+    def __init__(self, session: Any, one_by_one: bool = False, context: Any = None):
+        self.session, self.one_by_one, self.context = session, one_by_one, context
+        self._known: list[tuple[Array, Array]] = []  # text states and their context, newest last
         self.entries = {entry.name: entry for entry in session.get_inputs()}
 
     def __call__(self, **inputs: Any) -> Array:
@@ -46,6 +50,8 @@ class OnnxNetwork:
         Raises UnsupportedError for latents of a size that the graph was not exported for.
         """
         arrays = graph_inputs(inputs)
+        if self.context is not None:
+            arrays[CONTEXT] = self._context(arrays[STATES])
         feeds = {name: self._feed(name, arrays[name]) for name in self.entries if name in arrays}
         if not self.one_by_one:
             return self.session.run(None, feeds)[0]
@@ -55,6 +61,15 @@ class OnnxNetwork:
         count = len(next(iter(rows.values())))
         singles = ({name: value[i : i + 1] for name, value in rows.items()} for i in range(count))
         return concat([self.session.run(None, feeds | single)[0] for single in singles])
+
+    def _context(self, states: Array) -> Array:
+        """The context of text states; the arrays of a run's branches are the same at every step."""
+        for known, made in self._known:
+            if known is states:
+                return made
+        made = self.context.run(None, {STATES: states.astype("float32", copy=False)})[0]
+        self._known = [*self._known[1 - KNOWN :], (states, made)]
+        return made
 
     def _batched(self, name: str) -> bool:
         shape = self.entries[name].shape
@@ -147,13 +162,11 @@ class OnnxTextEncoder:
 
     def __init__(self, tokenizer: Path, session: Any, max_tokens: int, micro: bool = False):
         self.path, self.session, self.max_tokens = tokenizer, session, max_tokens
-        self.micro = micro
+        self.micro, self._opened = micro, None
 
     def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, L = ``max_tokens``."""
-        from tokenizers import Tokenizer
-
-        tokenizer = Tokenizer.from_file(str(self.path))
+        tokenizer = self._tokenizer()
         length = min(prompts.max_tokens or self.max_tokens, self.max_tokens)
         tokenizer.enable_truncation(length)
         # Always the same length: a picture must not depend on the other prompts of its batch.
@@ -174,6 +187,13 @@ class OnnxTextEncoder:
             } | (_micro(prompts) if self.micro else {})
             row = rows.stop
         return made
+
+    def _tokenizer(self) -> Any:
+        if self._opened is None:
+            from tokenizers import Tokenizer
+
+            self._opened = Tokenizer.from_file(str(self.path))
+        return self._opened
 
     def _tokenize(self, tokenizer: Any, texts: list[str]) -> tuple[Array, Array]:
         import numpy as np

@@ -1,4 +1,4 @@
-"""A trained pipeline becomes a built-in model: half precision, four graphs, facts, or nothing."""
+"""A trained pipeline becomes a built-in model: half precision, five graphs, facts, or nothing."""
 
 from __future__ import annotations
 
@@ -35,13 +35,17 @@ def test_weights_in_half_precision_and_graphs_equal_to_torch(trained: Path, tmp_
     (out).mkdir()
     (out / "old").write_text("x")
     errors = builtin.export(trained, out, FACTS, {"README.md": "card"}, int8=True)
-    assert set(errors) == {"transformer", "text_encoder", "vae_decoder", "vae_encoder"}
+    assert set(errors) == {
+        "transformer", "transformer.context", "text_encoder", "vae_decoder", "vae_encoder",
+    }  # fmt: skip
     assert max(errors.values()) < 1e-3
     facts = json.loads((out / "dit.json").read_text())
     assert facts["name"] == "tiny" and FACTS.items() <= facts.items()
     listed = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()} - {"dit.json"}
     assert set(facts["files"]) == listed and not (out / "old").exists()
     assert {"README.md", "transformer.int8.onnx"} <= listed
+    texts = [path.read_text(encoding="utf-8") for path in out.rglob("*.json")]
+    assert not any(str(trained) in text for text in texts)
     before = sum(path.stat().st_size for path in trained.rglob("*.safetensors"))
     after = sum(path.stat().st_size for path in out.rglob("*.safetensors"))
     assert after < 0.7 * before
