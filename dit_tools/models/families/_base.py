@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.errors import UsageError
+from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.models.scheduler import SchedulerFacts, facts
 
@@ -93,6 +93,16 @@ class Family(ABC):
     @abstractmethod
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """The transformer's forward arguments for latents ``x`` (B, C, h, w) at time ``t``."""
+
+    def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
+        """Token ids at the ``length`` text positions that the transformer sees, see ``_words``.
+
+        Raises UnsupportedError for a family whose positions are not known.
+        """
+        raise UnsupportedError(
+            f"{self.name}: which words its text positions hold is not known to dit",
+            "use a method that does not look at words, such as flowedit",
+        )
 
     def read(self, output: Array, x: Array, t: float) -> Prediction:
         """The raw output (B, C, h, w) as a Prediction; drops a learned variance."""

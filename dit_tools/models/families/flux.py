@@ -10,6 +10,7 @@ from dit_tools.core.prediction import Prediction
 from dit_tools.models.families._base import Prompts
 from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, unpack
+from dit_tools.models.families._words import tokens
 
 EMBEDDED_GUIDANCE = 3.5
 """``guidance_scale`` of the pipeline's own call: the value that Flux.1-dev is told."""
@@ -57,6 +58,10 @@ class Flux(PackedFamily):
     def timestep(self, x: Array, t: float) -> Array:
         """``t``, shape (B,)."""
         return super().timestep(x, t) / float(self.scheduler.get("num_train_timesteps", 1000))
+
+    def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
+        """T5's tokens."""
+        return tokens(pipe.tokenizer_2, prompt, length)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of FluxTransformer2DModel; positions (N, 3) are (0, row, column)."""

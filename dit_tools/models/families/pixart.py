@@ -7,6 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._words import tokens
 
 
 class PixArt(Family):
@@ -44,6 +45,10 @@ class PixArt(Family):
         """Whether resolution and aspect ratio are told to the network (PixArt-alpha at 1024 px)."""
         given = self.transformer.get("use_additional_conditions")
         return self.transformer["sample_size"] == 128 if given is None else bool(given)
+
+    def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
+        """T5's tokens of the lowercased caption."""
+        return tokens(pipe.tokenizer, prompt.lower().strip(), length)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of PixArtTransformer2DModel."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._words import tokens
 
 
 class Sana(Family):
@@ -44,6 +45,13 @@ class Sana(Family):
     def timestep(self, x: Array, t: float) -> Array:
         """``1000 t``, an integer where the scheduler gives integers, times ``timestep_scale``."""
         return super().timestep(x, t) * float(self.transformer.get("timestep_scale", 1.0))
+
+    def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
+        """Gemma's tokens: its first mark, then the prompt; of the instruction nothing is seen.
+
+        The instruction ends in a space, which becomes part of the prompt's first token.
+        """
+        return tokens(pipe.tokenizer, prompt.lower().strip(), length)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of SanaTransformer2DModel."""

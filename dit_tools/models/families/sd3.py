@@ -8,6 +8,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
 from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._words import PADDING, tokens
 
 
 class SD3(Family):
@@ -51,6 +52,14 @@ class SD3(Family):
         if wanted:
             made["uncond"] = {"encoder_hidden_states": no_text, "pooled_projections": no_pooled}
         return made
+
+    def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
+        """CLIP's tokens, then T5's."""
+        short = min(int(pipe.tokenizer.model_max_length), length)
+        rest = [PADDING] * (length - short)
+        if pipe.tokenizer_3 is not None and rest:
+            rest = tokens(pipe.tokenizer_3, prompt, length - short)
+        return tokens(pipe.tokenizer, prompt, short) + rest
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of SD3Transformer2DModel."""
