@@ -114,6 +114,9 @@ Tokens = Annotated[str | None, _option("--tokens", "tokens", "Which image tokens
 HighRes = Annotated[
     str | None, _option("--highres", "highres", "How to go beyond the model's own size.")
 ]
+Combine = Annotated[
+    str | None, _option("--combine", "combine", "How to use two models or two prompts at once.")
+]
 Scheme = Annotated[
     str | None, _option("--scheme", "weights.quantize", "How weights are packed; else rtn.")
 ]

@@ -16,6 +16,16 @@ Base = Annotated[
     typer.Option("--base", metavar="MODEL", rich_help_panel=o.MODEL,
                  help="Model with the other parts of a single file."),
 ]  # fmt: skip
+SecondModel = Annotated[
+    str | None,
+    typer.Option("--second-model", metavar="MODEL", rich_help_panel=o.MODEL,
+                 help="The other model of --combine: small, base or equal."),
+]  # fmt: skip
+SecondPrompt = Annotated[
+    str | None,
+    typer.Option("--second-prompt", metavar="TEXT", rich_help_panel=o.PICTURE,
+                 help="The other prompt of --combine superdiff."),
+]  # fmt: skip
 Sweep = Annotated[
     list[str] | None,
     typer.Option("--sweep", metavar="KEY=A,B,...", rich_help_panel=o.PICTURE,
@@ -64,6 +74,9 @@ def generate(
     attention: choices.Attention = None,
     tokens: choices.Tokens = None,
     highres: choices.HighRes = None,
+    combine: choices.Combine = None,
+    second_model: SecondModel = None,
+    second_prompt: SecondPrompt = None,
     batch_size: o.BatchSize = None,
     offload: o.Offload = None,
     vae_tiling: o.VaeTiling = None,

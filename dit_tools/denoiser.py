@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dit_tools.core.arrays import Array, all_finite, concat, split
@@ -45,12 +45,16 @@ class Denoiser:
         self._run.t, self._run.x = t, x
         guided = self._guide(lambda *branches: self._evaluate(branches, x, t), x, t)
         guided = self._watch.guided(guided)
-        if not all_finite(guided.raw):
-            raise ModelError(
-                f"the network gave NaN or infinity at t = {t:.3f}",
-                "use --dtype float32, or check the model's weights",
-            )
+        _check_finite(t, guided.raw)
         return guided
+
+    def ask(self, branches: Sequence[Any], x: Array, t: float) -> tuple[Prediction, ...]:
+        """The predictions of branches, without guidance. Counts as one evaluation."""
+        self._run.call += 1
+        self._run.t, self._run.x = t, x
+        found = self._evaluate(tuple(branches), x, t)
+        _check_finite(t, *(p.raw for p in found))
+        return found
 
     def _evaluate(self, branches: tuple[Any, ...], x: Array, t: float) -> tuple[Prediction, ...]:
         plain = tuple(branch.name for branch in branches if branch.perturb is None)
@@ -92,3 +96,11 @@ class Denoiser:
         self._run.branches = names
         self._run.count["network calls"] += 1
         return self._network(**self._family.inputs(x, t, condition))
+
+
+def _check_finite(t: float, *outputs: Array) -> None:
+    if not all(all_finite(output) for output in outputs):
+        raise ModelError(
+            f"the network gave NaN or infinity at t = {t:.3f}",
+            "use --dtype float32, or check the model's weights",
+        )

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dit_tools.combine._base import Stage
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.plan import Plan, target
@@ -34,6 +35,14 @@ def start(
     return stream.fresh(), stream
 
 
+@dataclass(frozen=True)
+class Second:
+    """The other model of a combined run, and its conditions for the branches of its guidance."""
+
+    model: Any
+    conditions: Mapping[str, Condition]
+
+
 def sample(
     model: Any,
     conditions: Mapping[str, Condition],
@@ -43,13 +52,15 @@ def sample(
     times: tuple[float, ...] | None = None,
     run: Run | None = None,
     correct: Callable[[int, Prediction], Prediction] | None = None,
+    second: Second | None = None,
 ) -> Iterator[Any]:
     """Sample: yields a ``solvers._base.Step`` after every step; the last one's ``x`` is the result.
 
     ``x``: latents at ``times[0]`` (pure noise for the plan's own times), (B, C, [F,] H, W).
     ``conditions``: branch name -> Condition, for every branch of the plan's guidance.
     ``run``: pass one to read the counters afterwards. ``correct(call, prediction)`` may change
-    every guided prediction before the solver sees it.
+    every guided prediction before the solver sees it. ``second``: another model on the same
+    latents, for a combination that takes one.
     Raises ModelError when the network gives NaN, UnsupportedError when the network lacks what a
     method needs.
     """
@@ -65,15 +76,26 @@ def sample(
     run = run or Run(times, plan.solver.calls(len(times) - 1))
     run.grid = grid(model, x.shape)
     with ExitStack() as attached:
-        watch = _attach(attached, model, plan, run)
-        network = plan.cache.around(model.network, run)
-        denoise: Any = Denoiser(
-            model.family, network, conditions, plan.guidance.begin(), run, watch
-        )
+        experts: list[Any] = [_expert(attached, model, conditions, plan, plan.guidance, run)]
+        if second is not None:
+            own = Run(times, run.calls_expected, run.grid, count=run.count)
+            guidance = plan.combine.second(plan.guidance)
+            made = _expert(attached, second.model, second.conditions, plan, guidance, own)
+            experts.append(made)
         if correct is not None:
-            denoise = _corrected(denoise, correct, run)
-        x = x * 1.0  # the caller's latents stay as they are
-        yield from solver.steps(denoise, x, times, noise)
+            experts[0] = _corrected(experts[0], correct, run)
+        stage = Stage(tuple(experts), solver, plan.guidance, times, noise)
+        yield from plan.combine.steps(stage, x * 1.0)  # the caller's latents stay as they are
+
+
+def _expert(
+    attached: ExitStack, model: Any, conditions: Mapping[str, Condition], plan: Plan,
+    guidance: Any, run: Run,
+) -> Denoiser:  # fmt: skip
+    """A guided denoiser whose hooks are attached until the stack is left."""
+    watch = _attach(attached, model, plan, run)
+    network = plan.cache.around(model.network, run)
+    return Denoiser(model.family, network, conditions, guidance.begin(), run, watch)
 
 
 def grid(model: Any, latent_shape: Sequence[int]) -> tuple[int, int]:
@@ -103,8 +125,8 @@ def _blocks(model: Any, method: Any) -> Sequence[Any]:
 class Scene:
     """One batch of pictures that is about to be made, for a method of ``--highres``.
 
-    ``conditions(size)`` gives the conditions for height and width in pixels; ``run`` yields steps
-    whose numbers go on from run to run.
+    ``conditions(size)`` gives the conditions for height and width in pixels, ``second(size)`` those
+    of another model with it; ``run`` yields steps whose numbers go on from run to run.
     """
 
     model: Any
@@ -113,6 +135,7 @@ class Scene:
     size: tuple[int, int]
     seeds: Sequence[int]
     count: int = 0  # steps made so far
+    second: Callable[[tuple[int, int]], Second] | None = None
 
     @property
     def native(self) -> tuple[int, int]:
@@ -144,7 +167,10 @@ class Scene:
             path = self.model.path
             x = path.alpha(times[0]) * picture + path.sigma(times[0]) * x
         before, given = self.count, self.conditions(size)
-        for step in sample(self.model, given, x, self.plan, noise, times, correct=correct):
+        second = self.second(size) if self.second else None
+        for step in sample(
+            self.model, given, x, self.plan, noise, times, correct=correct, second=second
+        ):
             self.count += 1
             yield replace(step, index=before + step.index, total=before + step.total)
 

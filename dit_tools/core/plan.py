@@ -20,9 +20,10 @@ FIELDS = {
     "attention": "attention",
     "tokens": "tokens",
     "highres": "highres",
+    "combine": "combine",
 }
 """Plan field -> room."""
-OPTIONAL = ("attention", "tokens", "highres")
+OPTIONAL = ("attention", "tokens", "highres", "combine")
 """Fields that are ``none`` where nothing is said, and not written then."""
 
 
@@ -43,6 +44,7 @@ class Plan:
     attention: Any = _none("attention")
     tokens: Any = _none("tokens")
     highres: Any = _none("highres")
+    combine: Any = _none("combine")
 
     @classmethod
     def parse(cls, steps: int, specs: Mapping[str, str]) -> Plan:

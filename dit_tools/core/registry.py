@@ -27,6 +27,7 @@ JOINTS = {
     "attention": "--attention",
     "tokens": "--tokens",
     "highres": "--highres",
+    "combine": "--combine",
 }
 """Rooms whose methods are chosen by an option of every sampling command."""
 

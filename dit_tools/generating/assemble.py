@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dit_tools.batch.prompts import PromptItem, read_prompts
@@ -16,6 +16,7 @@ from dit_tools.generating.loading import Known, Load, look_up
 from dit_tools.generating.options import NAMES, check_prompt, read_values
 from dit_tools.generating.outputs import Outputs
 from dit_tools.generating.record import from_picture
+from dit_tools.generating.request import Settings
 from dit_tools.generating.run import Options, Run
 from dit_tools.generating.sweep import parse_axes
 
@@ -64,6 +65,7 @@ def assemble(
         comparing.check(jobs)
     known = {job.settings.model: job.settings for job in jobs}
     found = {reference: find(settings) for reference, settings in known.items()}
+    _find_seconds(known.values(), find)
     for settings in dict.fromkeys(job.settings for job in jobs):
         found[settings.model].check_size(settings)
     outputs = Outputs(request.output, request.overwrite, request.skip_existing)
@@ -108,6 +110,13 @@ def _items(request: Request, fallback: Sequence[str]) -> list[PromptItem]:
             check_prompt(text, "prompt")
         items = [PromptItem(text) for text in fallback]
     return items
+
+
+def _find_seconds(models: Iterable[Settings], find: Callable[[Any], Known]) -> None:
+    """A second model that is not there is told before the first one is loaded."""
+    for settings in models:
+        if settings.second_model is not None:
+            find(replace(settings, model=settings.second_model, base=None))
 
 
 def _check_methods(jobs: Sequence[Job]) -> None:

@@ -13,8 +13,10 @@ from dit_tools.generating.jobs import Job
 from dit_tools.models.model import Model
 
 WARMUP_STEPS = 2
-ACCELERATIONS = {"cache": "caching", "attention": "attention", "tokens": "tokens"}
+ACCELERATIONS = {"cache": "caching", "attention": "attention", "tokens": "tokens",
+                 "combine": "combine"}  # fmt: skip
 """Options that the plain run is without -> their rooms."""
+SECONDS = ("second_model", "second_prompt")
 
 
 def check(jobs: Sequence[Job]) -> None:
@@ -44,7 +46,7 @@ class Comparison:
         On a model's first batch the seconds of ``drawn`` become those of a second run of it.
         """
         cached = [picture.job for picture in drawn]
-        none = dict.fromkeys(ACCELERATIONS, "none")
+        none = dict.fromkeys(ACCELERATIONS, "none") | dict.fromkeys(SECONDS)
         plain = [replace(job, settings=replace(job.settings, **none)) for job in cached]
         if id(model) not in self._warm:
             self._warm.add(id(model))

@@ -14,7 +14,7 @@ from dit_tools.generating.jobs import Job
 from dit_tools.generating.request import check_offers, plan_of, size_of
 from dit_tools.models.families._base import Prompts
 from dit_tools.models.model import Model
-from dit_tools.sampling import Scene
+from dit_tools.sampling import Scene, Second
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,10 @@ def draw(
                 raise model.pipeline.refuse("--save-steps")
             pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
         else:
-            scene = Scene(model, plan, _encoder(model, prompts), (height, width), seeds)
+            scene = Scene(
+                model, plan, _encoder(model, prompts), (height, width), seeds,
+                second=_second(model, plan, prompts),
+            )  # fmt: skip
             x = None
             for step in plan.highres.steps(scene):
                 x = step.x
@@ -104,6 +107,7 @@ def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Prom
         branches=tuple(branch.name for branch in plan.guidance.branches),
         embedded_guidance=settings.embedded_guidance,
         max_tokens=settings.max_tokens,
+        second=None if settings.second_prompt is None else (settings.second_prompt,) * len(jobs),
     )
 
 
@@ -112,10 +116,28 @@ def _encoder(model: Model, prompts: Prompts) -> Callable[[tuple[int, int]], Any]
 
     @functools.cache
     def encode(size: tuple[int, int]) -> Any:
-        return model.encode(replace(prompts, height=size[0], width=size[1]))
+        asked = replace(prompts, height=size[0], width=size[1], second=None)
+        made = model.encode(asked)
+        if prompts.second is not None and model.second is None:
+            other = model.encode(replace(asked, prompts=prompts.second, branches=("cond",)))
+            made = {**made, "second": other["cond"]}
+        return made
 
     told = getattr(model.family, "micro_conditions", False)
     return lambda size: encode(size if told else (prompts.height, prompts.width))
+
+
+def _second(
+    model: Model, plan: Plan, prompts: Prompts
+) -> Callable[[tuple[int, int]], Second] | None:
+    """The other model of a combined run, with conditions by size; None for a model alone."""
+    other = model.second
+    if other is None or not plan.combine.takes:
+        return None
+    branches = tuple(branch.name for branch in plan.combine.second(plan.guidance).branches)
+    asked = replace(prompts, prompts=prompts.second or prompts.prompts, branches=branches)
+    encode = _encoder(other, replace(asked, second=None))
+    return lambda size: Second(other, encode(size))
 
 
 def _keep(kept: list[list[np.ndarray]], pixels: np.ndarray) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ def load_key(settings: Settings) -> tuple[Any, ...]:
     """What decides how a model is loaded, apart from the picture's size and the methods' needs."""
     s = settings
     placing = (s.device, s.dtype, s.backend, s.offload)
-    return (s.model, *placing, s.lora, s.vae_tiling, s.vae_slicing, s.allow_pickle, s.base)
+    files = (s.model, s.second_model, s.lora, s.allow_pickle, s.base)
+    return (*files, *placing, s.vae_tiling, s.vae_slicing)
 
 
 class Loader:
@@ -147,7 +148,16 @@ class Loader:
             vae_slicing=settings.vae_slicing,
             base=settings.base,
         )
-        return (self._load or load)(settings.model, wishes)
+        read = self._load or load
+        model = read(settings.model, wishes)
+        if settings.second_model is not None:
+            from dit_tools.models.pairing import check_pair
+
+            other = replace(wishes, backend=model.backend, loras=(), base=None)
+            second = read(settings.second_model, other)
+            check_pair(model, second, settings.second_model)
+            model.second = second
+        return model
 
 
 def _wished_size(settings: Settings) -> tuple[int, int] | None:

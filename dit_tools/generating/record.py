@@ -27,7 +27,8 @@ _GIVEN = ("embedded_guidance", "max_tokens", "transparent", "background",
           "quality", "vae_tiling", "vae_slicing", "offload")  # fmt: skip
 _BACK = (
     "negative_prompt", "model", "seed", "width", "height", "steps", "cfg_scale", "schedule",
-    "solver", "guidance", "noise", "cache", "attention", "tokens", "highres", "dtype",
+    "solver", "guidance", "noise", "cache", "attention", "tokens", "highres",
+    "combine", "second_model", "second_prompt", "dtype",
     "backend", "lora", "base", *_GIVEN,
 )  # fmt: skip
 _A1111 = {"Steps": "steps", "CFG scale": "cfg_scale", "Seed": "seed", "Size": "size"}
@@ -54,6 +55,9 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
         **plan.specs(),
         "model": base_name(settings.model),
         "model_revision": model.revision,
+        "second_model": base_name(settings.second_model) if settings.second_model else None,
+        "second_model_revision": model.second.revision if model.second else None,
+        "second_prompt": settings.second_prompt,
         "base": base_name(settings.base) if settings.base else None,
         "lora": _loras(settings.lora, model),
         "backend": model.backend,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.plan import FIELDS, Plan
 from dit_tools.generating.options import has_scale, takes_scale, without_scale
@@ -35,6 +36,9 @@ class Settings:
     attention: str = "none"
     tokens: str = "none"
     highres: str = "none"
+    combine: str = "none"
+    second_model: str | None = None
+    second_prompt: str | None = None
     embedded_guidance: float | None = None
     max_tokens: int | None = None
     device: str = "auto"
@@ -112,18 +116,35 @@ def guidance_spec(settings: Settings, default: str, default_scale: float) -> str
 
 def plan_of(settings: Settings, defaults: Defaults, guidance: str) -> Plan:
     """The plan of a picture; ``guidance`` is the model's own guidance spec without scale."""
+    combine = spec.parse("combine", settings.combine)
+    _check_seconds(settings, combine)
     specs = {
         "schedule": settings.schedule or defaults.schedule,
-        "solver": settings.solver or defaults.solver,
+        "solver": settings.solver or combine.own_solver or defaults.solver,
         "guidance": guidance_spec(settings, guidance, defaults.cfg),
         "noise": settings.noise,
         "cache": settings.cache,
         "attention": settings.attention,
         "tokens": settings.tokens,
         "highres": settings.highres,
+        "combine": settings.combine,
     }
     assert specs.keys() == FIELDS.keys()
     return Plan.parse(settings.steps or defaults.steps, specs)
+
+
+def _check_seconds(settings: Settings, combine: Any) -> None:
+    """Raise UsageError when a second model or prompt is missing, or has no use."""
+    given = {"model": settings.second_model, "prompt": settings.second_prompt}
+    for word, value in given.items():
+        if value is not None and word not in combine.takes:
+            name = combine.info.name
+            alone = f"--second-{word}: nothing is combined"
+            message = alone if name == "none" else f"--second-{word}: --combine {name} has no use"
+            raise UsageError(message, "give --combine, or leave it out")
+    if combine.takes and not any(given[word] is not None for word in combine.takes):
+        needed = " or ".join(f"--second-{word}" for word in sorted(combine.takes))
+        raise UsageError(f"--combine {combine.info.name}: with what?", f"give {needed}")
 
 
 def size_of(settings: Settings, default: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from dit_tools.core.errors import UsageError
 from dit_tools.generating.options import named, read_values
 
 MOST_VALUES = 1000
-TEXTS = ("negative_prompt", "model", "lora")
+TEXTS = ("negative_prompt", "model", "lora", "second_model", "second_prompt")
 """Options whose values may hold commas of their own: their values are parted by ``|`` alone."""
 
 

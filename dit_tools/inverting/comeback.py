@@ -24,7 +24,8 @@ from dit_tools.inverting.session import Session, load_model, open_session, preci
 from dit_tools.media import image
 
 DECIDED = ("seed", "num_images", "width", "height", "steps", "schedule", "solver", "noise", "cache",
-           "attention", "tokens", "highres")  # fmt: skip
+           "attention", "tokens", "highres", "combine", "second_model",
+           "second_prompt")  # fmt: skip
 """Options that the latent file has decided."""
 
 

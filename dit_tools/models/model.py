@@ -56,7 +56,7 @@ class Model:
     codec's fourth channel is opacity and its colours are composited over white. ``encode`` turns
     Prompts into conditions per branch. ``pipe`` is the diffusers pipeline of a torch model.
     ``pipeline`` is set where that pipeline has no adapter and runs itself (``passthrough.py``);
-    family, network and codec are stand-ins then.
+    family, network and codec are stand-ins then. ``second`` is the other model of ``--combine``.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Model:
     alpha: bool = False
     pipe: Any = None
     pipeline: Any = None
+    second: Model | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -61,6 +61,7 @@ class Passthrough:
             ("--attention", plan.attention, ("none",)),
             ("--tokens", plan.tokens, ("none",)),
             ("--highres", plan.highres, ("none",)),
+            ("--combine", plan.combine, ("none",)),
             ("--schedule", plan.schedule, ("native",)),
             ("--solver", plan.solver, ("diffusers",)),
             ("--guidance", plan.guidance, ("none", "cfg")),

@@ -25,7 +25,7 @@ PIXART = {
 }
 
 
-def pixart() -> Any:
+def pixart(seed: int = 0, **changes: Any) -> Any:
     """A flow-matching PixArt of four blocks that starts from (4, 8, 8) latents."""
     import torch
     from diffusers import PixArtTransformer2DModel
@@ -34,14 +34,15 @@ def pixart() -> Any:
     from dit_tools.models.model import Defaults, Model
     from dit_tools.models.torch_network import TorchNetwork
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    shape = PIXART | changes
     family = PixArt(
-        PIXART,
+        shape,
         {"block_out_channels": [8], "scaling_factor": 1.0},
         {"_class_name": "FlowMatchEulerDiscreteScheduler"},
     )
     return Model(
-        "small", "0", family, TorchNetwork(PixArtTransformer2DModel(**PIXART).eval()),
+        "small", "0", family, TorchNetwork(PixArtTransformer2DModel(**shape).eval()),
         codec=None, encode=None, to_array=torch.as_tensor,  # type: ignore[arg-type]
         defaults=Defaults(8, 1.0, 8, "euler"), backend="torch", device="cpu", dtype="float32",
     )  # fmt: skip

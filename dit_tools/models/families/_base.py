@@ -22,6 +22,7 @@ class Prompts:
 
     ``labels`` holds class labels for class-conditional models. ``embedded_guidance`` is the value
     that guidance-distilled models take as an input. ``max_tokens`` of None means the model's own.
+    ``second`` are other words for the same pictures, which ``--combine`` takes.
     """
 
     prompts: tuple[str, ...]
@@ -31,6 +32,7 @@ class Prompts:
     branches: tuple[str, ...] = ("cond", "uncond")
     embedded_guidance: float | None = None
     max_tokens: int | None = None
+    second: tuple[str, ...] | None = None
 
 
 class Family(ABC):
