@@ -91,15 +91,15 @@ def tokenize(words, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def sheet(
-    networks: Networks, vae, words, recipe: Recipe, prompts, steps: int = 20, scale: float = 4.0
-) -> Image.Image:
-    """A contact sheet of ``prompts`` by Euler steps and classifier-free guidance, seed 0."""
+def draw(
+    networks: Networks, vae, words, prompts, steps: int = 20, scale: float = 4.0, seed: int = 0
+) -> torch.Tensor:
+    """Pictures (N, 4, H, W) in [-1, 1] by Euler steps and classifier-free guidance."""
     count = len(prompts)
     device = next(networks.parameters()).device
     transformer: Any = networks.transformer
     side, channels = transformer.config.sample_size, vae.config.latent_channels
-    x = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(seed))
     x = x.to(device)
     ids, mask = tokenize(words, list(prompts) + [""] * count)
     ids, mask = ids.to(device), mask.to(device)
@@ -107,10 +107,15 @@ def sheet(
         t = torch.full((2 * count,), 1 - i / steps, device=device)
         with_text, without = networks(torch.cat([x, x]), t, ids, mask).chunk(2)
         x = x - (without + scale * (with_text - without)) / steps
-    y = (vae.decode(x).sample[:, :3].clamp(-1, 1) + 1) * 127.5
+    return vae.decode(x).sample.clamp(-1, 1)
+
+
+def sheet(networks: Networks, vae, words, recipe: Recipe, prompts) -> Image.Image:
+    """A contact sheet of ``prompts`` with 20 steps, seed 0, on white."""
+    y = (draw(networks, vae, words, prompts)[:, :3] + 1) * 127.5
     y = y.round().byte().permute(0, 2, 3, 1).cpu()
     size = recipe.data.size
-    picture = Image.new("RGB", (8 * size, -(-count // 8) * size))
+    picture = Image.new("RGB", (8 * size, -(-len(prompts) // 8) * size))
     for i, tile in enumerate(y.numpy()):
         picture.paste(Image.fromarray(tile), (i % 8 * size, i // 8 * size))
     return picture
