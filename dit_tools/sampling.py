@@ -75,6 +75,8 @@ def sample(
     solver = plan.solver.bind(target(model, x.shape))
     run = run or Run(times, plan.solver.calls(len(times) - 1))
     run.grid = grid(model, x.shape)
+    plan.cache.prepare(model, plan, run)
+    times = run.times = plan.cache.times(run)
     with ExitStack() as attached:
         experts: list[Any] = [_expert(attached, model, conditions, plan, plan.guidance, run)]
         if second is not None:

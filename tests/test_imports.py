@@ -31,7 +31,7 @@ LEVELS = (
     {"sampling"},
     {"generating", "exporting", "training", "evaluating"},
     {"weights", "inverting"},
-    {"editing"},
+    {"editing", "calibrating"},
     {"cli"},
 )
 """From the ground up. A room imports itself and lower levels, never a room of its own level."""

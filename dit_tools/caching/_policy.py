@@ -1,8 +1,9 @@
-"""When a network call may be skipped: at fixed intervals, or while the first block keeps its word.
+"""When a network call may be skipped: at fixed intervals, or while something keeps its word.
 
 A policy lives as long as one run of one set of branches. ``_stack`` asks it ``before`` block 1 (may
 everything be skipped?) and ``after`` it (may the rest be skipped?), and lets it ``learn`` from
-every full call. Warm-up, the last step and cold starts are ``_stack``'s business, not a policy's.
+every full call; ``_apart`` asks before each unit. Warm-up, the last step and cold starts are the
+business of ``_streams``, not a policy's.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Policy(Protocol):
-    """The questions that ``_stack`` asks. ``skipped`` counts the calls skipped in a row so far."""
+    """The questions that are asked. ``skipped`` counts the calls skipped in a row so far."""
 
-    def before(self, call: int, skipped: int) -> bool:
-        """Whether all blocks may be skipped, block 1 too."""
+    def before(self, call: int, skipped: int, entered: Array) -> bool:
+        """Whether all may be skipped, block 1 too, which ``entered`` enters (B, N, D)."""
         ...
 
     def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
@@ -29,44 +30,44 @@ class Policy(Protocol):
         ...
 
     def learn(self, call: int, entered: Array, left: Array) -> None:
-        """Block 1 made ``left`` of ``entered``, the image streams (B, N, D), at a full call."""
+        """Block 1 made ``left`` of ``entered``, the image streams (B, N, D), at a full call.
+
+        For a unit that skips by itself ``left`` is what is forecast of it.
+        """
         ...
 
 
+class _Ahead:
+    """A policy that decides before block 1, and has nothing to learn unless it says so."""
+
+    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
+        """Never: it is decided before."""
+        return False
+
+    def learn(self, call: int, entered: Array, left: Array) -> None:
+        """Nothing to learn."""
+
+
 @dataclass(frozen=True)
-class Interval:
+class Interval(_Ahead):
     """One full call, then ``interval - 1`` skipped ones."""
 
     interval: int
 
-    def before(self, call: int, skipped: int) -> bool:
+    def before(self, call: int, skipped: int, entered: Array) -> bool:
         """True until ``interval - 1`` calls are skipped."""
         return skipped < self.interval - 1
 
-    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
-        """Never: it is decided before."""
-        return False
-
-    def learn(self, call: int, entered: Array, left: Array) -> None:
-        """Nothing to learn."""
-
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(_Ahead):
     """Full calls at listed numbers, counted from 0 as the run does; the rest is skipped."""
 
     full: frozenset[int]
 
-    def before(self, call: int, skipped: int) -> bool:
+    def before(self, call: int, skipped: int, entered: Array) -> bool:
         """Whether the call is not listed."""
         return call not in self.full
-
-    def after(self, call: int, entered: Array, left: Array, skipped: int) -> bool:
-        """Never: it is decided before."""
-        return False
-
-    def learn(self, call: int, entered: Array, left: Array) -> None:
-        """Nothing to learn."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Gate:
     residual: bool
     against_forecast: bool = False
 
-    def before(self, call: int, skipped: int) -> bool:
+    def before(self, call: int, skipped: int, entered: Array) -> bool:
         """Never: block 1 must be seen first."""
         return False
 
@@ -105,3 +106,29 @@ class Gate:
 
     def _measure(self, entered: Array, left: Array) -> Array:
         return left - entered if self.residual else left
+
+
+@dataclass
+class Budget(_Ahead):
+    """Skip while the errors expected of the calls skipped in a row add up to less than a threshold.
+
+    A subclass says what a call adds (``cost``). ``max_skips`` of 0 sets no limit.
+    """
+
+    threshold: float
+    max_skips: int
+    spent: float = 0.0
+
+    def cost(self, call: int, entered: Array) -> float:
+        """The error that skipping this call would add; NaN and infinity forbid it."""
+        raise NotImplementedError
+
+    def before(self, call: int, skipped: int, entered: Array) -> bool:
+        """Whether the budget holds with this call."""
+        self.spent += self.cost(call, entered)
+        log.debug("call %d: %.5f of %.5f spent", call, self.spent, self.threshold)
+        return self.spent < self.threshold and (not self.max_skips or skipped < self.max_skips)
+
+    def learn(self, call: int, entered: Array, left: Array) -> None:
+        """A full call makes up for everything."""
+        self.spent = 0.0

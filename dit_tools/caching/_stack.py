@@ -2,7 +2,7 @@
 
 When a call is skipped, what leaves the last block is a forecast that no other block's output goes
 into. So the blocks between hand on what enters them and nothing of them is kept: memory and the
-work of a skipped call do not grow with depth.
+work of a skipped call do not grow with depth. ``_apart`` is for units that skip by themselves.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from typing import Any
 
 from dit_tools.caching._forecast import Forecast, Tree, each
 from dit_tools.caching._policy import Policy
+from dit_tools.caching._streams import Streams
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.run import Run
+
+Correct = Callable[[Tree, tuple[Any, ...], dict[str, Any]], Tree]
+"""``correct(forecast, args, kwargs)``: a better forecast; the rest is what the last block gets."""
 
 
 @dataclass
@@ -25,16 +29,15 @@ class Stream:
 
     ``tail`` forecasts the last block's output, or what is added until there: ``relative`` to what
     leaves the ``first`` block, or to what is the ``input`` of the first block. ``timed`` counts in
-    times instead of calls, which matters where they are unequal.
+    times instead of calls, which matters where they are unequal. ``correct`` mends the forecast.
     """
 
     policy: Policy
     tail: Forecast
     relative: str = ""  # or "first", "input"
     timed: bool = False
-    calls: int = 0
+    correct: Correct | None = None
     skipped: int = 0  # in a row
-    latest: int = -2  # the run's call at which the stream was last used
 
 
 def attach(
@@ -51,14 +54,19 @@ def attach(
     those warm up again. Only the first ``leading`` blocks are ever skipped, if given.
     Raises UnsupportedError when there are no blocks.
     """
-    if not blocks:
-        raise UnsupportedError(
-            f"--cache {name}: this network offers no blocks to skip", "use --backend torch"
-        )
+    check_blocks(blocks, name)
     from dit_tools.nn.hooks import around_forward
 
     skipping = Skipping(blocks[:leading], run, warmup, begin)
     return around_forward([block.module for block in blocks], skipping.block, "dit_cache")
+
+
+def check_blocks(blocks: Sequence[Any], name: str) -> None:
+    """Raise UnsupportedError when a network offers no blocks to ``--cache NAME``."""
+    if not blocks:
+        raise UnsupportedError(
+            f"--cache {name}: this network offers no blocks to skip", "use --backend torch"
+        )
 
 
 def entering(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
@@ -70,12 +78,17 @@ def entering(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
     return (hidden, text) if block.output == 0 else (text, hidden)
 
 
+def image(block: Any, tree: Tree) -> Array:
+    """The image stream of what enters or leaves a block."""
+    return tree if block.output is None else tree[block.output]
+
+
 class Skipping:
     """The state of one run. Its ``block`` stands in for the forward of every block."""
 
     def __init__(self, blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[], Stream]):
-        self._blocks, self._run, self._warmup, self._begin = blocks, run, warmup, begin
-        self._streams: dict[tuple[str, ...], Stream] = {}
+        self._blocks, self._run = blocks, run
+        self._streams = Streams(run, warmup, begin)
         self._stream = begin()
         self._free = self._skip = False  # may this call skip; does it
         self._entered: Tree = None  # block 1 in this call
@@ -94,28 +107,22 @@ class Skipping:
             return compute()
         entered = entering(self._blocks[position], args, kwargs)
         if position == 0:
-            self._open()
+            self._open(entered)
         output = entered if self._skip else compute()
         self._run.count["blocks skipped" if self._skip else "blocks computed"] += 1
         if position == 0:
             self._entered, self._left = entered, output
             self._skip = self._skip or self._may_skip_rest()
-        return self._close(output) if position == len(self._blocks) - 1 else output
+        if position < len(self._blocks) - 1:
+            return output
+        return self._forecast(args, kwargs) if self._skip else self._learn(output)
 
-    def _open(self) -> None:
+    def _open(self, entered: Tree) -> None:
         """Find the branches' state and ask for a decision before block 1."""
-        stream = self._streams.get(self._run.branches)
-        if stream is None or stream.latest != self._run.call - 1:
-            stream = self._streams[self._run.branches] = self._begin()
-        stream.latest = self._run.call
-        stream.calls += 1
-        self._stream, self._free = stream, stream.calls > self._warmup and not self._last_step()
-        self._skip = self._free and stream.policy.before(self._run.call, stream.skipped)
-
-    def _last_step(self) -> bool:
-        # calls_expected is only right for solvers of one evaluation a step; times are for all.
-        run = self._run
-        return run.t <= run.times[-2] or run.call == run.calls_expected - 1
+        self._stream, self._free = self._streams.open()
+        seen = image(self._blocks[0], entered)
+        policy, skipped = self._stream.policy, self._stream.skipped
+        self._skip = self._free and policy.before(self._run.call, skipped, seen)
 
     def _may_skip_rest(self) -> bool:
         if not self._free or len(self._blocks) == 1:
@@ -124,27 +131,30 @@ class Skipping:
         return stream.policy.after(self._run.call, entered, left, stream.skipped)
 
     def _images(self) -> tuple[Array, Array]:
-        index = self._blocks[0].output
-        if index is None:
-            return self._entered, self._left
-        return self._entered[index], self._left[index]
+        first = self._blocks[0]
+        return image(first, self._entered), image(first, self._left)
 
-    def _close(self, output: Tree) -> Tree:
-        """Learn from the call, or make its output."""
-        stream, run = self._stream, self._run
-        at = -run.t if stream.timed else run.call
-        base = self._entered if stream.relative == "input" else self._left
-        if self._skip:
-            stream.skipped += 1
-            output = stream.tail.at(at)
-            if stream.relative:
-                output = each(lambda start, added: start + added, base, output)
-        else:
-            stream.skipped = 0
-            stream.policy.learn(run.call, *self._images())
-            if stream.relative:
-                stream.tail.learn(at, each(lambda end, start: end - start, output, base))
-            else:
-                stream.tail.learn(at, output)
+    def _at(self) -> float:
+        return -self._run.t if self._stream.timed else self._run.call
+
+    def _base(self) -> Tree:
+        return self._entered if self._stream.relative == "input" else self._left
+
+    def _forecast(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
+        stream = self._stream
+        stream.skipped += 1
+        output = stream.tail.at(self._at())
+        if stream.relative:
+            output = each(lambda start, added: start + added, self._base(), output)
+        self._entered = self._left = None
+        return output if stream.correct is None else stream.correct(output, args, kwargs)
+
+    def _learn(self, output: Tree) -> Tree:
+        stream, learnt = self._stream, output
+        stream.skipped = 0
+        stream.policy.learn(self._run.call, *self._images())
+        if stream.relative:
+            learnt = each(lambda end, start: end - start, output, self._base())
+        stream.tail.learn(self._at(), learnt)
         self._entered = self._left = None
         return output

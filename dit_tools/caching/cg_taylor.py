@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
-from dit_tools.caching._base import Cache
+from dit_tools.caching._base import Cache, Dial, rungs
 from dit_tools.caching._forecast import FORMS, Forecast
 from dit_tools.caching._policy import Gate
 from dit_tools.caching._stack import Stream, attach
@@ -32,6 +32,8 @@ class CgTaylor(Cache):
     that share the call are skipped together, so a picture may depend on its batch. A network of
     one block is never skipped. Differs from the paper: at most ``max_skips`` calls in a row.
     """
+
+    dial: ClassVar[Dial] = Dial("threshold", rungs(0.001, 2.0))
 
     threshold: float = param(0.008, "relative error of block 1 to skip below; 0 = exact", ge=0)
     order: int = param(1, "degree of the last block's series", ge=0, le=4)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
-from dit_tools.caching._base import Cache
+from dit_tools.caching._base import Cache, Dial
 from dit_tools.caching._forecast import FORMS, Forecast
 from dit_tools.caching._policy import Interval, Listed, Policy
 from dit_tools.caching._stack import Stream, attach
@@ -31,6 +31,8 @@ class EncoderPropagation(Cache):
     the beginning and scaled to the number of calls; ``even`` every ``interval``-th. Speed is
     bounded by the trailing blocks. Differs from the paper: no injected noise, no parallel calls.
     """
+
+    dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
 
     share: float = param(0.5, "leading blocks, share of all; 0 = exact", ge=0, le=1)
     interval: int = param(3, "with keys=even: leading blocks every N calls; 1 = exact", ge=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
-from dit_tools.caching._base import Cache
+from dit_tools.caching._base import Cache, Dial, rungs
 from dit_tools.caching._forecast import Forecast
 from dit_tools.caching._policy import Gate
 from dit_tools.caching._stack import Stream, attach
@@ -32,6 +32,8 @@ class FirstBlock(Cache):
     that share the call are skipped together, so a picture may depend on its batch. A network of
     one block is never skipped. The last step is always computed in full.
     """
+
+    dial: ClassVar[Dial] = Dial("threshold", rungs(0.004, 2.0))
 
     threshold: float = param(0.05, "relative change of block 1 to skip below; 0 = exact", ge=0)
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from dit_tools.caching._base import Cache
+from dit_tools.caching._base import Cache, Dial
 from dit_tools.caching._forecast import FORMS, VARIABLES, Forecast
 from dit_tools.caching._policy import Interval
 from dit_tools.caching._stack import Skipping, Stream
-from dit_tools.core.arrays import Array
+from dit_tools.caching._whole import WHOLE, Forecasting
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import Run
 
@@ -31,6 +30,8 @@ class Output(Cache):
     first ``warmup`` calls and the last step are computed.
     """
 
+    dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
+
     order: int = param(1, "degree of the series; 0 = reuse", ge=0, le=4)
     interval: int = param(2, "a call every N; 1 = exact", ge=1)
     warmup: int = param(3, "calls computed at the beginning", ge=1)
@@ -48,27 +49,4 @@ class Output(Cache):
             timed = self.variable == "time"
             return Stream(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
 
-        return _Forecasting(network, Skipping([_WHOLE], run, self.warmup, begin))
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """The network seen as one block that gives one array."""
-
-    output: None = None
-
-
-_WHOLE = _Whole()
-
-
-class _Forecasting:
-    """A network some of whose outputs are forecast."""
-
-    def __init__(self, network: Any, skipping: Skipping):
-        self._network, self._skipping = network, skipping
-
-    def __call__(self, **inputs: Any) -> Array:
-        return self._skipping.block(0, lambda: self._network(**inputs), (), {"hidden_states": None})
-
-    def blocks(self) -> list[Any]:
-        return self._network.blocks()
+        return Forecasting(network, Skipping([WHOLE], run, self.warmup, begin))

@@ -61,7 +61,7 @@ class Plan:
 
     def compose(self) -> None:
         """Raise UsageError, with the reason, when two of the methods cannot run together."""
-        for name in OPTIONAL:
+        for name in ("cache", *OPTIONAL):
             getattr(self, name).compose(self)
 
     def needs(self) -> dict[str, frozenset[str]]:

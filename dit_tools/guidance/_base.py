@@ -39,6 +39,11 @@ class Guidance(ABC):
     info: ClassVar[MethodInfo]
 
     @property
+    def alternates(self) -> bool:
+        """Whether the branches that it asks for change back and forth during a run."""
+        return False
+
+    @property
     def branches(self) -> tuple[Branch, ...]:
         """The conditions that must be encoded before a run."""
         return (COND, UNCOND)

@@ -34,6 +34,11 @@ class LinearAg(Guidance):
         """The condition alone when the scale is 1."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
+    @property
+    def alternates(self) -> bool:
+        """The unconditional branch comes and goes."""
+        return self.every > 1 and self.scale != 1
+
     def begin(self) -> Guide:
         """A guide with a memory of the last evaluation that asked, and of the fit."""
         fit = _Fit(self.ridge)

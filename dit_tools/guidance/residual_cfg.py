@@ -34,6 +34,11 @@ class ResidualCfg(Guidance):
         """The condition alone when the scale is 1, and in mode self."""
         return (COND,) if self.scale == 1 or self.mode == "self" else (COND, UNCOND)
 
+    @property
+    def alternates(self) -> bool:
+        """The unconditional branch comes and goes."""
+        return self.refresh > 0 and self.mode == "onetime" and self.scale != 1
+
     def begin(self) -> Guide:
         """A guide that remembers the negative's clean latents."""
         negative: Array = None

@@ -25,6 +25,11 @@ CALLS = 14
 
 @pytest.fixture(scope="module")
 def flux():
+    return make_flux()
+
+
+def make_flux() -> FluxTransformer2DModel:
+    """Two double and three single blocks of random weights."""
     torch.manual_seed(0)
     return FluxTransformer2DModel(
         patch_size=1, in_channels=4, num_layers=2, num_single_layers=3, attention_head_dim=8,
@@ -58,9 +63,12 @@ def theirs(flux, config) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def ours(flux, cache: str, expected: int) -> tuple[list[torch.Tensor], Run]:
+def ours(
+    flux, cache: str, expected: int, calibration: object = None
+) -> tuple[list[torch.Tensor], Run]:
     """Outputs of every call; the last step is at call ``expected - 1``."""
     run, made = Run((1.0, 0.0, -1.0), expected, branches=("cond",)), []
+    run.calibration = calibration
     with spec.parse("caching", cache).attach(blocks(flux), run):
         for call in range(CALLS):
             run.call, run.t = call, 0.5

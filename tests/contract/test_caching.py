@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dit_tools.caching._apart import modules
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import get, names
@@ -22,9 +23,16 @@ BOLD = {
     "cg-taylor": "cg-taylor:threshold=1e9,max_skips=2,warmup=2",
     "first-block": "first-block:threshold=1e9,max_skips=2",
     "encoder-propagation": "encoder-propagation:interval=3",
+    "e-dit": "e-dit:threshold=1e9,max_skips=2",
+    "harmonica": "harmonica:calibration=even",
+    "ilf": "ilf:calibration=untrained",
+    "magcache": "magcache:calibration=flat,threshold=1e9,max_skips=2",
+    "seacache": "seacache:threshold=1e9",
 }
 CACHES = [name for name in names("caching") if "blocks" in get("caching", name).info.needs]
+MODULES = ["harmonica"]  # these skip attention and MLP in the blocks, not blocks
 every_cache = pytest.mark.parametrize("cache", CACHES)
+every_block_cache = pytest.mark.parametrize("cache", sorted({*CACHES} - {*MODULES}))
 PAIR = small.Both()
 SEPARATE = small.Both(together=False)
 
@@ -34,10 +42,24 @@ def run(subject: Subject, cache: Any = "none", guidance: Any = PAIR) -> tuple[An
     return small.final(subject.model, subject.conditions, small.plan(cache, 8, guidance))
 
 
+def counts(state: Run) -> tuple[int, int]:
+    """Blocks or modules computed and skipped."""
+    both = ("blocks", "modules")
+    return (sum(state.count[f"{kind} computed"] for kind in both),
+            sum(state.count[f"{kind} skipped"] for kind in both))  # fmt: skip
+
+
+def units(subject: Subject, cache: str) -> int:
+    """How many blocks or modules a network call has."""
+    blocks = subject.model.network.blocks()
+    return len(modules(blocks)) if cache in MODULES else len(blocks)
+
+
 def hooked(subject: Subject) -> bool:
     registries = (
-        getattr(b.module, "_diffusers_hook", None) for b in subject.model.network.blocks()
-    )
+        getattr(module, "_diffusers_hook", None)
+        for block in subject.model.network.blocks() for module in block.module.modules()
+    )  # fmt: skip
     return any(registry.hooks for registry in registries if registry)
 
 
@@ -48,7 +70,7 @@ def per_step(subject: Subject, cache: str, guidance: Any) -> list[tuple[int, int
     )
     made, before = [], (0, 0)
     for _ in generator:
-        now = (state.count["blocks computed"], state.count["blocks skipped"])
+        now = counts(state)
         made.append((now[0] - before[0], now[1] - before[1]))
         before = now
     return made
@@ -60,22 +82,22 @@ def test_identity_parameters_change_no_bit(subject, cls, guidance):
     plain, _ = run(subject, "none", guidance)
     same, state = run(subject, cls(**cls.info.identity), guidance)
     assert torch.equal(plain, same)
-    assert state.count["blocks skipped"] == 0
+    assert counts(state)[1] == 0
 
 
 @every_cache
 def test_it_skips_and_the_counters_add_up(subject, cache):
     plain, _ = run(subject)
     ours, state = run(subject, cache)
-    count = len(subject.model.network.blocks())
-    computed, skipped = state.count["blocks computed"], state.count["blocks skipped"]
+    count = units(subject, cache)
+    computed, skipped = counts(state)
     assert not torch.equal(plain, ours)
     assert ours.isfinite().all()
     assert skipped > 0
     assert computed + skipped == count * state.count["network calls"]
 
 
-@every_cache
+@every_block_cache
 def test_skipped_blocks_are_not_computed(subject, cache):
     """Counted inside the blocks, below the hook."""
     calls = []
@@ -157,11 +179,11 @@ def test_branches_called_one_after_the_other_keep_separate_state(subject, cache)
 @every_cache
 def test_a_branch_that_drops_out_starts_anew(subject, cache):
     """Call 4 is the first with other branches, if branches share a call; it must be in full."""
-    blocks = len(subject.model.network.blocks())
+    count = units(subject, cache)
     made = per_step(subject, cache, small.Both(drop=4))
     if subject.model.family.batch_branches:
-        assert made[4] == (blocks, 0)
-    assert sum(made[5]) == blocks
+        assert made[4] == (count, 0)
+    assert sum(made[5]) == count
 
 
 @every_cache
@@ -175,9 +197,9 @@ def test_a_branch_that_comes_back_starts_anew(cache):
     with spec.parse("caching", BOLD[cache]).attach(blocks, state):
         for name, state.call in calls:
             state.branches = (name,)
-            before = state.count["blocks skipped"]
+            state.x, before = inputs["hidden_states"], counts(state)[1]
             model.network(**inputs)
-            skipped.append(state.count["blocks skipped"] > before)
+            skipped.append(counts(state)[1] > before)
     assert any(skipped[:4]) and any(skipped[7:])
     assert not skipped[4] and not skipped[6]
 
