@@ -126,6 +126,12 @@ Inversion = Annotated[
 Editing = Annotated[
     str | None, _option("--method", "editing", "How to edit; else inpaint or flowedit.")
 ]
+Steering = Annotated[
+    str | None, _option("--steer", "steering", "Try several seeds, and finish the best.")
+]
+Protecting = Annotated[
+    str | None, _option("--protect", "protecting", "Change it so that edits of it fail.")
+]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(

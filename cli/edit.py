@@ -69,27 +69,32 @@ def edit(
     reference: Reference = None,
     method: choices.Editing = None,
     inversion: choices.Inversion = None,
+    steer: choices.Steering = None,
+    protect: choices.Protecting = None,
     **given: Any,
 ) -> int:
     """Change what a picture shows, and keep the rest.
 
     Writes NAME-edit beside where you are, or what -o says, in the picture's own size, depth and
     colour profile. With --mask only the white part changes: outside it every pixel stays as it
-    is, bit for bit. Without one the model sees the whole picture at its own size.
+    is, bit for bit. Without one the model sees the whole picture at its own size. With --protect
+    it makes no edit, but NAME-safe, which looks the same and resists edits by such models.
     """
     from dit_cli import telling
     from dit_tools.core.errors import UsageError
-    from dit_tools.editing._run import Request, assemble
+    from dit_tools.editing import _protect, _run
 
+    assemble = _protect.assemble if protect else _run.assemble
     with telling.told(given["json"]):
         telling.check_stdout(given["output"], given["json"])
         if prompt is not None and prompt_option is not None:
             raise UsageError("--prompt: a prompt is given already", "give one")
-        request = Request(
+        request = _run.Request(
             picture, prompt if prompt is not None else prompt_option, source_prompt,
             blocks.values(given), instructions, method, inversion or "edict", strength, mask,
             feather, not no_crop, given["output"], given["overwrite"], given["skip_existing"],
             not given["no_metadata"], given["quiet"], reference or (),
+            steer, protect,
         )  # fmt: skip
         batch = assemble(request, telling.announcer(given["json"], given["quiet"], _line))
     return telling.finish(batch.start(), given["quiet"])

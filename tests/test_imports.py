@@ -27,7 +27,7 @@ LEVELS = (
         "metrics",
         "objectives",
     },
-    {"denoiser", "inversion", "combine"},
+    {"denoiser", "inversion", "combine", "steering", "protecting"},
     {"sampling"},
     {"generating", "exporting", "training", "evaluating"},
     {"weights", "inverting"},

@@ -37,6 +37,8 @@ TASKS = {
     "objectives": "--objective",
     "inversion": "--inversion",
     "editing": "--method",
+    "steering": "--steer",
+    "protecting": "--protect",
 }
 """Rooms whose methods are chosen by an option of one command; others take ``--method``."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,10 +11,10 @@ from typing import Any
 from dit_tools.batch.prompts import PromptItem, read_prompts
 from dit_tools.batch.walk import expand
 from dit_tools.core import spec
-from dit_tools.core.arrays import Array
 from dit_tools.core.errors import DitError, InputError, UnsupportedError, UsageError
 from dit_tools.editing import _compose, _mask, _report
-from dit_tools.editing._base import Editing, Reference, Scene
+from dit_tools.editing._base import Editing
+from dit_tools.editing._latents import Part, Task, edit_latents
 from dit_tools.generating.draw import Drawn
 from dit_tools.generating.events import Listener
 from dit_tools.generating.jobs import Job, seeds
@@ -25,10 +24,10 @@ from dit_tools.generating.record import make_record
 from dit_tools.generating.request import Settings, merge
 from dit_tools.inverting import frame as frames
 from dit_tools.inverting.files import Batch, Item, Places
-from dit_tools.inverting.invert import encode, stream
-from dit_tools.inverting.session import Session, load_model, native, open_session, precise
+from dit_tools.inverting.session import Session, load_model, open_session
 from dit_tools.media import image
 from dit_tools.media.image import Picture
+from dit_tools.steering._base import Steering
 
 COLUMNS = ("picture", "source_prompt", "mask", "seed", "strength", "negative_prompt")
 """What a line of ``--instructions`` may say besides its prompt."""
@@ -59,20 +58,8 @@ class Request:
     metadata: bool = True
     quiet: bool = False
     references: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """One edit of one picture."""
-
-    path: str
-    prompt: str
-    source_prompt: str
-    mask: str | None
-    method: Editing
-    settings: Settings
-    seed: int
-    references: tuple[str, ...] = ()
+    steer: str | None = None
+    protect: str | None = None
 
 
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
@@ -88,11 +75,11 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     for i, task in enumerate(tasks):
         names = {"stem": Path(task.path).stem, "index": i + 1, "seed": task.seed,
                  "prompt": task.prompt}  # fmt: skip
-        suffix = image.suffix(settings.format) if settings.format else _suffix(task.path)
+        suffix = image.suffix(settings.format) if settings.format else picture_suffix(task.path)
         path = places.claim(suffix, names)
         if path is not None:
             image.format_of(path)
-            _not_itself(path, task.path)
+            not_itself(path, task.path)
         items.append(Item(task.path, path, task))
     work = _Work(request, inversion, places, load)
     return Batch("edit", items, places, work.make, listen, request.quiet)
@@ -103,14 +90,14 @@ def _template(tasks: Sequence[Task]) -> str:
     return "{stem}-edit-{seed}" if several else "{stem}-edit"
 
 
-def _suffix(path: str) -> str:
+def picture_suffix(path: str) -> str:
     """The input's own format where it can be written, else png."""
     suffix = Path(path).suffix.lower()
     known = any(suffix in suffixes for suffixes in image.FORMATS.values())
     return suffix if known else ".png"
 
 
-def _not_itself(path: Path, source: str) -> None:
+def not_itself(path: Path, source: str) -> None:
     if path.exists() and path.resolve() == Path(source).resolve():
         raise UsageError(f"-o {path}: is the picture itself", "write the edit elsewhere")
 
@@ -174,12 +161,24 @@ def _of(
     method = _method(request.method, mask is not None, strength)
     if method.needs_mask and mask is None:
         raise UsageError(f"--method {method.info.name}: needs --mask", "or use --method flowedit")
-    references = _references(request, method)
+    references, steer = _references(request, method), _steering(request, method)
     return [
         Task(path, prompt, source, str(mask) if mask is not None else None, method, settings, seed,
-             references)
+             references, steer)
         for seed in seeds(settings)
     ]  # fmt: skip
+
+
+def _steering(request: Request, method: Editing) -> Steering | None:
+    """The method of ``--steer``. Raises UsageError where it cannot be asked for."""
+    if request.steer is None:
+        return None
+    steer = spec.parse("steering", request.steer)
+    where = f"--steer {steer.info.name}"
+    if "gradients" in method.info.needs:
+        raise UsageError(f"{where}: --method {method.info.name} cannot be stopped midway",
+                         "choose another method")  # fmt: skip
+    return steer
 
 
 def _references(request: Request, method: Editing) -> tuple[str, ...]:
@@ -241,11 +240,12 @@ class _Work:
         settings = replace(task.settings, seed=str(task.seed))
         session = open_session(self.model, settings)
         region = None if mask is None else task.method.region(mask)
-        pixels, same = self._edited(session, task, picture, mask, region, notes)
+        pixels, same, seed = self._edited(session, task, picture, mask, region, notes)
+        task = replace(task, seed=seed)
         seconds = time.perf_counter() - began
         record = self._record(session, task, seconds)
-        content = _encoded(picture, pixels, same, item, settings, notes,
-                           record if self.request.metadata else None)  # fmt: skip
+        content = encoded(picture, pixels, item, settings, notes,
+                          record if self.request.metadata else None)  # fmt: skip
         facts = {
             "prompt": task.prompt, "seed": task.seed, "width": size[1], "height": size[0],
             "method": spec.format(task.method), "calls": session.calls,
@@ -255,32 +255,29 @@ class _Work:
             ),
             "record": record,
         }  # fmt: skip
-        if item.path is None:
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
-            return "-", facts
-        return str(self.places.write(item.path, content)), facts
+        return self.places.deliver(item.path, content), facts
 
     def _edited(
         self, session: Session, task: Task, picture: Picture, mask: Any, region: Any,
         notes: list[str],
-    ) -> tuple[Any, bool]:  # fmt: skip
-        """The edited picture (H, W, C), and whether it is the picture itself."""
+    ) -> tuple[Any, bool, int]:  # fmt: skip
+        """The edited picture (H, W, C), whether it is the picture itself, and its seed."""
         size = picture.pixels.shape[:2]
         if mask is not None and not mask.any():
             notes.append("mask is empty: nothing may change")
-            return picture.pixels, True
+            return picture.pixels, True, task.seed
         frame = frames.whole(size, session.size)
         if region is not None and self.request.crop:
             frame = frames.around(_mask.bounds(region), size, session.size)
-        latents = edit_latents(session, task, self.inversion, picture, (mask, region), frame)
+        part = Part(session, picture, mask, region, frame)
+        seed, latents = edit_latents(part, task, self.inversion)
         if latents is None:
-            return picture.pixels, True
+            return picture.pixels, True, seed
         feather = self.request.feather
         feather = max(min(size) // 64, 1) if feather is None else feather
         weights = None if region is None else _mask.weights(region, feather)
         edited = session.model.codec.decode(latents)[0]
-        return _compose.compose(picture, edited, frame, weights), False
+        return _compose.compose(picture, edited, frame, weights), False, seed
 
     def _record(self, session: Session, task: Task, seconds: float) -> dict[str, Any]:
         pixels: Any = None
@@ -292,50 +289,15 @@ class _Work:
             "inversion": spec.format(self.inversion) if uses else None,
             "source": Path(task.path).name, "source_prompt": task.source_prompt,
             "mask": Path(task.mask).name if task.mask else None,
+            "references": [Path(path).name for path in task.references] or None,
+            "steer": spec.format(task.steer) if task.steer else None,
         }  # fmt: skip
         return make_record(drawn, session.model, extra)
 
 
-def edit_latents(
-    session: Session, task: Task, inversion: Any, picture: Picture, masks: tuple[Any, Any],
-    frame: frames.Frame,
-) -> Array | None:  # fmt: skip
-    """The edited latents (1, C, h, w), float32; None where the method changed nothing.
-
-    ``masks``: the user's and what may change by it, bool (H, W) of the picture, or two None.
-    """
-    model = session.model
-    mask, region = masks
-    pixels, x0 = _seen(session, picture, frame)
-    small = selection = None
-    if region is not None:
-        plain = _mask.latent_mask(region, frame, session.shape, model.family.patch)
-        small = native(model, plain)
-        selection = frame.cut(mask.astype("float32")[:, :, None])[:, :, 0]
-    references = [_reference(session, path) for path in task.references]
-    scene = Scene(session, x0, small, task.source_prompt, task.prompt, session.times(),
-                  stream(session), inversion, pixels, frame, selection, references)  # fmt: skip
-    made = precise(task.method.edit(scene), "float32")
-    if made is x0 or bool((made == x0).all()):
-        return None
-    return made if small is None else x0 + small * (made - x0)
-
-
-def _seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
-    """The frame's pixels as the codec takes them, and their latents, float32."""
-    pixels = frames.to_model(frame.cut(picture.pixels), session.model.alpha)
-    return pixels, precise(encode(session, pixels), "float32")
-
-
-def _reference(session: Session, path: str) -> Reference:
-    picture = image.read(path)
-    whole = frames.whole(picture.pixels.shape[:2], session.size)
-    return Reference(picture, *_seen(session, picture, whole))
-
-
-def _encoded(
-    picture: Picture, pixels: Any, same: bool, item: Item, settings: Settings, notes: list[str],
-    record: dict[str, Any] | None,
+def encoded(
+    picture: Picture, pixels: Any, item: Item, settings: Settings, notes: list[str],
+    record: dict[str, Any] | None = None,
 ) -> bytes:  # fmt: skip
     """The file, with what belongs to the photograph kept as far as the format holds it."""
     kind = settings.format or image.format_of(item.path or "-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,14 @@ class Places:
     def there(self, path: Path | None) -> bool:
         """Whether the result is left out, as it exists."""
         return path is not None and self.skip_existing and os.path.exists(path)
+
+    def deliver(self, path: Path | None, content: bytes) -> str:
+        """Write one result to its path, or to stdout where that is None; where it went."""
+        if path is not None:
+            return str(self.write(path, content))
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return "-"
 
     def write(self, path: Path, content: bytes) -> Path:
         """Write one result, whole or not at all; a file that appeared meanwhile is kept."""

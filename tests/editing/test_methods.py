@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from dit_tools import sampling
-from dit_tools.core import spec
 from dit_tools.core.registry import names
-from dit_tools.editing._base import Scene, late
+from dit_tools.editing._base import late
 from dit_tools.generating.request import merge
 from dit_tools.inversion._base import moved
-from dit_tools.inverting.invert import stream
 from dit_tools.inverting.session import open_session
-from dit_tools.models.from_pipeline import model_from_pipeline
-from dit_tools.models.load import load
 from tests.support import numpy_model
+from tests.support.scenes import QUICK, half, model_of, of, scene_of
 
 METHODS = names("editing")
-QUICK = {"steps": 3, "cfg_scale": 2.0}
-
-
-def of(text):
-    return spec.parse("editing", text)
-
-
-@functools.cache
-def model_of(family):
-    if family == "numpy":
-        return numpy_model.model()
-    if family.startswith("emoji64"):
-        return load("emoji64", backend="torch" if family.endswith("torch") else "onnx")
-    pipe = importlib.import_module(f"tests.support.{family}").pipeline()
-    made = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
-    size = min(made.defaults.size, 4 * made.family.vae_scale * made.family.patch)
-    made.defaults = replace(made.defaults, size=size)
-    return made
-
-
-def scene_of(family="numpy", source="red", target="blue", mask=None, inversion="edict", x0=None,
-             **values):  # fmt: skip
-    session = open_session(model_of(family), merge([QUICK, values]))
-    if x0 is None:
-        x0 = np.random.default_rng(1).uniform(-1, 1, (1, *session.shape)).astype(np.float32)
-    x0 = session.model.to_array(x0)
-    if mask is not None:
-        mask = session.model.to_array(mask)
-    return Scene(session, x0, mask, source, target, session.times(), stream(session),
-                 spec.parse("inversion", inversion))  # fmt: skip
-
-
-def half(scene_shape):
-    made = np.zeros((1, 1, *scene_shape[-2:]), np.float32)
-    made[..., : scene_shape[-1] // 2] = 1
-    return made
+EXAMPLES = {
+    "boundary": "boundary:examples=2,shift=20,scale=20", "cow": "cow:cycles=1,leg=2",
+    "diffeditor": "diffeditor:right=4,travel=2", "sine": "sine:train=1",
+}  # fmt: skip
+"""Specs that do something, quickly, where the defaults do nothing or take long."""
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -202,7 +164,7 @@ def test_prompts_matter_on_the_built_in_model(name):
     mask = half((8, 8))
     family = "emoji64-torch" if of(name).info.needs else "emoji64"
     one, two = (
-        of(name).edit(scene_of(family, "red heart", target, mask=mask, steps=4))
+        of(EXAMPLES.get(name, name)).edit(scene_of(family, "red heart", target, mask=mask, steps=4))
         for target in ("cat face", "green apple")
     )
     assert np.isfinite(np.asarray(one)).all() and abs(one - two).mean() > 1e-3
@@ -212,8 +174,8 @@ def test_prompts_matter_on_the_built_in_model(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_on_every_family(name, family):
     session = open_session(model_of(family), merge([QUICK]))
-    scene = scene_of(family, "1", "2", mask=half(session.shape))
-    made = of(name).edit(scene)
+    scene = scene_of(family, "", "2", mask=half(session.shape))
+    made = of(EXAMPLES.get(name, name)).edit(scene)
     assert isinstance(made, torch.Tensor) and made.shape == scene.x0.shape
     assert made.isfinite().all() and not torch.equal(made, scene.x0)
 

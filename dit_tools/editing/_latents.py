@@ -1,0 +1,91 @@
+"""From a picture and what may change to edited latents, by one seed or by the best of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.editing import _mask
+from dit_tools.editing._base import Editing, Reference, Scene, Watch
+from dit_tools.generating.request import Settings
+from dit_tools.inverting import frame as frames
+from dit_tools.inverting.invert import encode, stream
+from dit_tools.inverting.session import Session, native, precise
+from dit_tools.media import image
+from dit_tools.media.image import Picture
+from dit_tools.steering._base import Steering
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Task:
+    """One edit of one picture."""
+
+    path: str
+    prompt: str
+    source_prompt: str
+    mask: str | None
+    method: Editing
+    settings: Settings
+    seed: int
+    references: tuple[str, ...] = ()
+    steer: Steering | None = None
+
+
+@dataclass
+class Part:
+    """The part of a picture that the model works on.
+
+    ``mask`` is the user's, ``region`` what may change by it: bool (H, W) of the picture, or None.
+    """
+
+    session: Session
+    picture: Picture
+    mask: np.ndarray | None
+    region: np.ndarray | None
+    frame: frames.Frame
+
+
+def edit_latents(part: Part, task: Task, inversion: Any) -> tuple[int, Array | None]:
+    """The seed, and edited latents (1, C, h, w) in float32; None where nothing was changed."""
+    session = part.session
+    pixels, x0 = _seen(session, part.picture, part.frame)
+    small = selection = None
+    if part.region is not None and part.mask is not None:
+        patch = session.model.family.patch
+        small = native(session.model, _mask.latent_mask(part.region, part.frame, session.shape,
+                                                        patch))  # fmt: skip
+        selection = part.frame.cut(part.mask.astype("float32")[:, :, None])[:, :, 0]
+    references = [_reference(session, path) for path in task.references]
+
+    def run(seed: int, watch: Watch | None = None) -> Array:
+        own = replace(session, settings=replace(session.settings, seed=str(seed)))
+        scene = Scene(own, x0, small, task.source_prompt, task.prompt, session.times(), stream(own),
+                      inversion, pixels, part.frame, selection, references, watch)  # fmt: skip
+        made = task.method.edit(scene)
+        if made is x0:
+            return x0
+        made = precise(made, "float32")
+        return made if small is None else x0 + small * (made - x0)
+
+    if task.steer is None:
+        seed, made = task.seed, run(task.seed)
+    else:
+        seeds = task.steer.seeds(task.seed)
+        seed, made = task.steer.steer(run, seeds, pixels[0], session.model.codec.decode)
+    return seed, None if made is x0 or bool((made == x0).all()) else made
+
+
+def _seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
+    """The frame's pixels as the codec takes them, and their latents, float32."""
+    pixels = frames.to_model(frame.cut(picture.pixels), session.model.alpha)
+    return pixels, precise(encode(session, pixels), "float32")
+
+
+def _reference(session: Session, path: str) -> Reference:
+    picture = image.read(path)
+    whole = frames.whole(picture.pixels.shape[:2], session.size)
+    return Reference(picture, *_seen(session, picture, whole))
