@@ -51,10 +51,20 @@ FromLatent = Annotated[
     typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE,
                  help="Start from a file of 'dit invert'."),
 ]  # fmt: skip
+Calibration = Annotated[
+    str | None,
+    typer.Option("--calibration", metavar="FILE", rich_help_panel=o.METHODS,
+                 help="What --cache knows of the model, from 'dit calibrate'."),
+]  # fmt: skip
+MinPsnr = Annotated[
+    str | None,
+    typer.Option("--min-psnr", metavar="DB", rich_help_panel=o.METHODS,
+                 help="Tune --cache to stay this near to the plain picture."),
+]  # fmt: skip
 Compare = Annotated[
     bool,
     typer.Option("--compare", rich_help_panel=o.RUN,
-                 help="Also run without the cache; tell seconds, PSNR, SSIM."),
+                 help="Also run without the cache; tell seconds, PSNR, memory."),
 ]  # fmt: skip
 
 
@@ -71,6 +81,8 @@ def generate(
     base: Base = None,
     allow_pickle: o.AllowPickle = None,
     cache: choices.Cache = None,
+    calibration: Calibration = None,
+    min_psnr: MinPsnr = None,
     attention: choices.Attention = None,
     tokens: choices.Tokens = None,
     highres: choices.HighRes = None,
@@ -135,7 +147,7 @@ def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, An
     from dit_tools.inverting.comeback import Request, assemble
 
     unfit = ("prompt_file", "sweep", "batch_size", "grid", "save_steps", "preview", "config",
-             "preset", "from_image", "dry_run", "base")  # fmt: skip
+             "preset", "from_image", "dry_run", "base", "min_psnr")  # fmt: skip
     with telling.told(given["json"]):
         for name in unfit:
             if given[name] not in (None, False, [], ()):

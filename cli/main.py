@@ -28,6 +28,7 @@ COMMANDS = {
     "methods": "List, explain and cite every method.",
     "models": "List, show, verify and pull models.",
     "export": "Write ONNX graphs of a model, checked against PyTorch.",
+    "calibrate": "Learn what a cache must know about a model.",
     "train": "Train a model from a recipe and captioned pictures.",
     "quantize": "Pack a model into few bits, and measure what that costs.",
 }

@@ -60,7 +60,8 @@ def replay(
     from dit_tools.generating.options import OPTIONS
     from dit_tools.generating.replay import Replay, read_original
 
-    changes = {name: given[name] for name in OPTIONS if given.get(name) not in (None, (), [])}
+    asked = {**given, "min_psnr": None}  # here it is for --check, not for tuning
+    changes = {name: asked[name] for name in OPTIONS if asked.get(name) not in (None, (), [])}
     with telling.told(json):
         telling.check_stdout(output, json)
         if min_psnr is not None and not check:

@@ -30,6 +30,8 @@ def print_json(event: dict[str, Any]) -> None:
 def _print_paths(event: dict[str, Any], verbose: int) -> None:
     if event["type"] == "item" and event["path"] not in ("-", None):
         print(event["path"], flush=True)
+    if event["type"] == "item" and "tuned" in event.get("record", ()):
+        say(f"dit: {event['path']}: {_tuned(event['record'])}")
     if event["type"] == "item" and "compare" in event.get("record", ()):
         say(f"dit: {event['path']}: {_compared(event['record'])}")
     if event["type"] == "done":
@@ -43,6 +45,13 @@ def _print_paths(event: dict[str, Any], verbose: int) -> None:
         say(f"dit: {event['path']}: left as it is: {event['reason']}")
 
 
+def _tuned(record: dict[str, Any]) -> str:
+    """What ``--min-psnr`` chose, in words."""
+    found = record["tuned"].get("psnr")
+    nearness = "the same pixels" if found is None else f"PSNR {found:.1f} dB"
+    return f"--cache {record['cache']} ({nearness} on the first picture)"
+
+
 def _compared(record: dict[str, Any]) -> str:
     """Seconds, speed-up and fidelity of a picture against its plain run, in words."""
     found = record["compare"]
@@ -51,6 +60,8 @@ def _compared(record: dict[str, Any]) -> str:
     words.append(f"PSNR {found['psnr']:.1f} dB" if "psnr" in found else "the same pixels")
     if "ssim" in found:
         words.append(f"SSIM {found['ssim']:.3f}")
+    if "peak_mb" in found:
+        words.append(f"{found['peak_mb']:.0f} MB instead of {found['plain_peak_mb']:.0f} MB")
     return ", ".join(words)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dit_tools.batch.prompts import PromptItem, read_prompts
 from dit_tools.core.errors import DitError, UsageError
-from dit_tools.generating import comparing, extras
+from dit_tools.generating import comparing, extras, tuning
 from dit_tools.generating.config import read_config, read_preset
 from dit_tools.generating.events import Listener, error_event
 from dit_tools.generating.jobs import Job, make_jobs
@@ -63,6 +63,7 @@ def assemble(
     _check_methods(jobs)
     if request.options.compare:
         comparing.check(jobs)
+    tuning.check(jobs)
     known = {job.settings.model: job.settings for job in jobs}
     found = {reference: find(settings) for reference, settings in known.items()}
     _find_seconds(known.values(), find)

@@ -27,12 +27,12 @@ def by_model(jobs: Sequence[Job]) -> list[Job]:
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
     """Groups of at most ``size`` neighbouring jobs that one sampling run can serve."""
-    for _, group in itertools.groupby(by_model(jobs), key=lambda job: _shared(job.settings)):
+    for _, group in itertools.groupby(by_model(jobs), key=lambda job: shared(job.settings)):
         members = list(group)
         for start in range(0, len(members), size):
             yield members[start : start + size]
 
 
-def _shared(settings: Settings) -> Settings:
+def shared(settings: Settings) -> Settings:
     """The settings without what may differ within a batch."""
     return replace(settings, **_PER_PICTURE)

@@ -10,6 +10,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.generating.draw import Drawn, draw, layers
 from dit_tools.generating.jobs import Job
+from dit_tools.generating.memory import Peak, watched
 from dit_tools.models.model import Model
 
 WARMUP_STEPS = 2
@@ -40,10 +41,11 @@ class Comparison:
     def __init__(self) -> None:
         self._warm: set[int] = set()
 
-    def of(self, model: Model, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
-        """What the record says of each picture: plain seconds, speed-up, PSNR, SSIM.
+    def of(self, model: Model, drawn: Sequence[Drawn], peak: Peak) -> list[dict[str, Any]]:
+        """What the record says of each picture: plain seconds, speed-up, PSNR, SSIM, memory.
 
-        On a model's first batch the seconds of ``drawn`` become those of a second run of it.
+        On a model's first batch the seconds of ``drawn`` become those of a second run of it, and
+        so does ``peak``, the memory that it took.
         """
         cached = [picture.job for picture in drawn]
         none = dict.fromkeys(ACCELERATIONS, "none") | dict.fromkeys(SECONDS)
@@ -51,10 +53,16 @@ class Comparison:
         if id(model) not in self._warm:
             self._warm.add(id(model))
             draw(model, [_shortened(job) for job in plain])
-            for picture, again in zip(drawn, draw(model, cached), strict=True):
+            with watched(model.device) as peak:
+                repeated = draw(model, cached)
+            for picture, again in zip(drawn, repeated, strict=True):
                 picture.seconds = again.seconds
-        references = draw(model, plain)
-        return [compare(*pair, model.alpha) for pair in zip(drawn, references, strict=True)]
+        with watched(model.device) as before:
+            references = draw(model, plain)
+        known = {"peak_mb": peak.mb, "plain_peak_mb": before.mb}
+        known = {} if None in known.values() else known
+        pairs = zip(drawn, references, strict=True)
+        return [{**compare(*pair, model.alpha), **known} for pair in pairs]
 
 
 def _shortened(job: Job) -> Job:

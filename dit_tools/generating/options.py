@@ -141,6 +141,13 @@ def _loras(value: Any, where: str) -> tuple[str, ...]:
     return texts
 
 
+def _calibration(value: Any, where: str) -> str:
+    text = _text(value, where).strip()
+    if not text or "," in text:
+        raise UsageError(f"{where} {_shown(value)}: empty, or with a comma", "rename the file")
+    return text
+
+
 def _shown(value: Any) -> str:
     text = "".join(c if c.isprintable() else "?" for c in str(value))
     return text if len(text) <= 40 else text[:37] + "..."
@@ -177,6 +184,8 @@ OPTIONS = {
         Option("guidance", _method("guidance")),
         Option("noise", _method("noise")),
         Option("cache", _method("caching")),
+        Option("calibration", _calibration),
+        Option("min_psnr", _number(1, 100)),
         Option("attention", _method("attention")),
         Option("tokens", _method("tokens")),
         Option("highres", _method("highres")),

@@ -10,11 +10,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dit_tools import __version__
+from dit_tools.core import spec
 from dit_tools.core.errors import DitError, InputError
 from dit_tools.generating.draw import Drawn
 from dit_tools.generating.options import read_values, without_scale
@@ -53,6 +55,7 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
         "cfg_scale": getattr(plan.guidance, "scale", None),
         **given,
         **plan.specs(),
+        "cache": spec.format(_named(plan.cache)),
         "model": base_name(settings.model),
         "model_revision": model.revision,
         "second_model": base_name(settings.second_model) if settings.second_model else None,
@@ -68,6 +71,12 @@ def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = No
         **(extra or {}),
     }
     return {k: v for k, v in made.items() if v is not None and v is not False}
+
+
+def _named(cache: Any) -> Any:
+    """The cache with the base name of its calibration in place of a path."""
+    reference = getattr(cache, "calibration", "")
+    return replace(cache, calibration=base_name(reference)) if reference else cache
 
 
 def base_name(reference: str) -> str:

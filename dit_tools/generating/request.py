@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dit_tools.caching import PRESETS
+from dit_tools.caching._presets import resolve as resolve_preset
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.plan import FIELDS, Plan
@@ -33,6 +35,8 @@ class Settings:
     guidance: str | None = None
     noise: str = "philox"
     cache: str = "none"
+    calibration: str | None = None
+    min_psnr: float | None = None
     attention: str = "none"
     tokens: str = "none"
     highres: str = "none"
@@ -114,6 +118,23 @@ def guidance_spec(settings: Settings, default: str, default_scale: float) -> str
     return f"{text}{',' if ':' in text else ':'}scale={scale!r}"
 
 
+def cache_spec(settings: Settings, steps: int) -> str:
+    """The cache spec: a word such as ``fast`` means what was measured on the model.
+
+    ``--calibration`` becomes its parameter. Raises UsageError for a cache that takes none.
+    """
+    text = resolve_preset(settings.cache, settings.model, steps, PRESETS)
+    if settings.calibration is None:
+        return text
+    cache = spec.parse("caching", text)
+    shown = f"--calibration {settings.calibration}"
+    if cache.calibrated_by is None:
+        raise UsageError(f"{shown}: --cache {cache.info.name} takes none", "leave it out")
+    if cache.calibration != "auto":
+        raise UsageError(f"{shown}: --cache names one too", "give one of them")
+    return f"{text}{',' if ':' in text else ':'}calibration={settings.calibration}"
+
+
 def plan_of(settings: Settings, defaults: Defaults, guidance: str) -> Plan:
     """The plan of a picture; ``guidance`` is the model's own guidance spec without scale."""
     combine = spec.parse("combine", settings.combine)
@@ -123,7 +144,7 @@ def plan_of(settings: Settings, defaults: Defaults, guidance: str) -> Plan:
         "solver": settings.solver or combine.own_solver or defaults.solver,
         "guidance": guidance_spec(settings, guidance, defaults.cfg),
         "noise": settings.noise,
-        "cache": settings.cache,
+        "cache": cache_spec(settings, settings.steps or defaults.steps),
         "attention": settings.attention,
         "tokens": settings.tokens,
         "highres": settings.highres,

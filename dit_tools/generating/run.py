@@ -12,7 +12,7 @@ from dit_tools import __version__
 from dit_tools.batch.interrupt import Interruptible
 from dit_tools.batch.progress import bar
 from dit_tools.core.errors import DitError
-from dit_tools.generating import extras
+from dit_tools.generating import extras, memory
 from dit_tools.generating.batches import batches
 from dit_tools.generating.comparing import Comparison
 from dit_tools.generating.draw import Drawn, draw, layers
@@ -22,6 +22,7 @@ from dit_tools.generating.loading import Load, Loader
 from dit_tools.generating.outputs import Outputs, Target, stops_run
 from dit_tools.generating.record import make_record
 from dit_tools.generating.sweep import Axis
+from dit_tools.generating.tuning import Tuner
 from dit_tools.media import image
 from dit_tools.models.model import Model
 
@@ -68,7 +69,7 @@ class Run:
         self._steps = extras.Animations(
             self.options.save_steps, self.outputs.overwrite, self.options.fps
         )
-        self._comparison = Comparison()
+        self._comparison, self._tuner = Comparison(), Tuner()
         self._sheet = extras.Sheet(self.options.grid, self.axes, self.outputs)
         for target in self.targets:
             if target.state != "make":
@@ -107,8 +108,13 @@ class Run:
         try:
             model = loader.model(targets[0].job.settings)
             frames = self.options.save_steps is not None
-            drawn = draw(model, [t.job for t in targets], step, frames)
-            found = self._comparison.of(model, drawn) if self.options.compare else None
+            jobs, tuned = self._tuner.of(model, [t.job for t in targets])
+            with memory.watched(model.device, self.options.compare) as peak:
+                drawn = draw(model, jobs, step, frames)
+            extra = [dict(tuned) for _ in drawn]
+            if self.options.compare:
+                for one, found in zip(extra, self._comparison.of(model, drawn, peak), strict=True):
+                    one["compare"] = found
         except DitError as error:
             progress.update(-done)
             if len(targets) == 1:
@@ -119,7 +125,7 @@ class Run:
                 self._batch(loader, [target], progress)
             return
         for i, (target, picture) in enumerate(zip(targets, drawn, strict=True)):
-            self._picture(model, target, picture, {"compare": found[i]} if found else {})
+            self._picture(model, target, picture, extra[i])
 
     def _picture(self, model: Model, target: Target, drawn: Drawn, extra: dict[str, Any]) -> None:
         if self.outcome.stopped_by is not None:

@@ -26,7 +26,7 @@ BOLD = {
     "e-dit": "e-dit:threshold=1e9,max_skips=2",
     "harmonica": "harmonica:calibration=even",
     "ilf": "ilf:calibration=untrained",
-    "magcache": "magcache:calibration=flat,threshold=1e9,max_skips=2",
+    "magcache": "magcache:calibration=flat,threshold=1e9,max_skips=2,retention=0",
     "seacache": "seacache:threshold=1e9",
 }
 CACHES = [name for name in names("caching") if "blocks" in get("caching", name).info.needs]

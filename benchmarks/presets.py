@@ -1,0 +1,56 @@
+"""Measures what --cache slow, medium, fast and ultra stand for on a model.
+
+    python benchmarks/presets.py [--model emoji64] [--steps 10 20 50] [--prompts 8] [--write]
+
+For every number of steps the plain run and each candidate sample the same prompts from the same
+seeds on PyTorch. Work is counted in block evaluations, nothing is timed, so that the table is the
+same on every machine up to the rounding of its arithmetic. A word stands for the candidate that
+computes least among those whose pictures keep the word's PSNR (``calibrating/presets.py``).
+``--write`` puts the choices into dit_tools/caching/presets.json, which --cache reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def session(model: str, steps: int, prompts: int) -> Any:
+    """A calibration session of a model with its own way of sampling, on PyTorch."""
+    from dit_tools.calibrating import start
+
+    values = {"model": model, "steps": steps, "backend": "torch", "cache": "none"}
+    return start.session(values, prompts, 1, 0, lambda done, total: None)[0]
+
+
+def line(row: Any) -> str:
+    """A choice in words."""
+    return (f"  {row.word:7} {row.spec:45} {row.computed:6.1%} of the blocks, "
+            f"PSNR {row.psnr:.1f} dB")  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, and write when asked."""
+    from dit_tools.caching import _presets
+    from dit_tools.calibrating import presets
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--write", action="store_true", help="into the table that --cache reads")
+    a = parser.parse_args()
+    table = _presets.read(_presets.SHIPPED) if _presets.SHIPPED.is_file() else {}
+    for steps in a.steps:
+        found = presets.measure(session(a.model, steps, a.prompts))
+        print(f"{a.model}, {steps} steps, {a.prompts} prompts")
+        print("\n".join(line(row) for row in found), flush=True)
+        table = presets.merged(table, a.model, steps, found)
+    if a.write:
+        _presets.SHIPPED.write_text(presets.text_of(table), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Which cache ``--cache slow|medium|fast|ultra`` stand for on a model, chosen from measurement.
+
+The choice depends on nothing but the model: work is counted, not timed, and pictures are compared
+with those of the plain run. A word stands for the cache that computes least among those whose
+pictures keep its fidelity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dit_tools.caching import PRESETS, _presets
+from dit_tools.calibrating.run import psnr
+from dit_tools.calibrating.session import Probe, Session
+from dit_tools.core import spec
+
+FIDELITY = {"slow": 45.0, "medium": 38.0, "fast": 32.0, "ultra": 26.0}
+"""Word -> mean PSNR in dB that its pictures keep."""
+CANDIDATES = (
+    *(f"output:interval={n},order={order}" for n in range(2, 8) for order in (1, 2)),
+    *(f"taylorseer:interval={n},order={order}" for n in range(2, 8) for order in (1, 2)),
+    *(f"cg-taylor:threshold={t}" for t in (0.01, 0.03, 0.06, 0.1, 0.2)),
+    *(f"first-block:threshold={t}" for t in (0.03, 0.08, 0.15, 0.3)),
+    *(f"seacache:threshold={t},max_skips={n}" for t in (0.15, 0.5, 1.5) for n in (2, 4)),
+    *(f"encoder-propagation:interval={n},order=1,share=0.75" for n in (2, 3)),
+)
+"""What is tried; caches that need a file of their own are not."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cache on the model: ``computed`` is the share of block evaluations, ``psnr`` in dB."""
+
+    spec: str
+    computed: float
+    psnr: float
+    word: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As an object."""
+        return asdict(self)
+
+
+def measure(session: Session, candidates: Sequence[str] = CANDIDATES) -> list[Measured]:
+    """The choice for every word of ``FIDELITY``; the plain words where nothing keeps it.
+
+    Caches that the network cannot carry are left out.
+    """
+    plain, run = session.plain()
+    blocks, calls = len(session.model.network.blocks()) or 1, run.count["network calls"]
+    found = []
+    for done, text in enumerate(candidates):
+        session.tell(done, len(candidates))
+        cache = spec.parse("caching", text)
+        if cache.info.needs <= session.model.network.offers:
+            x, run = session.run(Probe(cache))
+            share = evaluations(run, blocks) / (calls * blocks)
+            found.append(Measured(text, round(share, 4), round(psnr(session, x, plain), 2)))
+    session.tell(len(candidates), len(candidates))
+    return chosen(found)
+
+
+def evaluations(run: Any, blocks: int) -> float:
+    """Block evaluations of a run; a cache of whole calls counts the network as one block."""
+    computed, skipped = run.count["blocks computed"], run.count["blocks skipped"]
+    calls = run.count["network calls"]
+    return computed * blocks if computed + skipped == calls and blocks > 1 else computed
+
+
+def chosen(found: Sequence[Measured]) -> list[Measured]:
+    """For each word the one that computes least and keeps its fidelity; the nearer of equals."""
+    made = []
+    for word, least in FIDELITY.items():
+        fit = [one for one in found if one.psnr >= least]
+        best = min(fit, key=lambda one: (one.computed, -one.psnr, one.spec), default=None)
+        made.append(replace(best or Measured(PRESETS[word], 1.0, 0.0), word=word))
+    return made
+
+
+def merged(
+    table: dict[str, dict[str, dict[str, str]]], model: str, steps: int, found: Sequence[Measured]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """A table with the choices for a model at a number of steps put in."""
+    rows = table.get(model, {}) | {str(steps): {one.word: one.spec for one in found}}
+    rows = dict(sorted(rows.items(), key=lambda item: int(item[0])))
+    return dict(sorted((table | {model: rows}).items()))
+
+
+def text_of(table: dict[str, Any]) -> str:
+    """The table as it is written."""
+    return json.dumps(table, indent=1) + "\n"
+
+
+def keep(model: str | None, steps: int, found: Sequence[Measured]) -> Path:
+    """Put the choices into the user's table; gives its path."""
+    from dit_tools.batch.atomic import atomic_write, write_error
+    from dit_tools.generating.request import DEFAULT_MODEL
+
+    path = _presets.own_table()
+    table = _presets.read(path) if path.is_file() else {}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, text_of(merged(table, model or DEFAULT_MODEL, steps, found)).encode())
+    except OSError as error:
+        raise write_error(path, error) from None
+    return path

@@ -1,0 +1,34 @@
+"""Gradients through a network whose own weights stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def frozen(network: Any) -> Iterator[None]:
+    """Inside, the weights of a torch network want no gradients."""
+    wanted = [p for p in network.module.parameters() if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def with_gradient(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs, the first tensor of numbers asking for gradients, so that the network records."""
+    made = dict(inputs)
+    for name, value in made.items():
+        if getattr(value, "is_floating_point", lambda: False)() and value.ndim > 1:
+            made[name] = value.detach().requires_grad_()
+            return made
+    for name, value in made.items():
+        if isinstance(value, list) and value and hasattr(value[0], "detach"):
+            made[name] = [item.detach().requires_grad_() for item in value]
+            return made
+    return made
