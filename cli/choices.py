@@ -120,6 +120,9 @@ Combine = Annotated[
 Scheme = Annotated[
     str | None, _option("--scheme", "weights.quantize", "How weights are packed; else rtn.")
 ]
+Target = Annotated[
+    str | None, _option("--target", "weights.targets", "What is written; else folder.")
+]
 Inversion = Annotated[
     str | None, _option("--inversion", "inversion", "How to get from picture to noise; else edict.")
 ]
@@ -140,6 +143,9 @@ Metrics = Annotated[
         help="What to measure; may be repeated; 'help' lists them.",
     ),
 ]  # fmt: skip
+Adapter = Annotated[
+    str | None, _option("--adapter", "adapters", "How the recipe's model is adapted; else lora.")
+]
 Objectives = Annotated[
     list[str] | None,
     typer.Option(

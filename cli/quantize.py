@@ -26,6 +26,7 @@ def quantize(
         str | None, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")
     ] = None,
     scheme: choices.Scheme = None,
+    target: choices.Target = None,
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="REGEX",
@@ -60,7 +61,8 @@ def quantize(
 ) -> int:  # fmt: skip
     """Pack a model's weights into few bits and measure what that costs.
 
-    FOLDER becomes a model of its own that 'dit generate -m FOLDER' runs. The same prompts and
+    FOLDER becomes a model of its own that 'dit generate -m FOLDER' runs: through PyTorch, or with
+    --target onnx through ONNX Runtime. The same prompts and
     seeds go through the full and the packed network; a table of layers, size, PSNR, SSIM and the
     rise of the denoising error is shown, and kept in FOLDER/quantize.json and in the weights' file.
     Prints the folder.
@@ -70,15 +72,17 @@ def quantize(
     from dit_tools.models.resolve import resolve
     from dit_tools.weights import allocate, run
     from dit_tools.weights.quantizing import Trial
-    from dit_tools.weights.quantizing import quantize as work
 
     limit = allocate.limit_of(max_loss) if max_loss is not None else None
     if output is None and not dry_run:
         raise UsageError("-o: no folder to write", "name a new one, or add --dry-run")
-    wanted = run.Wanted(Path(output or "."), spec.parse("weights.quantize", scheme or "rtn"),
-                        tuple(keep or ()), overwrite)  # fmt: skip
+    kind = spec.parse("weights.targets", target or "folder")
+    packer = kind.scheme(scheme)
+    if limit is not None:
+        allocate.check(packer)
+    wanted = run.Wanted(Path(output or "."), packer, tuple(keep or ()), overwrite)
     if dry_run:
-        return _plan(run.preflight(resolve(model), wanted, dry=output is None), json)
+        return _plan(kind.plan(resolve(model), wanted, output is None), json)
     asked = _prompts(prompt_file) if prompt_file is not None else prompts
     trial = Trial(asked, calibration, steps, device or "auto", limit)
     with Interruptible() as interrupts:
@@ -88,7 +92,7 @@ def quantize(
             if json:
                 print(json_format.dumps(event), flush=True)
 
-        facts = work(resolve(model), wanted, trial, tell)
+        facts = kind.make(resolve(model), wanted, trial, tell)
     if json:
         told = {key: value for key, value in facts.items() if key != "layers"}
         print(json_format.dumps({"type": "done", "folder": output, **told}))

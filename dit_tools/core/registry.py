@@ -33,8 +33,10 @@ JOINTS = {
 
 TASKS = {
     "weights.quantize": "--scheme",
+    "weights.targets": "--target",
     "metrics": "--metric",
     "objectives": "--objective",
+    "adapters": "--adapter",
     "inversion": "--inversion",
     "editing": "--method",
     "steering": "--steer",

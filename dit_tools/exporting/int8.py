@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dit_tools.exporting.products import finish
 from dit_tools.exporting.shared_weights import EMBED_LIMIT
 from dit_tools.exporting.simplify import fold
 
@@ -35,7 +36,7 @@ def quantize(source: Path, target: Path) -> int:
         folded = Path(folder) / "folded.onnx"
         fold(source, folded, external=True)
         large = sum(path.stat().st_size for path in Path(folder).iterdir()) > 4 * EMBED_LIMIT
-        with _quiet():
+        with quiet():
             quantize_dynamic(
                 folded, target,
                 op_types_to_quantize=["MatMul"],
@@ -46,12 +47,13 @@ def quantize(source: Path, target: Path) -> int:
                 # Types of ONNX Runtime's own operators are unknown to its quantizer.
                 extra_options={"MatMulConstBOnly": True, "DefaultTensorType": 1},
             )  # fmt: skip
-    nodes = onnx.load(target, load_external_data=False).graph.node
-    return sum(node.op_type == "MatMulInteger" for node in nodes)
+    made = onnx.load(target)
+    finish(made, target)
+    return sum(node.op_type == "MatMulInteger" for node in made.graph.node)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[Any]:
+def quiet() -> Iterator[Any]:
     """ONNX Runtime's quantizer advises on the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

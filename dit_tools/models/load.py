@@ -61,10 +61,31 @@ def load(reference: str, wishes: Wishes | None = None, **keywords: object) -> Mo
     return load_torch(resolved, wishes)
 
 
+def graphs_only(folder) -> bool:
+    """Whether 'dit quantize --target onnx' made this folder: its weights are in the graphs."""
+    import json
+
+    path = folder / "export.json"
+    if not path.is_file():
+        return False
+    try:
+        return "quantized" in json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+
+
 def _onnx(folder, wishes: Wishes) -> bool:
     """Whether ONNX Runtime serves these wishes. Raises UnsupportedError when it must and cannot."""
     graph = folder / "transformer.onnx"
     reason = wishes.torch_reason()
+    if graphs_only(folder):
+        reason = reason or ("--backend torch" if wishes.backend == "torch" else "")
+        if reason:
+            raise UnsupportedError(
+                f"{reason}: the transformer of {folder.name} is a graph in few bits",
+                "use the plain model",
+            )
+        return True
     if wishes.backend == "onnx":
         if not graph.exists():
             raise UnsupportedError(

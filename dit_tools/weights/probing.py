@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dit_tools import sampling
@@ -76,6 +76,12 @@ class Probe:
     condition: Mapping[str, Any]
 
 
+def reconditioned(found: Sequence[Probe], drawn: Sequence[Drawn]) -> list[Probe]:
+    """The same probes with conditions that another model gave to the same prompts."""
+    each = len(found) // len(drawn)
+    return [replace(p, condition=drawn[i // each].conditions["cond"]) for i, p in enumerate(found)]
+
+
 def probes(model: Model, drawn: Sequence[Drawn]) -> list[Probe]:
     """Each drawn latent, noised to every one of ``TIMES``."""
     import torch
@@ -92,11 +98,14 @@ def probes(model: Model, drawn: Sequence[Drawn]) -> list[Probe]:
 
 def predicted(model: Model, found: Sequence[Probe]) -> list[Array]:
     """The noise that the network finds in each probe."""
-    family = model.family
-    return [
-        family.read(model.network(**family.inputs(p.x, p.t, p.condition)), p.x, p.t).eps
-        for p in found
-    ]
+    import torch
+
+    family, made = model.family, []
+    for p in found:
+        x = p.x if model.backend == "torch" else p.x.cpu().float().numpy()
+        raw = model.network(**family.inputs(x, p.t, p.condition))
+        made.append(torch.as_tensor(family.read(raw, x, p.t).eps).to(p.noise))
+    return made
 
 
 def mean_square(a: Sequence[Array], b: Sequence[Array]) -> float:

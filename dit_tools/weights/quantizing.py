@@ -35,16 +35,24 @@ def quantize(
     Returns the facts of ``quantize.json``. Raises as ``run.preflight``, ``run.write``,
     ``calibrate.observe`` and ``allocate.allocate`` do.
     """
+    layers = run.preflight(source, wanted)
+    full, layers, seen = learn(source, wanted, trial, layers, tell)
+    return run.write(source, wanted, layers, seen, judge(source, full, trial), tell)
+
+
+def learn(
+    source: Any, wanted: run.Wanted, trial: Trial, layers: Layers, tell: Tell
+) -> tuple[Any, Layers, Mapping[str, Any]]:
+    """The full model where it is needed, the layers with their bits, and what they are fed."""
     if trial.max_loss is not None:
         allocate.check(wanted.scheme)
     _check_device(trial.device)
-    layers = run.preflight(source, wanted)
     how = wanted.scheme.calibration
     if how:
         calibrate.check_memory(layers)
     full = None
     if how or trial.max_loss is not None or trial.prompts:
-        full = _load(source, source.path, trial.device)
+        full = load(source, source.path, trial.device)
         if full.pipeline is not None and (how or trial.max_loss is not None):
             raise UnsupportedError(
                 f"--scheme: {source.name} has no adapter, so it cannot be calibrated",
@@ -52,10 +60,10 @@ def quantize(
             )
     seen: Mapping[str, Any] = {}
     if how and full is not None:
-        seen = calibrate.observe(full, layers, how, _calibration(full, trial), trial.steps)
+        seen = calibrate.observe(full, layers, how, calibration(full, trial), trial.steps)
     if trial.max_loss is not None and full is not None:
         layers = _allocated(full, layers, seen, trial, tell)
-    return run.write(source, wanted, layers, seen, _judge(source, full, trial), tell)
+    return full, layers, seen
 
 
 def _check_device(device: str) -> None:
@@ -66,31 +74,39 @@ def _check_device(device: str) -> None:
 
 def _allocated(full: Any, layers: Layers, seen: Any, trial: Trial, tell: Tell) -> Layers:
     assert trial.max_loss is not None
-    prompts = _calibration(full, trial)
+    prompts = calibration(full, trial)
     return allocate.allocate(full, layers, seen, prompts, trial.steps, trial.max_loss, tell)
 
 
-def _calibration(full: Any, trial: Trial) -> tuple[str, ...]:
+def calibration(full: Any, trial: Trial) -> tuple[str, ...]:
     """Other prompts than those of the verdict."""
     judged = trial.prompts if isinstance(trial.prompts, int) else 0
     return probing.default_prompts(full, trial.calibration, skip=judged)
 
 
-def _judge(source: Any, full: Any, trial: Trial) -> Callable[[Path], dict[str, Any]]:
-    def judge(folder: Path) -> dict[str, Any]:
+def judge(source: Any, full: Any, trial: Trial) -> Callable[[Path], dict[str, Any]]:
+    """What measures a finished folder against the full model."""
+
+    def measure(folder: Path) -> dict[str, Any]:
         if not trial.prompts or full is None or full.pipeline is not None:
             return {}
         asked = trial.prompts
         prompts = probing.default_prompts(full, asked) if isinstance(asked, int) else asked
-        packed = _load(source, folder, trial.device)
+        packed = load(source, folder, trial.device)
         return {"verdict": verdict.compare(full, packed, prompts, trial.steps).to_json()}
 
-    return judge
+    return measure
 
 
-def _load(source: Any, folder: Path, device: str) -> Any:
-    from dit_tools.models.load import Wishes
+def load(source: Any, folder: Path, device: str) -> Any:
+    """The model of a folder: graphs in few bits in ONNX Runtime, everything else in PyTorch."""
+    from dit_tools.models.load import Wishes, graphs_only
+
+    here = replace(source, path=folder)
+    if graphs_only(folder):
+        from dit_tools.models.onnx_load import load_onnx
+
+        return load_onnx(here, Wishes(device=device, backend="onnx"))
     from dit_tools.models.torch_load import load_torch
 
-    wishes = Wishes(device=device, backend="torch")
-    return load_torch(replace(source, path=folder), wishes)
+    return load_torch(here, Wishes(device=device, backend="torch"))

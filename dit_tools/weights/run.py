@@ -110,14 +110,14 @@ def write(
             rows = list(_write_all(writer, layers, seen, tell))
             writer.finish()
             _write_config(folder, wanted, layers)
-            facts = _facts(source, wanted, layers)
-            facts |= judge(folder)
-            writer.describe(_card(facts))
-        text = json.dumps(facts | {"layers": rows}, indent=1) + "\n"
+            told = facts(source, wanted, layers)
+            told |= judge(folder)
+            writer.describe(card(told))
+        text = json.dumps(told | {"layers": rows}, indent=1) + "\n"
         (folder / FACTS).write_text(text, encoding="utf-8")
         if (folder / "dit.json").exists():
-            _renew(folder)
-    return facts | {"layers": rows}
+            renew(folder)
+    return told | {"layers": rows}
 
 
 def _write_all(
@@ -130,7 +130,7 @@ def _write_all(
     opened = {path: safe_open(path, framework="pt") for path in files}
     for name, (_, path) in layers.others.items():
         tensor = opened[path].get_tensor(name)
-        _finite(name, tensor)
+        finite(name, tensor)
         writer.write(name, tensor)
     for layer in layers.linear:
         stored = opened[layer.file].get_slice(f"{layer.name}.weight")
@@ -150,14 +150,14 @@ def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -
 
     if layer.layout is None:
         for piece in _pieces(layer, stored, rowwise=True):
-            _finite(layer.name, piece)
+            finite(layer.name, piece)
             writer.write(f"{layer.name}.weight", piece)
         return None
     packer = layer.packer
     signal = noise = 0.0
     companions: dict[str, list[Any]] = {}
     for piece in _pieces(layer, stored, packer.rowwise):
-        _finite(layer.name, piece)
+        finite(layer.name, piece)
         weight = piece.float()
         layout = replace(layer.layout, rows=len(weight))
         made = packer.pack(weight, layout, seen)
@@ -178,7 +178,8 @@ def _pieces(layer: Layer, stored: Any, rowwise: bool) -> Iterator[Any]:
         yield stored[start : start + step]
 
 
-def _finite(name: str, tensor: Any) -> None:
+def finite(name: str, tensor: Any) -> None:
+    """Raise ModelError for a tensor with NaN or infinity."""
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         raise ModelError(f"{name}: holds NaN or infinity", "repair the model first")
 
@@ -198,7 +199,8 @@ def _write_config(folder: Path, wanted: Wanted, layers: Layers) -> None:
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def _facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
+def facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
+    """What ``quantize.json`` says before anything is measured."""
     from dit_tools import __version__
 
     return {
@@ -206,6 +208,7 @@ def _facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
         "dit": __version__,
         "model": source.name,
         "revision": source.revision,
+        "target": "folder",
         "scheme": spec.format(wanted.scheme),
         "keep": list(wanted.keep),
         "bytes": layers.nbytes,
@@ -213,13 +216,13 @@ def _facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
     }
 
 
-def _card(facts: Mapping[str, Any]) -> dict[str, str]:
+def card(facts: Mapping[str, Any]) -> dict[str, str]:
     """Texts of the safetensors file: what was made of what, how, and what it cost."""
-    names = ("model", "revision", "scheme", "ratio", "verdict")
+    names = ("model", "revision", "target", "scheme", "ratio", "verdict")
     return {f"dit.{name}": json.dumps(facts[name]) for name in names if name in facts}
 
 
-def _renew(folder: Path) -> None:
+def renew(folder: Path) -> None:
     """State the new files in a built-in model's ``dit.json``, which had graphs that are gone."""
     from dit_tools.exporting.builtin import _write_facts
 

@@ -51,7 +51,10 @@ def compare(
     found = [float(value) for value in Psnr().of(a, b)]
     probes = probing.probes(full, ours)
     noise = [probe.noise for probe in probes]
-    errors = [probing.mean_square(probing.predicted(m, probes), noise) for m in (full, packed)]
+    errors = [
+        probing.mean_square(probing.predicted(m, probing.reconditioned(probes, drawn)), noise)
+        for m, drawn in ((full, ours), (packed, theirs))
+    ]
     return Verdict(
         tuple(prompts),
         steps or full.defaults.steps,

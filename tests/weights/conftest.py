@@ -1,5 +1,6 @@
-"""Folders of tiny pipelines, written once a session."""
+"""Folders of tiny pipelines and of their exports, written once a session."""
 
+from tests.exporting.conftest import exports, models
 from tests.models.conftest import folders
 
-__all__ = ["folders"]
+__all__ = ["exports", "folders", "models"]

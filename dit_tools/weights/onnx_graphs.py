@@ -1,0 +1,237 @@
+"""``--target onnx``: a model's graphs, or those of an export made for the occasion, in few bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.exporting import _folder
+from dit_tools.weights import quantizing, run
+from dit_tools.weights.layers import NEAREST, SENSITIVE, Layer, Layers
+
+GRAPH, CONTEXT = "transformer.onnx", "transformer.context.onnx"
+HELD = 64
+"""Calls of the network whose inputs calibrate static scales, spread evenly over sampling."""
+
+
+def preflight(source: Any, wanted: run.Wanted, target: Any, dry: bool) -> Layers:
+    """The layers as they will lie. Raises as ``run.preflight`` and ``exporting.preflight.check``.
+
+    Nothing of the weights is read.
+    """
+    layers = run.preflight(source, wanted, dry)
+    if target.form == "int4" or not (source.path / GRAPH).exists():
+        from dit_tools.exporting import preflight as export
+
+        check = export.Wanted(wanted.output.with_name(f"{_folder.PREFIX}check"), ("transformer",))
+        export.check(source, check)
+    return layers if target.form == "int4" else _forecast(layers, target.form)
+
+
+def _forecast(layers: Layers, form: str) -> Layers:
+    """About what a form makes of layers: int8 all linear layers, fp16 everything."""
+    others = {n: (("F16", entry[1]), path) for n, (entry, path) in layers.others.items()}
+    linear = [replace(layer, layout=None, dtype="F16", why="plain") for layer in layers.linear]
+    if form != "fp16":
+        linear = [_int8(layer) for layer in linear]
+    return replace(layers, linear=tuple(linear), others=others)
+
+
+def _int8(layer: Layer) -> Layer:
+    return replace(layer, layout=NEAREST.layout(layer.rows, layer.columns), packer=NEAREST)
+
+
+def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
+    """Write ``wanted.output``; returns its facts. Raises as the parts of this module do."""
+    layers = preflight(source, wanted, target, dry=False)
+    full, layers, seen = quantizing.learn(source, wanted, trial, layers, tell)
+    with (
+        _folder.whole_folder(wanted.output, wanted.overwrite) as folder,
+        _graphs(source, folder.parent, target) as graphs,
+    ):
+        _copy(source.path, folder)
+        made = _write_all(graphs, folder, layers, seen, target, trial, tell)
+        facts = _facts(source, wanted, target, folder, layers)
+        rows = _rows(layers, target, tell)
+        _write_export(folder, graphs, target, made)
+        facts |= quantizing.judge(source, full, trial)(folder)
+        (folder / run.FACTS).write_text(
+            json.dumps(facts | {"layers": rows}, indent=1) + "\n", encoding="utf-8"
+        )
+        if (folder / "dit.json").exists():
+            run.renew(folder)
+        for path in graphs.glob("transformer*.onnx"):
+            _describe(folder / path.name, facts)
+    return facts | {"layers": rows}
+
+
+@contextmanager
+def _graphs(source: Any, place: Path, target: Any) -> Iterator[Path]:
+    """A folder with graphs in float32: the model's own, or those of an export.
+
+    ``int4`` packs layer by layer, and the graphs of a built-in model join some of them.
+    """
+    if target.form != "int4" and (source.path / GRAPH).exists():
+        yield source.path
+        return
+    from dit_tools.exporting.export import export
+    from dit_tools.exporting.preflight import Wanted
+
+    with TemporaryDirectory(dir=place, prefix=_folder.PREFIX) as scratch:
+        output = Path(scratch) / "export"
+        export(source, Wanted(output, ("transformer",)))
+        yield output
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Everything but the transformer's weights, with the graphs of the other parts."""
+    graphs = [path for path in source.iterdir() if ".onnx" in path.suffixes and path.is_file()]
+    others = [path for path in graphs if not path.name.startswith("transformer")]
+    _folder.copy_files([*run.rest(source), *others], source, folder)
+
+
+def _write_all(
+    graphs: Path, folder: Path, layers: Layers, seen: Mapping[str, Any], target: Any,
+    trial: Any, tell: Any,
+) -> dict[str, int]:  # fmt: skip
+    """Write every graph of the transformer; file name -> number of products in few bits."""
+    from dit_tools.exporting import half, int8, nbits, static8
+
+    names = [name for name in (GRAPH, CONTEXT) if (graphs / name).exists()]
+    feeds = _observed(graphs, names, trial) if target.form == "static" else {}
+    made = {}
+    for name in names:
+        path, new = graphs / name, folder / name
+        if target.form == "dynamic":
+            made[name] = int8.quantize(path, new)
+        elif target.form == "fp16":
+            made[name] = half.halve(path, new)
+        elif target.form == "static":
+            symmetric = target.provider != "cpu"
+            made[name] = static8.quantize(path, new, feeds[name], _sensitive, symmetric)
+        else:
+            made[name] = nbits.write(path, new, layers.packed(), _packer(layers, seen))
+        tell({"type": "graph", "path": name, "products": made[name]})
+    return made
+
+
+def _sensitive(name: str) -> bool:
+    """Whether a node, by its path, is outside of the blocks and sensitive."""
+    return "blocks" not in name and bool(SENSITIVE.search(name))
+
+
+def _packer(layers: Layers, seen: Mapping[str, Any]) -> Any:
+    import torch
+
+    by_name = {layer.name: layer for layer in layers.linear}
+
+    def pack(name: str, weight: Any) -> dict[str, Any]:
+        layer = by_name[name]
+        tensor = torch.tensor(weight).float().contiguous()
+        assert layer.layout is not None
+        made = layer.packer.pack(tensor, layer.layout, seen.get(name))
+        return {key: value.numpy() for key, value in made.items()}
+
+    return pack
+
+
+# calibration of static scales ---------------------------------------------------------------------
+
+
+class _Recorder:
+    """A session that keeps what it is fed."""
+
+    def __init__(self, session: Any):
+        self.session, self.feeds = session, []
+
+    def run(self, outputs: Any, feeds: Mapping[str, Any]) -> Any:
+        self.feeds.append(dict(feeds))
+        return self.session.run(outputs, feeds)
+
+    def get_inputs(self) -> Any:
+        return self.session.get_inputs()
+
+
+def _observed(graphs: Path, names: list[str], trial: Any) -> dict[str, list[Any]]:
+    """Inputs of each graph while the float32 graphs sample the calibration prompts."""
+    from dit_tools.models.load import load
+    from dit_tools.weights import probing
+
+    model = load(str(graphs), backend="onnx", device="cpu")
+    network: Any = model.network
+    recorders = {GRAPH: _Recorder(network.session)}
+    network.session = recorders[GRAPH]
+    if CONTEXT in names:
+        network.context = recorders[CONTEXT] = _Recorder(network.context)
+    for _ in probing.draw(model, quantizing.calibration(model, trial), trial.steps):
+        pass
+    return {name: _spread(recorder.feeds) for name, recorder in recorders.items()}
+
+
+def _spread(feeds: list[Any]) -> list[Any]:
+    """At most ``HELD`` of them, evenly."""
+    step = max(len(feeds) / HELD, 1)
+    return [feeds[int(i * step)] for i in range(min(len(feeds), HELD))]
+
+
+# what the folder says of itself -------------------------------------------------------------------
+
+
+def _facts(
+    source: Any, wanted: run.Wanted, target: Any, folder: Path, layers: Layers
+) -> dict[str, Any]:
+    size = sum(path.stat().st_size for path in folder.glob("transformer*.onnx*"))
+    facts = run.facts(source, wanted, layers)
+    scheme = facts["scheme"] if target.form == "int4" else ""
+    return facts | {
+        "target": spec.format(target),
+        "scheme": scheme,
+        "bytes": size,
+        "ratio": round(size / (4 * layers.numbers), 5),
+    }
+
+
+def _rows(layers: Layers, target: Any, tell: Any) -> list[dict[str, Any]]:
+    rows = []
+    for layer in layers.linear:
+        layout = layer.layout.name if layer.layout else "F32" if target.form == "int4" else "F16"
+        rows.append({"name": layer.name, "layout": layout, "why": layer.why,
+                     "bytes": layer.nbytes, "snr": None})  # fmt: skip
+        tell({"type": "layer", **rows[-1]})
+    return rows
+
+
+def _write_export(folder: Path, graphs: Path, target: Any, made: Mapping[str, int]) -> None:
+    """``export.json``, which tells how to open the graphs, with what is special about these."""
+    path = graphs / _folder.FACTS
+    facts: dict[str, Any] = {"dit_export": 1}
+    if path.exists():
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    if not (folder / "text_encoder.onnx").exists():
+        facts["max_tokens"] = None
+    elif facts.get("max_tokens") is None:
+        from dit_tools.exporting.export import max_tokens
+
+        facts["max_tokens"] = max_tokens(folder)
+    facts["graphs"] = {name: {"file": name, "products": count} for name, count in made.items()}
+    facts["quantized"] = {
+        "form": target.form, "provider": target.provider,
+        "one_by_one": target.form == "dynamic",
+    }  # fmt: skip
+    (folder / _folder.FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _describe(path: Path, facts: Mapping[str, Any]) -> None:
+    """The card as metadata of the graph's file."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    for key, value in run.card(facts).items():
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())

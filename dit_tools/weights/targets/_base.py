@@ -1,0 +1,36 @@
+"""The verbs of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from dit_tools.core import spec
+from dit_tools.core.registry import MethodInfo
+from dit_tools.weights.layers import Layers
+from dit_tools.weights.quantize._base import Scheme
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Target:
+    """A kind of output."""
+
+    info: ClassVar[MethodInfo]
+
+    def scheme(self, text: str | None) -> Scheme:
+        """The scheme that ``--scheme`` asks for, or the target's own.
+
+        Raises UsageError or UnsupportedError where the target cannot hold it.
+        """
+        return spec.parse("weights.quantize", text or "rtn")
+
+    def plan(self, source: Any, wanted: Any, dry: bool) -> Layers:
+        """The layers as they will lie, refusing everything that can be refused, without weights."""
+        from dit_tools.weights import run
+
+        return run.preflight(source, wanted, dry)
+
+    def make(self, source: Any, wanted: Any, trial: Any, tell: Tell) -> dict[str, Any]:
+        """Write ``wanted.output``; returns the facts of its ``quantize.json``."""
+        raise NotImplementedError
