@@ -9,8 +9,11 @@ from typing import Any
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import nn
 
-Around = Callable[[int, Callable[[], Any], tuple[Any, ...], dict[str, Any]], Any]
-"""``around(position, compute, args, kwargs) -> output``; ``compute()`` runs the module itself."""
+Around = Callable[[int, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""``around(position, compute, args, kwargs) -> output``; ``compute()`` runs the module itself.
+
+``compute(**named)`` runs it on other arguments, all by name.
+"""
 
 
 class _Hook(ModelHook):
@@ -21,7 +24,9 @@ class _Hook(ModelHook):
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         reference: Any = self.fn_ref  # set by the registry
 
-        def compute() -> Any:
+        def compute(**named: Any) -> Any:
+            if named:
+                return reference.original_forward(**named)
             return reference.original_forward(*args, **kwargs)
 
         return self._around(self._position, compute, args, kwargs)
