@@ -36,5 +36,6 @@ def rescaled(guidance: Any, scale: float | None) -> Any:
     if scale is None:
         return guidance
     if any(field.name == "scale" for field in fields(guidance)):
-        return replace(guidance, scale=scale)
+        made = replace(guidance, scale=scale)
+        return made.watched(guidance.critic()) if guidance.sees else made
     return spec.parse("guidance", f"cfg:scale={scale!r}")

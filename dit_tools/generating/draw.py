@@ -74,8 +74,9 @@ def draw(
                 raise model.pipeline.refuse("--save-steps")
             pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
         else:
+            seeing = _watched(plan, model, prompts)
             scene = Scene(
-                model, plan, _encoder(model, prompts), (height, width), seeds,
+                model, seeing, _encoder(model, prompts), (height, width), seeds,
                 second=_second(model, plan, prompts),
             )  # fmt: skip
             x = None
@@ -125,6 +126,15 @@ def _encoder(model: Model, prompts: Prompts) -> Callable[[tuple[int, int]], Any]
 
     told = getattr(model.family, "micro_conditions", False)
     return lambda size: encode(size if told else (prompts.height, prompts.width))
+
+
+def _watched(plan: Plan, model: Model, prompts: Prompts) -> Plan:
+    """The plan with a critic for guidance that looks at pictures."""
+    if not plan.guidance.sees:
+        return plan
+    from dit_tools.generating.critic import Critic
+
+    return replace(plan, guidance=plan.guidance.watched(Critic(model, prompts.prompts)))
 
 
 def _second(

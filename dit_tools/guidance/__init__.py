@@ -5,6 +5,8 @@ never leaks; ``guide(evaluate, x, t) -> Prediction``. ``evaluate(COND, UNCOND)``
 branches it needs, all at once, and gets their Predictions in that order; the denoiser decides
 about batching. A branch may perturb the network: ``Branch("pag", "cond", perturb)``, where
 ``perturb(blocks)`` is a context manager; such a method has ``needs={"blocks"}``.
+A method that looks at pictures (``sees``) asks ``self.critic()`` in ``begin``: the run has bound
+one with ``watched(critic)``, which scores clean latents against the prompts of its rows.
 
 Example::
 
@@ -19,5 +21,5 @@ Example::
                 return cond.with_raw(uncond.raw + self.scale * (cond.raw - uncond.raw))
             return guide
 
-Furniture: ``_base`` (``Guidance``, ``Branch``, ``COND``, ``UNCOND``).
+Furniture: ``_base`` (``Guidance``, ``Branch``, ``COND``, ``UNCOND``, ``Critic``), ``_norms``.
 """

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
 
@@ -33,10 +35,24 @@ Evaluate = Callable[..., tuple[Prediction, ...]]
 Guide = Callable[[Evaluate, Array, float], Prediction]
 
 
+class Critic(Protocol):
+    """Who looks at clean latents (B, C, h, w) during a run and knows the prompts of its rows."""
+
+    def scores(self, x0: Array) -> Sequence[float]:
+        """How well each row agrees with its prompt: cosines in [-1, 1]."""
+        ...
+
+    def gradient(self, x0: Array, joint: float, marginal: float) -> Array:
+        """Of ``joint f_y - log sum_c exp(marginal f_c)`` by x0; f are cosines, y the prompt."""
+        ...
+
+
 class Guidance(ABC):
     """A rule that makes one prediction out of several branches."""
 
     info: ClassVar[MethodInfo]
+    sees: ClassVar[bool] = False  # whether it asks a critic
+    _critic: ClassVar[Critic | None] = None  # of one run, set by ``watched``
 
     @property
     def alternates(self) -> bool:
@@ -51,3 +67,18 @@ class Guidance(ABC):
     @abstractmethod
     def begin(self) -> Guide:
         """A fresh guide for one run."""
+
+    def watched(self, critic: Critic) -> Self:
+        """The same method for one run, with somebody to ask what a picture shows."""
+        made = copy(self)
+        object.__setattr__(made, "_critic", critic)
+        return made
+
+    def critic(self) -> Critic:
+        """Whom ``watched`` gave. Raises UnsupportedError where there is nobody."""
+        if self._critic is None:
+            raise UnsupportedError(
+                f"--guidance {self.info.name}: only dit generate lets it see pictures",
+                "use another guidance",
+            )
+        return self._critic

@@ -61,11 +61,15 @@ class TorchCodec:
         import torch
 
         with torch.no_grad():
-            z = self.family.to_vae(latents.to(self.vae.dtype))
-            pixels = self.vae.decode(z, return_dict=False)[0].float()
-            if self.family.frame_axis:
-                pixels = pixels[:, :, 0]
-            return (pixels / 2 + 0.5).clamp(0, 1).cpu().numpy()
+            return self.pixels(latents).clamp(0, 1).cpu().numpy()
+
+    def pixels(self, latents: Array) -> Array:
+        """The same as a tensor on its device, not clipped, with gradients where they are on."""
+        z = self.family.to_vae(latents.to(self.vae.dtype))
+        pixels = self.vae.decode(z, return_dict=False)[0].float()
+        if self.family.frame_axis:
+            pixels = pixels[:, :, 0]
+        return pixels / 2 + 0.5
 
     def encode(self, pixels: Array) -> Array:
         """Latents (B, C, h, w), the mean of the posterior; with gradients where pixels ask."""

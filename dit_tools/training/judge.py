@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn import functional
 
 from dit_tools.metrics._judge import BUCKETS, buckets
+from dit_tools.nn.judge import PictureEncoder
 from dit_tools.training import checkpoint, pictures
 from dit_tools.training.recipe import Data
 
@@ -49,42 +50,6 @@ class JudgeRecipe:
     seed: int
 
 
-class Block(nn.Module):
-    """Depthwise 5x5 mixing and a pointwise MLP around it, as in ConvNeXt (Liu et al. 2022)."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.mix = nn.Conv2d(width, width, 5, padding=2, groups=width)
-        self.norm = nn.GroupNorm(1, width)
-        self.up, self.down = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) to the same."""
-        return x + self.down(functional.gelu(self.up(self.norm(self.mix(x)))))
-
-
-class PictureEncoder(nn.Module):
-    """Pictures (B, 3, 64, 64) in [0, 1] to unit features (B, F)."""
-
-    def __init__(self, recipe: JudgeRecipe):
-        super().__init__()
-        first, second = recipe.widths
-        self.body = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, first, 3, padding=1),
-            *[Block(first) for _ in range(recipe.blocks[0])],
-            nn.Conv2d(first, second, 2, stride=2),
-            *[Block(second) for _ in range(recipe.blocks[1])],
-            nn.GroupNorm(1, second),
-        )
-        self.head = nn.Linear(second, recipe.features)
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Mean-pooled, projected, of length 1."""
-        pooled = self.body(2 * pictures - 1).mean(dim=(2, 3))
-        return functional.normalize(self.head(pooled), dim=-1)
-
-
 class TextEncoder(nn.Module):
     """Hashed n-gram counts (B, BUCKETS) to unit features (B, F)."""
 
@@ -104,7 +69,8 @@ class Judge(nn.Module):
 
     def __init__(self, recipe: JudgeRecipe):
         super().__init__()
-        self.picture, self.text = PictureEncoder(recipe), TextEncoder(recipe)
+        self.picture = PictureEncoder(recipe.widths, recipe.blocks, recipe.features)
+        self.text = TextEncoder(recipe)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
 
     def loss(self, seen: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
