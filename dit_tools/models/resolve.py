@@ -15,11 +15,11 @@ from typing import Literal
 
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.core.registry import nearest
-from dit_tools.models import safe
+from dit_tools.models import gguf_file, safe
 
 BUILTIN = Path(__file__).resolve().parent.parent / "builtin"
 HUB_ID = re.compile(r"(?P<id>[\w\-.]{1,96}/[\w\-.]{1,96})(?:@(?P<revision>[\w\-./]{1,100}))?")
-FILES = (".safetensors", *safe.PICKLES)
+FILES = (".safetensors", ".gguf", *safe.PICKLES)
 SMALL = (".json", ".txt", ".model", ".jinja")  # configs, vocabularies, tokenizers, chat templates
 DOCUMENTS = ("model_index.json", "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 UNREACHABLE = "not on this machine, and the hub cannot be reached"
@@ -94,10 +94,12 @@ def _file(path: Path, allow_pickle: bool) -> Resolved:
             raise ModelError(
                 f"--model {path}: pickled weights can run code when opened", safe.NO_PICKLE
             )
+    elif path.suffix == ".gguf":
+        gguf_file.header(path)
     elif path.suffix != ".safetensors":
         raise UnsupportedError(
             f"--model {path}: {path.suffix or 'this kind of file'} is not read",
-            "give a .safetensors file or a folder in diffusers format",
+            "give a .safetensors or .gguf file, or a folder in diffusers format",
         )
     else:
         safe.header(path)

@@ -285,6 +285,11 @@ def _hash(root: Path, files: tuple[tuple[str, int, int], ...]) -> str:
             digest.update(path.read_bytes())
         elif path.suffix == ".safetensors":
             _sample(path, digest)
+        elif path.suffix == ".gguf":
+            with path.open("rb") as file:
+                for place in range(0, size, max(size // 4096, SAMPLE)):
+                    file.seek(place)
+                    digest.update(file.read(SAMPLE))
     return digest.hexdigest()[:12]
 
 

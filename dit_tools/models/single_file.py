@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import ModelError, UnsupportedError
-from dit_tools.models import safe
+from dit_tools.models import gguf_file, gguf_load, quantized, safe
 from dit_tools.models.resolve import resolve
 
 MARKS = {
@@ -43,6 +43,7 @@ ORIGINALS = {
 }
 """The model whose other parts serve a family where no ``--base`` is given."""
 
+GGUF = ".gguf"
 WHOLE = ("first_stage_model.", "vae.")  # prefixes of an autoencoder inside a checkpoint
 WRAPPER = "model.diffusion_model."
 
@@ -77,6 +78,8 @@ def load_file(path: Path, base: str | None, dtype: Any, *, allow_pickle: bool) -
 def _names(path: Path) -> frozenset[str]:
     if path.suffix in safe.PICKLES:
         return frozenset()
+    if path.suffix == GGUF:
+        return frozenset(gguf_file.header(path))
     tensors = safe.header(path)
     if any(entry["dtype"].startswith(("F8", "F4", "F6")) for entry in tensors.values()):
         raise UnsupportedError(
@@ -136,13 +139,16 @@ def _module(path: Path, folder: Path, part: str, name: str, dtype: Any) -> Any:
     import diffusers
 
     made = getattr(diffusers, name)
+    if path.suffix == GGUF and _diffusers_names(path, made, folder / part):
+        return gguf_load.load(path, quantized.empty(folder / part, name), dtype)
     _check_names(path, made, folder / part)
     if not hasattr(made, "from_single_file"):
         return _plain(made, path, folder / part, dtype)
     try:
         module = made.from_single_file(
-            str(path), config=str(folder), subfolder=part, torch_dtype=dtype, local_files_only=True
-        )
+            str(path), config=str(folder), subfolder=part, torch_dtype=dtype, local_files_only=True,
+            **_gguf_options(path, dtype),
+        )  # fmt: skip
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise _misfit(path, name, str(error)) from error
     lacking = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
@@ -151,11 +157,29 @@ def _module(path: Path, folder: Path, part: str, name: str, dtype: Any) -> Any:
     return module
 
 
+def _diffusers_names(path: Path, made: Any, folder: Path) -> bool:
+    """Whether most tensors of a GGUF file have the names that diffusers gives them."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        wanted = set(made.from_config(made.load_config(folder)).state_dict())
+    return len(wanted & _names(path)) > len(wanted) / 2 or not hasattr(made, "from_single_file")
+
+
+def _gguf_options(path: Path, dtype: Any) -> dict[str, Any]:
+    """What diffusers must be told to read a GGUF file in a model's original names."""
+    if path.suffix != GGUF:
+        return {}
+    from diffusers import GGUFQuantizationConfig
+
+    return {"quantization_config": GGUFQuantizationConfig(compute_dtype=dtype)}
+
+
 def _check_names(path: Path, made: Any, folder: Path) -> None:
     """A file in diffusers' own names must have them all; one in other names is converted later."""
     from accelerate import init_empty_weights
 
-    if path.suffix in safe.PICKLES:
+    if path.suffix in (GGUF, *safe.PICKLES):
         return
     with init_empty_weights():
         wanted = set(made.from_config(made.load_config(folder)).state_dict())

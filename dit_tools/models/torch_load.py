@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError, ModelError, UnsupportedError, UsageError
-from dit_tools.models import lora, passthrough, quantized, safe
+from dit_tools.models import gguf_load, lora, passthrough, quantized, safe
 from dit_tools.models.families import FAMILIES
 from dit_tools.models.model import Model
 
@@ -87,8 +87,9 @@ def _read(resolved: Any, wishes: Any, dtype: Any) -> Any:
         return load_file(resolved.path, wishes.base, dtype, allow_pickle=wishes.allow_pickle)
     if wishes.base is not None:
         raise UsageError("--base: only for a single file", f"{resolved.path.name} is a folder")
-    safe.check_folder(resolved.path, allow_pickle=wishes.allow_pickle)
-    packed = quantized.parts(resolved.path, dtype)
+    without = quantized.PART if gguf_load.there(resolved.path) else ""
+    safe.check_folder(resolved.path, allow_pickle=wishes.allow_pickle, without=without)
+    packed = quantized.parts(resolved.path, dtype) or gguf_load.parts(resolved.path, dtype)
     if packed and wishes.loras:
         raise UnsupportedError(
             f"--lora: the weights of {resolved.path.name} are packed", "add it to the plain model"

@@ -1,0 +1,125 @@
+"""``--target gguf``: a model's folder with its transformer in one GGUF file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.exporting import _folder
+from dit_tools.models import gguf_file, gguf_load, quantized
+from dit_tools.weights import quantizing, run
+from dit_tools.weights.layers import Layer, Layers
+
+ARCHITECTURE = "diffusers"
+
+
+def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
+    """Write ``wanted.output``; returns its facts. Raises as ``run.write`` does."""
+    layers = run.preflight(source, wanted)
+    full, layers, seen = quantizing.learn(source, wanted, trial, layers, tell)
+    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder:
+        _folder.copy_files(run.rest(source.path), source.path, folder)
+        path = folder / quantized.PART / gguf_load.FILE
+        path.parent.mkdir(exist_ok=True)
+        rows = list(_write(path, source, layers, seen, target.type, tell))
+        size = path.stat().st_size
+        told = run.facts(source, wanted, layers) | {
+            "target": spec.format(target), "bytes": size,
+            "ratio": round(size / (4 * layers.numbers), 5),
+        }  # fmt: skip
+        told |= quantizing.judge(source, full, trial)(folder)
+        text = json.dumps(told | {"layers": rows}, indent=1) + "\n"
+        (folder / run.FACTS).write_text(text, encoding="utf-8")
+        if (folder / "dit.json").exists():
+            run.renew(folder)
+    return told | {"layers": rows}
+
+
+def kinds(layers: Layers, type_: str) -> dict[str, str]:
+    """Name of each linear layer -> its GGUF type."""
+    return {layer.name: _kind(layer, type_) for layer in layers.linear}
+
+
+def _kind(layer: Layer, type_: str) -> str:
+    if layer.layout is None or layer.columns % gguf_load.BLOCK:
+        return "F16"
+    return "Q8_0" if layer.why == "fallback" and type_ != "F16" else type_
+
+
+def _write(
+    path: Path, source: Any, layers: Layers, seen: Mapping[str, Any], type_: str, tell: Any
+) -> Iterator[dict[str, Any]]:
+    """Write the file tensor by tensor; yields a line of the table per linear layer."""
+    from safetensors import safe_open
+
+    gguf = gguf_file.library()
+    chosen = kinds(layers, type_)
+    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    writer.add_name(source.name)
+    writer.add_string("dit.model", layers.kind)
+    writer.add_string("dit.revision", source.revision)
+    shapes = {n: (entry[1], "F32" if len(entry[1]) < 2 else "F16")
+              for n, (entry, _) in layers.others.items()}  # fmt: skip
+    for layer in layers.linear:
+        shapes[f"{layer.name}.weight"] = (layer.rows, layer.columns), chosen[layer.name]
+    for name, (shape, kind) in shapes.items():
+        _announce(writer, gguf, name, shape, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    files = {path for _, path in layers.others.values()} | {layer.file for layer in layers.linear}
+    opened = {file: safe_open(file, framework="pt") for file in files}
+    for name, (_, file) in layers.others.items():
+        writer.write_tensor_data(_plain(opened[file].get_tensor(name), name, shapes[name][1]))
+    for layer in layers.linear:
+        kind = chosen[layer.name]
+        weight = opened[layer.file].get_tensor(f"{layer.name}.weight")
+        run.finite(layer.name, weight)
+        data = _blocks(layer, weight.float(), kind, seen, gguf)
+        writer.write_tensor_data(data)
+        back = gguf.dequantize(data, gguf.GGMLQuantizationType[kind])
+        row = {"name": layer.name, "layout": kind, "why": layer.why, "bytes": data.nbytes,
+               "snr": _snr(weight.float().numpy(), back)}  # fmt: skip
+        tell({"type": "layer", **row})
+        yield row
+    writer.close()
+
+
+def _announce(writer: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: str) -> None:
+    import numpy as np
+
+    known = gguf.GGMLQuantizationType[kind]
+    if kind in ("F16", "F32"):
+        dtype = np.float16 if kind == "F16" else np.float32
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        writer.add_tensor_info(name, shape, np.dtype(dtype), size)
+        return
+    bytes_ = gguf.quant_shape_to_byte_shape(shape, known)
+    size = int(np.prod(bytes_))
+    writer.add_tensor_info(name, bytes_, np.dtype(np.uint8), size, raw_dtype=known)
+
+
+def _plain(tensor: Any, name: str, kind: str) -> Any:
+    run.finite(name, tensor)
+    return (tensor.half() if kind == "F16" else tensor.float()).contiguous().numpy()
+
+
+def _blocks(layer: Layer, weight: Any, kind: str, seen: Mapping[str, Any], gguf: Any) -> Any:
+    """A weight's bytes (rows, bytes): a scheme's codes in Q4_0, else by the library."""
+    if kind == "F16":
+        return weight.half().contiguous().numpy()
+    fits = layer.layout is not None and layer.layout.bits == 4
+    if kind == "Q4_0" and fits and layer.packer.calibration and layer.layout is not None:
+        made = layer.packer.pack(weight, layer.layout, seen.get(layer.name))
+        return gguf_load.blocks_of(made, layer.rows, layer.columns, kind)
+    return gguf.quantize(weight.contiguous().numpy(), gguf.GGMLQuantizationType[kind])
+
+
+def _snr(weight: Any, back: Any) -> float | None:
+    from dit_tools.nn.rounding import snr
+
+    noise = ((back.reshape(weight.shape).astype("float32") - weight) ** 2).sum()
+    return None if not noise else snr(float((weight**2).sum()), float(noise))
