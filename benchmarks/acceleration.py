@@ -1,7 +1,7 @@
 """Every acceleration against the plain run and against fewer steps in the same time.
 
     python benchmarks/acceleration.py [--model emoji64] [--backend torch|onnx] [--steps 50]
-        [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot FILE.svg]
+        [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot docs/acceleration.svg]
 
 The model is loaded once. In every round the plain run, each accelerated run and runs of fewer steps
 sample the same prompts from the same seeds, one after the other in this process, so that a busy
@@ -13,7 +13,10 @@ plain run's, mean over pictures, channel values in [0, 1].
 A method is worth it when its PSNR lies above that line at its own speed-up; else it is marked.
 
 A run is one or several specs joined by "+": ``cache=taylorseer:interval=3+solver=unipc``;
-``steps=`` sets the number of steps. What needs blocks is left out on ONNX, and is said to be.
+``steps=`` sets the number of steps; ``rival=`` is another implementation (``rivals.py``). What the
+backend or the model cannot carry is left out, and is said to be. Caches that need a calibration are
+calibrated first, on other prompts, which is not part of their time. "front" marks runs that no
+other run beats in both speed and PSNR.
 """
 
 from __future__ import annotations
@@ -36,7 +39,15 @@ RUNS = (
     "cache=first-block:threshold=0.05", "cache=first-block:threshold=0.15",
     "cache=encoder-propagation:interval=2", "cache=encoder-propagation:interval=3,order=1",
     "cache=encoder-propagation:keys=early",
+    "cache=taylorseer:interval=3,level=module",
     "cache=output:interval=2", "cache=output:interval=3", "cache=output:interval=3,order=2",
+    "cache=ertacache:threshold=0.05", "cache=ertacache:threshold=0.15",
+    "cache=magcache:threshold=0.06", "cache=magcache:threshold=0.3,order=1",
+    "cache=seacache:threshold=0.25", "cache=seacache:threshold=1",
+    "cache=e-dit:threshold=0.05", "cache=e-dit:threshold=0.15",
+    "cache=harmonica", "cache=ilf",
+    "rival=first-block:threshold=0.05", "rival=first-block:threshold=0.15",
+    "rival=taylorseer:interval=3", "rival=magcache:threshold=0.06",
     "guidance=adaptive:gamma=0.991", "guidance=linear-ag", "guidance=linear-ag:every=4",
     "guidance=residual-cfg:refresh=5",
     "cache=fast+guidance=adaptive:gamma=0.991",
@@ -86,21 +97,24 @@ def parse_run(text: str) -> dict[str, str]:
     made = {}
     for part in text.split("+"):
         field, equals, value = part.partition("=")
-        if not equals or field not in {*FIELDS, "steps"}:
-            raise ValueError(f"{text}: give {', '.join(FIELDS)} or steps=..., joined by +")
+        if not equals or field not in {*FIELDS, "steps", "rival"}:
+            raise ValueError(f"{text}: give {', '.join(FIELDS)}, steps or rival=..., joined by +")
         made[field] = value
     return made
 
 
 def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
     """The plan of a run: the model's own, with what was given in its place."""
+    from dit_tools.caching import PRESETS
+    from dit_tools.caching._presets import resolve
     from dit_tools.core.plan import Plan
     from dit_tools.generating.options import has_scale, takes_scale
 
     specs = {
         "schedule": model.defaults.schedule, "solver": model.defaults.solver, "noise": "philox",
         "guidance": "cfg", "cache": "none",
-    } | {k: v for k, v in given.items() if k != "steps"}  # fmt: skip
+    } | {k: v for k, v in given.items() if k not in ("steps", "rival")}  # fmt: skip
+    specs["cache"] = resolve(specs["cache"], model.name, int(given.get("steps", steps)), PRESETS)
     guidance = specs["guidance"]
     if takes_scale(guidance) and not has_scale(guidance):
         joint = "," if ":" in guidance else ":"
@@ -118,6 +132,9 @@ def sample_once(model: Any, conditions: Any, chosen: Any, seeds: list[int]) -> S
     x, noise = sampling.start(model, chosen, model.family.latent_shape(size, size), seeds)
     times = chosen.times(model, x.shape)
     run = Run(times, chosen.solver.calls(len(times) - 1))
+    rival = getattr(model.network, "start", None)
+    if rival:
+        rival()
     wanted = {branch.name: conditions[branch.name] for branch in chosen.guidance.branches}
     began = time.perf_counter()
     for step in sampling.sample(model, wanted, x, chosen, noise, run=run):
@@ -125,7 +142,9 @@ def sample_once(model: Any, conditions: Any, chosen: Any, seeds: list[int]) -> S
     to_numpy(x)  # waits for the device
     seconds = time.perf_counter() - began
     count = run.count
-    skipped, computed = count["blocks skipped"], count["blocks computed"]
+    skipped = count["blocks skipped"] + count["modules skipped"]
+    computed = count["blocks computed"] + count["modules computed"]
+    computed = model.network.computed if rival else computed
     return Sampled(model.codec.decode(x), seconds, count["network calls"], computed, skipped)
 
 
@@ -140,14 +159,71 @@ def measure(
     fewer = [f"steps={count}" for count in fewer_steps(steps)]
     plans = {text: plan(model, steps, parse_run(text)) for text in (*fewer, *runs)}
     plans = {"plain": plan(model, steps, {}), **plans}
+    plans = {name: calibrated(model, chosen) for name, chosen in plans.items()}
+    models = {name: carrying(model, name, chosen) for name, chosen in plans.items()}
     made: dict[str, list[Sampled]] = {name: [] for name in plans}
     for round_ in range(rounds + 1):
         for name, chosen in plans.items():
-            sampled = sample_once(model, conditions, chosen, seeds)
+            sampled = sample_once(models[name], conditions, chosen, seeds)
             if round_:
                 made[name].append(sampled)
     rows = [row(name, made["plain"], made[name]) for name in (*fewer, *runs)]
     return judged(rows, rows[: len(fewer)])
+
+
+def calibrated(model: Any, chosen: Any) -> Any:
+    """The plan with its cache calibrated, where that needs to be; from prompts of its own."""
+    from dataclasses import replace
+
+    cache = chosen.cache
+    if cache.calibrated_by is None or cache.calibration in cache.words:
+        return chosen
+    from dit_tools.calibrating.run import calibrate
+    from dit_tools.calibrating.session import Probe
+    from dit_tools.weights.probing import default_prompts
+
+    return replace(chosen, cache=Probe(cache, calibrate(_session(model, chosen, default_prompts))))
+
+
+def _session(model: Any, chosen: Any, default_prompts: Any) -> Any:
+    from dit_tools.calibrating.session import Session
+
+    size = model.defaults.size
+    return Session(model, chosen, default_prompts(model, 8), (size, size), seed=5_000_000)
+
+
+def carrying(model: Any, name: str, chosen: Any) -> Any:
+    """The model, or a copy of it that carries a rival's hooks."""
+    text = {} if name == "plain" else parse_run(name)
+    if "rival" not in text:
+        return model
+    from dataclasses import replace
+
+    from dit_tools.calibrating.magcache import calibrate
+    from dit_tools.weights.probing import default_prompts
+
+    ratios: Any = ()
+    if text["rival"].startswith("magcache"):
+        session = _session(model, replace(chosen, cache=chosen.cache), default_prompts)
+        ratios = next(iter(calibrate(session).values())).tolist()
+    return rivals().model_with(model, text["rival"], chosen.steps, ratios)
+
+
+def rivals() -> Any:
+    """The module beside this file, however this one was started."""
+    return _beside("rivals")
+
+
+def _beside(name: str) -> Any:
+    import importlib.util
+    import sys
+
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 def fewer_steps(steps: int) -> list[int]:
@@ -205,13 +281,15 @@ def at(fewer: Sequence[Row], speedup: float) -> float | None:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text under a heading."""
+    best = front([r for r in rows if math.isfinite(r.psnr)])
     lines = [("run", "calls", "blocks", "skipped", "faster", "PSNR", "SSIM", "fewer steps", "")]
     for r in rows:
         line = "" if r.line is None else f"{r.line:.1f}"
         verdict = {None: "", True: "worth it", False: "not worth it"}[r.worth]
         lines.append((
             r.run, str(r.calls), str(r.computed), str(r.skipped), f"{r.speedup:.2f}x",
-            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line, verdict,
+            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line,
+            ", ".join(filter(None, (verdict, "front" if r.run in best else ""))),
         ))  # fmt: skip
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
@@ -231,42 +309,52 @@ def as_json(rows: Sequence[Row]) -> str:
     return "\n".join(made)
 
 
+def front(rows: Sequence[Row]) -> set[str]:
+    """Runs that no other run beats in both speed-up and PSNR."""
+    return {
+        one.run for one in rows
+        if not any(two.speedup >= one.speedup and two.psnr >= one.psnr and two is not one
+                   and (two.speedup, two.psnr) != (one.speedup, one.psnr) for two in rows)
+    }  # fmt: skip
+
+
 def plot(rows: Sequence[Row]) -> str:
     """PSNR against speed-up as SVG: a line for fewer steps, a dot with its name for each run."""
-    finite = [r for r in rows if math.isfinite(r.psnr)]
-    width, height, edge = 900, 560, 60
-    logs, decibels = [math.log(r.speedup) for r in finite], [r.psnr for r in finite]
-    span = [max(max(v) - min(v), 1e-9) for v in (logs, decibels)]
-
-    def place(r: Row) -> tuple[float, float]:
-        x = edge + (math.log(r.speedup) - min(logs)) / span[0] * (width - 5 * edge)
-        return x, height - edge - (r.psnr - min(decibels)) / span[1] * (height - 2 * edge)
-
-    fewer = sorted(place(r) for r in finite if r.line is None)
+    f, finite = _beside("figures"), [r for r in rows if math.isfinite(r.psnr)]
+    area = f.frame([(r.speedup, r.psnr) for r in finite], (True, False), 260)
+    best = front(finite)
+    edge = sorted((r.speedup, r.psnr) for r in finite if r.run in best)
+    low, high = round(area.low[1] / 10) * 10, int(area.high[1])
+    ticks = [t for t in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12) if area.low[0] <= t <= area.high[0]]
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="11">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="{edge}" y="24" font-size="14">PSNR to the plain run (dB) against speed-up'
-        "</text>",
-        '<polyline fill="none" stroke="gray" points="'
-        + " ".join(f"{x:.1f},{y:.1f}" for x, y in fewer) + '"/>',
+        f.axes(area, ("times faster than the plain run", "PSNR to it, dB"),
+               (ticks, [t for t in range(low, high + 1, 10) if t >= area.low[1]])),
+        f.polyline(area, sorted((r.speedup, r.psnr) for r in finite if r.line is None), "gray"),
+        f.polyline(area, edge, "#1f6feb", "4 3"),
     ]  # fmt: skip
     for r in finite:
-        x, y = place(r)
+        x, y = area.place(r.speedup, r.psnr)
         colour = {None: "gray", True: "green", False: "firebrick"}[r.worth]
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
         label = f"{r.run} ({r.speedup:.2f}x, {r.psnr:.1f})"
         parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" fill="{colour}">{label}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    legend = "gray: fewer steps; green: nearer than these at its speed; red: not worth it"
+    return f.document(f"Acceleration and fidelity ({legend}; dashed: the front)", parts)
 
 
 def offered(model: Any, runs: Sequence[str], steps: int) -> tuple[list[str], list[str]]:
     """The runs that the model's network can carry, and the others."""
-    can = {r: all(needs <= model.network.offers
-                  for needs in plan(model, steps, parse_run(r)).needs().values())
-           for r in runs}  # fmt: skip
+    can = {r: _carries(model, steps, parse_run(r)) for r in runs}
     return [r for r in runs if can[r]], [r for r in runs if not can[r]]
+
+
+def _carries(model: Any, steps: int, given: Mapping[str, str]) -> bool:
+    if "rival" in given:
+        return hasattr(model.network, "module") and model.family.batch_branches
+    chosen = plan(model, steps, given)
+    needs = frozenset().union(*chosen.needs().values())
+    trained = chosen.cache.info.name in ("harmonica", "ilf")
+    return needs | ({"gradients"} if trained else set()) <= model.network.offers
 
 
 def prompts_of(count: int) -> list[str]:

@@ -36,7 +36,7 @@ def _check(room: str) -> Callable[..., str | None]:
         if name in ("help", "list"):
             typer.echo(rows(methods(room)), nl=False)
             for word, meant in presets.items():
-                typer.echo(f"  {word} = {meant}")
+                typer.echo(f"  {word} = {meant}, or what was measured on the model")
         elif rest.strip() == "help":
             meant = presets.get(name, name).partition(":")[0]
             typer.echo(spec.describe(registry.get(room, meant)), nl=False)

@@ -32,11 +32,11 @@ class Ertacache(Cache):
     ``|v~ - v|_1 / |v|_1`` along the trajectory with skips, is put on the list of skipped ones. For
     each the error is fitted as a line, ``e = K v~ + B``, and subtracted at run time; step sizes are
     multiplied by ``phi = clip(1 - |v~ - v|_1 / |v - v_previous|_1, 0, 1)``, the remaining time
-    spread over the remaining steps, where that lowered the error on the calibration prompts (Peng
-    et al. 2025). Needs nothing of the network, so it runs on every backend. Differs from the paper:
-    outputs are reused or forecast, not outputs minus inputs, which mix two spaces; the line is
-    fitted by least squares without a sigmoid around it, so that it cannot be worse than none on
-    the calibration prompts; the last step is computed.
+    spread over the remaining steps (Peng et al. 2025). Needs nothing of the network, so it runs on
+    every backend. Differs from the paper: outputs are reused or forecast, not outputs minus inputs,
+    which mix two spaces; the line is fitted by least squares without a sigmoid around it; lines and
+    times are kept only where they bring the calibration pictures nearer to those without skips; the
+    last step is computed.
     """
 
     calibrated_by: ClassVar[tuple[str, ...]] = ("order",)

