@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli.choices import Objectives
+from dit_cli.choices import Adapter, Objectives
 from dit_cli.command import command as make
 from dit_cli.options import Device, DryRun, Json, Overwrite, Quiet
 from dit_cli.report import say
@@ -31,6 +31,7 @@ def train(
                      help="Folder of the run; else runs/NAME of the recipe."),
     ] = None,
     objective: Objectives = None,
+    adapter: Adapter = None,
     stage: Annotated[
         str, typer.Option("--stage", metavar="NAME", help="all, or autoencoder alone.")
     ] = "all",
@@ -63,17 +64,20 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Train a text-to-image model from a recipe.
+    """Train a text-to-image model, or an adapter of one, from a recipe.
 
     A run that was stopped goes on where it stopped, to the bit, when the command is given again.
     Ctrl-C saves and exits. FOLDER gets checkpoints, log.jsonl, loss.png, sample sheets, and in the
-    end 'pipeline', a diffusers model that 'dit generate -m' takes. Prints its path.
+    end 'pipeline', a diffusers model that 'dit generate -m' takes, or of a recipe with [adapter]
+    NAME.safetensors, which '--lora' takes. Prints its path.
     """
     from dit_cli.training import export_to, prepare, settle, start
 
-    made = prepare(Path(recipe), data, tuple(objective or ()))
+    made = prepare(Path(recipe), data, tuple(objective or ()), adapter)
     run = Path(output) if output else Path("runs") / made.name
     made = settle(made, run)
+    if export and made.adapter.model:
+        raise UsageError("--export: an adapter is one file", "give it to --lora of dit generate")
     _check(stage, dtype, run, export, overwrite)
     if dry_run:
         say(f"dit: would train {made.name} in {run}")

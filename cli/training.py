@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.errors import InputError
+from dit_tools.core.errors import InputError, UsageError
 from dit_tools.training import recipe as recipes
 
-LEFT = ("transformer.pt", "vae.pt", "log.jsonl", "loss.png", "latents.safetensors")
+LEFT = ("transformer.pt", "vae.pt", "adapter.pt", "log.jsonl", "loss.png", "latents.safetensors")
 
 
-def prepare(path: Path, data: str | None, objectives: tuple[str, ...]) -> recipes.Recipe:
+def prepare(
+    path: Path, data: str | None, objectives: tuple[str, ...], adapter: str | None = None
+) -> recipes.Recipe:
     """The recipe with what the command line changes of it; nothing heavy is imported."""
     made = recipes.load(path)
     if data is not None:
@@ -23,6 +25,12 @@ def prepare(path: Path, data: str | None, objectives: tuple[str, ...]) -> recipe
         made = replace(made, data=folder)
     if made.data.folder and not Path(made.data.folder).exists():
         raise InputError(f"{made.data.folder}: no such folder or zip", "correct --data or [data]")
+    if adapter is not None and not made.adapter.model:
+        raise UsageError("--adapter: the recipe trains a model", "give one with [adapter]")
+    if adapter is not None:
+        made = replace(made, adapter=replace(made.adapter, method=adapter))
+    if objectives and made.adapter.model:
+        raise UsageError("--objective: not for adapters", "leave it out")
     for text in objectives:
         section = spec.parse("objectives", text).stage
         old = getattr(made, section)

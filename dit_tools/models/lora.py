@@ -3,7 +3,8 @@
 Hu et al. 2021 (arXiv:2106.09685): a layer's weight W becomes ``W + scale * alpha / r * B A``. The
 adapters stay beside the weights, so that half precision loses nothing of them. Pipelines that can
 load LoRA convert the formats that other trainers write; for the rest (DiT, PixArt, HunyuanDiT) the
-names of peft, diffusers and kohya are understood here.
+names of peft, diffusers and kohya are understood here. Other adapters of ``dit train`` (DiffFit,
+DiffScaler) say so in their file and are taken by the same option.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ SUFFIX = re.compile(
 )
 DOWN = re.compile(r"lora_A|lora_down|lora\.down")
 NETWORKS = ("transformer", "unet")
+ADAPTER = "dit_adapter"
+"""Metadata of an adapter that is no LoRA: JSON with its method."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ def apply(pipe: Any, loras: Sequence[Lora]) -> list[dict[str, Any]]:
     done, scales = [], {}
     for i, lora in enumerate(loras):
         name, path = f"lora_{i}", _file(lora.path)
-        safe.header(path)
+        if ADAPTER in safe.metadata(path):
+            done.append(_entry(path, lora, _put(_network(pipe), path, lora.scale)))
+            continue
         with _explained(path):
             if hasattr(pipe, "load_lora_weights"):
                 pipe.load_lora_weights(
@@ -83,11 +88,32 @@ def apply(pipe: Any, loras: Sequence[Lora]) -> list[dict[str, Any]]:
         layers = [layer for layer in _layers(pipe) if name in layer.scaling]
         _check_effect(layers, name, path)
         scales[name] = lora.scale
-        done.append({
-            "name": path.name, "scale": lora.scale, "sha256": _sha256(path), "layers": len(layers),
-        })  # fmt: skip
+        done.append(_entry(path, lora, len(layers)))
     _activate(pipe, scales)
     return done
+
+
+def _entry(path: Path, lora: Lora, layers: int) -> dict[str, Any]:
+    return {"name": path.name, "scale": lora.scale, "sha256": _sha256(path), "layers": layers}
+
+
+def _put(network: Any, path: Path, scale: float) -> int:
+    """Another adapter of ``dit train`` on the network; how many tensors or layers it changed."""
+    from safetensors.torch import load_file
+
+    from dit_tools.nn.adapters import put
+
+    try:
+        changed = put(network, load_file(path), scale)
+    except ValueError as error:
+        raise _unmatched(path, str(error)) from None
+    if not changed:
+        raise _idle(path)
+    return changed
+
+
+def _idle(path: Path) -> ModelError:
+    return ModelError(f"--lora {path}: changes no weight", "its training was not started")
 
 
 def _file(path: Path) -> Path:
@@ -141,7 +167,7 @@ def _check_effect(layers: Sequence[Any], name: str, path: Path) -> None:
     if not layers:
         raise _unmatched(path)
     if not any(bool(layer.get_delta_weight(name).any()) for layer in layers):
-        raise ModelError(f"--lora {path}: changes no weight", "its training was not started")
+        raise _idle(path)
 
 
 def _layers(pipe: Any) -> Iterator[Any]:

@@ -98,6 +98,24 @@ class Transformer:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """An adapter of a finished model, instead of a model: what ``--lora`` takes.
+
+    ``model``: what ``-m`` takes; ``method``: a spec of the room of adapters. A step draws
+    ``batch_size`` pictures one by one and sums their gradients.
+    """
+
+    model: str = ""
+    method: str = "lora"
+    batch_size: int = 4
+    samples: int = 4_000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 10
+    decay_fraction: float = 0.4
+    prompt_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides the outcome of a training run, apart from the pictures themselves."""
 
@@ -108,6 +126,7 @@ class Recipe:
     tokenizer: Tokenizer = Tokenizer()
     text_encoder: TextEncoder = TextEncoder()
     transformer: Transformer = Transformer()
+    adapter: Adapter = Adapter()
 
     @property
     def side(self) -> int:
@@ -121,6 +140,7 @@ SECTIONS = {
     "tokenizer": Tokenizer,
     "text_encoder": TextEncoder,
     "transformer": Transformer,
+    "adapter": Adapter,
 }
 ZERO = {"seed", "gradient_weight", "coarse_weight", "latent_noise", "prompt_dropout", "ema_decay"}
 """Numbers that may be 0; all others must be positive."""
@@ -153,8 +173,22 @@ def load(path: Path) -> Recipe:
         made = replace(made, data=replace(made.data, folder=place))
     if made.transformer.sibling_of:
         made = _sibling(made, table, path)
+    if "adapter" in table:
+        made = _adapter(made, table, path)
     check(made, str(path))
     return made
+
+
+def _adapter(recipe: Recipe, table: dict[str, Any], path: Path) -> Recipe:
+    """The adapter's model relative to the recipe where it is a path. Raises RecipeError."""
+    for name in ("autoencoder", "tokenizer", "text_encoder", "transformer"):
+        if name in table:
+            raise RecipeError(f"{path}: [adapter] trains no {name}", f"leave out [{name}]")
+    if not recipe.adapter.model:
+        raise RecipeError(f"{path} [adapter]: no key 'model'", "name what -m takes")
+    place = path.parent / Path(recipe.adapter.model).expanduser()
+    model = str(place) if place.exists() else recipe.adapter.model
+    return replace(recipe, adapter=replace(recipe.adapter, model=model))
 
 
 def _sibling(recipe: Recipe, table: dict[str, Any], path: Path) -> Recipe:
@@ -218,9 +252,10 @@ def check(recipe: Recipe, where: str) -> None:
     _check_number(recipe.seed, "seed", where)
     d, a, e, t = recipe.data, recipe.autoencoder, recipe.text_encoder, recipe.transformer
     factor = 2 ** (len(a.channels) - 1) * t.patch_size
+    known = not t.sibling_of and not recipe.adapter.model  # whether the sizes are the recipe's own
     wrong = [
         (bool(d.folder) == bool(d.captions), "[data]: folder or captions", "give one of them"),
-        (d.size % factor > 0 and not t.sibling_of, f"[data]: size {d.size}",
+        (known and d.size % factor > 0, f"[data]: size {d.size}",
          f"give a multiple of {factor}"),
         (any(c % a.norm_num_groups for c in a.channels), "[autoencoder]: channels",
          f"give multiples of norm_num_groups, {a.norm_num_groups}"),
@@ -230,6 +265,8 @@ def check(recipe: Recipe, where: str) -> None:
          f"give a multiple of {e.heads}, the heads"),
         (a.pictures < a.batch_size, "[autoencoder]: pictures", "give at least a batch"),
         (t.samples < t.batch_size, "[transformer]: samples", "give at least a batch"),
+        (recipe.adapter.samples < recipe.adapter.batch_size, "[adapter]: samples",
+         "give at least a batch"),
         (not a.channels, "[autoencoder]: channels", "give one number a level"),
     ]  # fmt: skip
     for bad, what, hint in wrong:
@@ -237,6 +274,7 @@ def check(recipe: Recipe, where: str) -> None:
             raise RecipeError(f"{where} {what}: does not fit", hint)
     for name in (*a.objectives, *t.objectives):
         spec.parse("objectives", name)
+    spec.parse("adapters", recipe.adapter.method)
 
 
 def _check_name(name: str, where: str) -> None:

@@ -16,8 +16,11 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
 
     Writes below ``session.run``: checkpoints, ``log.jsonl``, ``loss.png``, sample sheets, and
     ``pipeline``, a diffusers folder with a model card. Returns that folder when training is done.
-    ``source`` is the recipe's file, for the card. For errors see the stages.
+    ``source`` is the recipe's file, for the card. A recipe of an adapter gives the adapter's file
+    instead. For errors see the stages.
     """
+    if recipe.adapter.model:
+        return _adapter(recipe, session, stage)
     from dit_tools.training import autoencoder, text_to_image
 
     recipe = sibling.resolve(recipe, session.run)
@@ -34,3 +37,14 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
     folder = session.run / "pipeline"
     card.write(folder, recipe, source, plot.rows(session.run), step)
     return folder if step == steps else None
+
+
+def _adapter(recipe: Recipe, session: Session, stage: str) -> Path | None:
+    from dit_tools.training import adapting
+
+    if stage != "all":
+        raise UsageError(f"--stage {stage}: an adapter has none", "leave it out")
+    try:
+        return adapting.train(recipe, session)
+    finally:
+        plot.curve(session.run)

@@ -1,0 +1,32 @@
+"""DiffScaler: each linear layer scaled, shifted, and given a narrow path of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dit_tools.adapters._base import Adapter
+from dit_tools.core.registry import method, param
+
+
+@method(
+    paper="arXiv:2404.09976",
+    title="DiffScaler: Enhancing the Generative Prowess of Diffusion Transformers",
+    year=2024,
+    authors="Nair et al.",
+)
+class Diffscaler(Adapter):
+    """``a * (W x) + b + U relu(V x)`` for every linear layer of the blocks.
+
+    Scale ``a`` and shift ``b`` use what the layer has learned, the bottleneck adds directions of
+    its own. Starts with a = 1, b = 0, U = 0. Width, layers and the nonlinearity are not stated
+    where they could be read: the width is a parameter, the rest differs from the paper at will.
+    """
+
+    width: int = param(4, "width of the bottleneck; 0 leaves it out", ge=0, le=1024)
+    layers: str = param("blocks", "which layers of the blocks", choices=("attention", "blocks"))
+
+    def attach(self, network: Any, seed: int) -> Any:
+        """Hooked linear layers."""
+        from dit_tools.nn.adapters import Scaled
+
+        return Scaled(network, self.width, self.layers, seed)
