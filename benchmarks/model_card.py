@@ -9,6 +9,8 @@ concepts give what the numbers can reach:
 retrieval     own name nearest among 100, in %, of generated and of real pictures
 frechet       judge features, generated against real; floor: real against other real pictures
 nearest       PSNR to the nearest training picture; beside it that of a style not trained on (Noto)
+binding       attribute on the right thing, in %, for the pairs of binding.txt, which no training
+              picture shows; beside it that of real pictures whose name is a colour and a thing
 autoencoder   PSNR of real pictures through the model's autoencoder
 """
 
@@ -27,6 +29,7 @@ from PIL import Image
 
 from dit_tools.core import spec
 from dit_tools.evaluating import evaluate as library
+from dit_tools.metrics._colours import WORDS
 from dit_tools.models.load import load
 from dit_tools.training import pictures
 from dit_tools.training.recipe import Data
@@ -116,10 +119,28 @@ def measure(model: str, count: int) -> dict[str, float]:
             "nearest of another style dB": value(
                 "nearest", {"pictures": strange, "references": training}
             ),
+            "binding %": value(
+                "binding", {"pictures": generate(model, pairs(), root / "pairs", root)}
+            ),
+            "binding of real pictures %": real_binding(root, trained, names),
             "autoencoder dB": value(
                 "psnr", {"pictures": reals, "through": library.through(loaded)}
             ),
         }
+
+
+def pairs() -> list[str]:
+    """The prompts of binding.txt."""
+    lines = Path(__file__).with_name("binding.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def real_binding(root: Path, found: np.ndarray, names: Sequence[str]) -> float:
+    """Binding of the real pictures that are called a colour and a thing."""
+    named = [i for i, name in enumerate(names) if name.partition(" ")[0] in WORDS and " " in name]
+    paths = write(root / "named", found[named], [names[i] for i in named])
+    prompts = library.read_prompts(root / "named/prompts.jsonl")
+    return value("binding", {"pictures": paths, "prompts": prompts})
 
 
 def main() -> None:
