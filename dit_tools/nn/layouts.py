@@ -23,7 +23,7 @@ class Layout:
     ``group`` columns of a row share a scale; 0 is the whole row. ``zero``: a zero point per group,
     else codes are centred. ``act``: bits of activations, quantized per token as they come; 0 leaves
     them alone. ``balance``: a factor per input channel. ``rank``: of a half-precision branch that
-    is added. ``length``: weights per code (vq).
+    is added. ``length``: weights per code (vq). ``static``: one scale for all activations instead.
     """
 
     rows: int
@@ -36,6 +36,7 @@ class Layout:
     balance: bool = False
     rank: int = 0
     length: int = 1
+    static: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be, before anything is allocated."""
@@ -55,6 +56,7 @@ class Layout:
             and self.columns % self.length == 0
             and (self.kind == "vq" or self.length == 1)
             and not (self.zero and self.kind != "int")
+            and not (self.static and not self.act)
         )  # fmt: skip
         if not sane:
             raise ValueError("its numbers are out of bounds")
@@ -82,6 +84,8 @@ class Layout:
             made["zero"] = ("U8", (self.rows, self.groups))
         if self.balance:
             made["balance"] = ("F16", (self.columns,))
+        if self.static:
+            made["input_scale"] = ("F16", (1,))
         if self.rank:
             made["down"] = ("F16", (self.rank, self.columns))
             made["up"] = ("F16", (self.rows, self.rank))

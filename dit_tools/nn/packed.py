@@ -91,6 +91,12 @@ def quantize_tokens(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return (x / scale).round_(), scale
 
 
+def quantize_all(x: Tensor, bits: int, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Activations as whole numbers at one scale (1,) that was chosen beforehand (PTQ4DM)."""
+    top, scale = 2 ** (bits - 1) - 1, scale.to(x.dtype)
+    return (x / scale).round_().clamp_(-top, top), scale
+
+
 class PackedLinear(nn.Module):
     """``nn.Linear`` with a packed weight: made plain for each call, in the type of its input.
 
@@ -101,6 +107,7 @@ class PackedLinear(nn.Module):
     packed: Tensor
     scale: Tensor
     balance: Tensor
+    input_scale: Tensor
     down: Tensor
     up: Tensor
 
@@ -134,7 +141,10 @@ class PackedLinear(nn.Module):
     def _product(self, x: Tensor) -> Tensor:
         if not self.layout.act:
             return functional.linear(x, self._plain(x.dtype))
-        whole, scale = quantize_tokens(x, self.layout.act)
+        if self.layout.static:
+            whole, scale = quantize_all(x, self.layout.act, self.input_scale)
+        else:
+            whole, scale = quantize_tokens(x, self.layout.act)
         if self._whole_numbers(x):
             codes = (unpack(self.packed, 8, self.layout.codes) ^ 128).view(torch.int8)
             flat = whole.flatten(0, -2).to(torch.int8)
@@ -151,6 +161,13 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         """As ``nn.Linear``, with the layout."""
         return f"{self.in_features}, {self.out_features}, {self.layout.name}"
+
+
+def output(x: Tensor, tensors: Mapping[str, Tensor], layout: Layout) -> Tensor:
+    """What a packed layer without bias makes of tokens (n, columns)."""
+    made = PackedLinear(layout, None)
+    made.load_state_dict(dict(tensors), strict=False, assign=True)
+    return made(x)
 
 
 def linear_of(layout: Layout, tensors: Mapping[str, Tensor], plain: nn.Linear) -> PackedLinear:

@@ -36,6 +36,11 @@ def check(scheme: Scheme) -> None:
         raise UnsupportedError(
             f"--max-loss: --scheme {scheme.info.name} has one number of bits", "use --scheme rtn"
         )
+    if scheme.tuning:
+        raise UnsupportedError(
+            f"--max-loss: --scheme {scheme.info.name} tunes weights for the bits that it has",
+            "use --scheme q-diffusion",
+        )
 
 
 def allocate(

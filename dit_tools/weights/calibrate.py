@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.errors import MemoryLimitError, ModelError
@@ -16,6 +17,8 @@ from dit_tools.weights.quantize._base import Seen
 
 CALLS = 20
 """Network calls a prompt where times are random."""
+SAMPLE = 128
+"""Tokens of a layer's input that are kept, spread over all calls."""
 
 
 def check_memory(layers: Layers) -> None:
@@ -43,20 +46,24 @@ def observe(
 
     ``how``: ``trajectory`` samples the prompts as the model is used, so that every time and both
     branches of guidance are seen as often as they occur (Q-Diffusion, arXiv:2302.04304, Sec. 4.2);
+    ``ntdc`` does so too and weighs calls by a skewed normal distribution of times (PTQ4DM);
     ``random`` feeds plain noise at random times, as calibration that ignores the process does.
     Raises ModelError when something that is not finite comes by.
     """
     names = [layer.name for layer in _watched(layers)]
-    with _watching(model.network, names) as sums:  # type: ignore[arg-type]
+    clock = _Clock()
+    with _watching(model.network, names, clock) as sums:
         if how == "trajectory":
             for _ in probing.draw(model, prompts, steps):
                 pass
+        elif how == "ntdc":
+            _ntdc(model, prompts, steps, clock)
         else:
             _random(model, prompts, steps or CALLS)
-    for name, (moments, _, _) in sums.items():
-        if not bool(moments.isfinite().all()):
+    for name, total in sums.items():
+        if not bool(total.moments.isfinite().all()):
             raise ModelError(f"calibration: {name} is fed NaN or infinity", "use another model")
-    return {name: Seen(moments / count, peak) for name, (moments, peak, count) in sums.items()}
+    return {name: total.seen() for name, total in sums.items()}
 
 
 def _random(model: Model, prompts: Sequence[str], calls: int) -> None:
@@ -73,20 +80,75 @@ def _random(model: Model, prompts: Sequence[str], calls: int) -> None:
                 model.network(**model.family.inputs(x, t, condition))
 
 
+def _ntdc(model: Model, prompts: Sequence[str], steps: int | None, clock: _Clock) -> None:
+    """Sample the prompts; a call counts as often as times were drawn that are nearest to its own.
+
+    Times come from a normal distribution around 0.4 whose deviation is 0.5, cut to [0, 1]: later,
+    cleaner steps weigh more (PTQ4DM, arXiv:2211.15736, Sec. 3.3).
+    """
+    for _, times, steps_of in probing.walks(model, prompts, steps):
+        for weight in skewed(times[:-1]):
+            clock.weight = weight
+            next(steps_of)
+
+
+def skewed(times: Sequence[float]) -> list[float]:
+    """Weights of times with mean 1: the share of 1000 drawn times that are nearest to each."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.normal(0.4, 0.5, (1000,), generator=generator)
+    drawn = drawn[(drawn >= 0) & (drawn <= 1)]
+    nearest = (drawn[:, None] - torch.tensor(times)[None]).abs().argmin(1)
+    share = torch.bincount(nearest, minlength=len(times)) / len(drawn)
+    return (share * len(times)).tolist()
+
+
+@dataclass
+class _Clock:
+    """How much the call that is about to happen counts."""
+
+    weight: float = 1.0
+
+
+@dataclass
+class _Total:
+    """Sums over calls."""
+
+    moments: Any
+    peak: Any
+    count: float
+    tokens: list[Any]
+
+    def seen(self) -> Seen:
+        """Means."""
+        import torch
+
+        tokens = torch.cat(self.tokens)
+        step = max(len(tokens) // SAMPLE, 1)
+        return Seen(self.moments / max(self.count, 1e-30), self.peak, tokens[::step][:SAMPLE])
+
+
 @contextmanager
-def _watching(network: Any, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """Inside, calls of the named layers add up: name -> (sum of x x^T, peak, number of tokens)."""
-    sums: dict[str, Any] = {}
+def _watching(network: Any, names: Sequence[str], clock: _Clock) -> Iterator[Mapping[str, _Total]]:
+    """Inside, calls of the named layers add up, each with the weight that the clock shows."""
+    sums: dict[str, _Total] = {}
 
     def watch(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
+            if not clock.weight:
+                return
             x = inputs[0].detach().flatten(0, -2).float()
-            moments, peak = (x.T @ x).cpu(), x.abs().amax(0).cpu()
-            if name in sums:
-                before, top, count = sums[name]
-                sums[name] = before.add_(moments), top.maximum(peak), count + len(x)
-            else:
-                sums[name] = moments, peak, len(x)
+            moments, peak = (clock.weight * (x.T @ x)).cpu(), x.abs().amax(0).cpu()
+            some = x[:: max(len(x) // 4, 1)][:4].cpu().clone()
+            if name not in sums:
+                sums[name] = _Total(moments, peak, clock.weight * len(x), [some])
+                return
+            total = sums[name]
+            total.moments.add_(moments)
+            total.peak = total.peak.maximum(peak)
+            total.count += clock.weight * len(x)
+            total.tokens.append(some)
 
         return hook
 

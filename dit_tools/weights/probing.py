@@ -54,16 +54,24 @@ class Drawn:
 
 def draw(model: Model, prompts: Sequence[str], steps: int | None) -> Iterator[Drawn]:
     """A picture a prompt, one at a time; the seed is the prompt's number."""
+    for conditions, _, steps_of in walks(model, prompts, steps):
+        began = time.perf_counter()
+        *_, last = steps_of
+        seconds = time.perf_counter() - began
+        yield Drawn(conditions, last.x, model.codec.decode(last.x)[0], seconds)
+
+
+def walks(
+    model: Model, prompts: Sequence[str], steps: int | None
+) -> Iterator[tuple[Mapping[str, Any], tuple[float, ...], Iterator[Any]]]:
+    """Conditions, times and the steps of sampling each prompt; the seed is the prompt's number."""
     plan, size = plan_of(model, steps), model.defaults.size
     shape = model.family.latent_shape(size, size)
     for seed, prompt in enumerate(prompts):
         conditions = model.encode(Prompts((prompt,), ("",), size, size))
         x, noise = sampling.start(model, plan, shape, [seed])
-        began = time.perf_counter()
-        for step in sampling.sample(model, conditions, x, plan, noise):
-            x = step.x
-        seconds = time.perf_counter() - began
-        yield Drawn(conditions, x, model.codec.decode(x)[0], seconds)
+        times = plan.times(model, x.shape)
+        yield conditions, times, sampling.sample(model, conditions, x, plan, noise)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.weights import allocate, calibrate, probing, run, verdict
+from dit_tools.weights import allocate, calibrate, finetune, probing, run, verdict
 from dit_tools.weights.layers import Layers
 
 Tell = Callable[[dict[str, Any]], None]
@@ -61,6 +61,9 @@ def learn(
     seen: Mapping[str, Any] = {}
     if how and full is not None:
         seen = calibrate.observe(full, layers, how, calibration(full, trial), trial.steps)
+    if wanted.scheme.tuning and full is not None:
+        prompts = calibration(full, trial)
+        seen = finetune.tune(full, layers, seen, prompts, trial.steps, tell)
     if trial.max_loss is not None and full is not None:
         layers = _allocated(full, layers, seen, trial, tell)
     return full, layers, seen

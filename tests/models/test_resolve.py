@@ -139,9 +139,9 @@ def test_pickles_need_permission_and_other_formats_are_not_read(tmp_path):
     (tmp_path / "old.ckpt").write_bytes(b"\x80\x02.")
     assert "--allow-pickle" in refused(str(tmp_path / "old.ckpt"), "pickled weights")
     assert resolve(str(tmp_path / "old.ckpt"), allow_pickle=True).kind == "file"
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedError, match=r"\.gguf is not read"):
-        resolve(str(tmp_path / "x.gguf"))
+    (tmp_path / "x.h5").write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedError, match=r"\.h5 is not read"):
+        resolve(str(tmp_path / "x.h5"))
     (tmp_path / "cut.safetensors").write_bytes(b"123")
     refused(str(tmp_path / "cut.safetensors"), "damaged")
 

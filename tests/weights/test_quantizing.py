@@ -89,6 +89,39 @@ def test_moments_are_those_of_the_inputs(folders) -> None:
     assert not hooks
 
 
+def test_skewed_times_weigh_clean_steps_more_and_move_the_moments(folders) -> None:
+    times = [1 - i / 20 for i in range(20)]
+    weights = calibrate.skewed(times)
+    assert np.mean(weights) == pytest.approx(1)
+    assert sum(weights[10:]) > 1.1 * sum(weights[:10])
+    model = load(str(folders("pixart")), device="cpu")
+    layers = layers_of(folders("pixart"), "q-diffusion:group=8,inputs=ntdc")
+    ours, plain = (
+        calibrate.observe(model, layers, how, ("a",), 4) for how in ("ntdc", "trajectory")
+    )
+    name = "transformer_blocks.1.ff.net.0.proj"
+    assert not torch.allclose(ours[name].moments, plain[name].moments, rtol=0.01)
+    assert ours[name].sample.shape[1] == ours[name].moments.shape[0]
+
+
+def test_fine_tuning_brings_the_output_nearer(folders, tmp_path) -> None:
+    source = resolve(str(folders("pixart")))
+    events = []
+    text = "quest:group=8,calls=4,epochs=8,rate=0.02"
+    quantize(source, wanted(tmp_path / "out", text), Trial(0, 1, 2, "cpu"), events.append)
+    errors = [event["error"] for event in events if event["type"] == "tuning"]
+    assert len(errors) == 9 and errors[-1] < 0.8 * errors[0]
+    full, tuned = (load(str(f), device="cpu") for f in (folders("pixart"), tmp_path / "out"))
+    plain = tmp_path / "plain"
+    quantize(source, wanted(plain, "quest:group=8,epochs=0"), Trial(0, 1, 2, "cpu"))
+    drawn = list(probing.draw(full, ("a rocket",), 2))
+    found = probing.probes(full, drawn)
+    exact = probing.predicted(full, found)
+    ours, theirs = (probing.mean_square(probing.predicted(m, found), exact)
+                    for m in (tuned, load(str(plain), device="cpu")))  # fmt: skip
+    assert ours < theirs
+
+
 def test_nan_in_calibration_is_one_line(folders) -> None:
     model = load(str(folders("pixart")), device="cpu")
     layers = layers_of(folders("pixart"), "q-diffusion:group=8")

@@ -30,7 +30,7 @@ def inputs(columns: int = 64, tokens: int = 4000, seed: int = 1) -> torch.Tensor
 
 
 def seen(x: torch.Tensor) -> Seen:
-    return Seen(x.T @ x / len(x), x.abs().amax(0))
+    return Seen(x.T @ x / len(x), x.abs().amax(0), x[:: len(x) // 128][:128])
 
 
 def weight(rows: int = 48, columns: int = 64, seed: int = 0) -> torch.Tensor:
@@ -214,3 +214,31 @@ def test_two_bits_are_two_bits() -> None:
     )
     with pytest.raises(ValueError):
         made.layout(8, 30)
+
+
+# static activations -----------------------------------------------------------------------------
+
+
+def test_static_scales_are_the_best_of_a_search_and_ignore_the_call() -> None:
+    x, w = inputs(), weight()
+    x[7] *= 20  # one token that a range over everything would serve
+    made = scheme("ptq4dm")
+    layout = made.layout(*w.shape)
+    tensors = made.pack(w, layout, seen(x))
+    scale = float(tensors["input_scale"])
+    assert scale < 0.9 * float(x.abs().max()) / 127
+    layer = linear_of(layout, tensors, torch.nn.Linear(64, 48, bias=False))
+    alone = layer(x[:1])
+    assert torch.allclose(alone, layer(x[:9])[:1], atol=1e-6)
+    codes = (x[:1] / scale).round().clamp(-127, 127)
+    assert torch.allclose(alone, codes @ layer.weight.T * scale, atol=1e-4)
+
+
+def test_balance_is_left_out_where_it_does_harm() -> None:
+    """Weights of very unequal columns: the authors' alpha moves all that into activations."""
+    x = inputs()
+    w = weight() * torch.logspace(0, 2, 64)[torch.randperm(64)]
+    assert error("vidit-q", w, x) <= 1.02 * error("rtn:act=8", w, x)
+    assert error("vidit-q", w, x) < error("vidit-q:alpha=0.3", w, x)
+    x[:, 5] *= 50  # and taken where it does good
+    assert error("vidit-q", weight(), x) < 0.5 * error("rtn:act=8", weight(), x)

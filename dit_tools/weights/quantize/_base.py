@@ -17,10 +17,15 @@ class Seen:
     """What calibration saw of a layer's input x (tokens, columns).
 
     ``moments``: E[x x^T] (columns, columns). ``peak``: largest |x| of each column (columns,).
+    ``sample``: some of the tokens (n, columns). ``weight`` and ``scale`` (rows, groups): the weight
+    after fine-tuning of the whole network, to be rounded to the nearest at that scale.
     """
 
     moments: Array
     peak: Array
+    sample: Array = None
+    weight: Array = None
+    scale: Array = None
 
 
 class Scheme:
@@ -33,6 +38,11 @@ class Scheme:
     def calibration(self) -> str:
         """``trajectory``, ``random`` (see ``weights.calibrate``) or empty."""
         return ""
+
+    @property
+    def tuning(self) -> bool:
+        """Whether weights are fine-tuned together before they are packed (``weights.finetune``)."""
+        return False
 
     def layout(self, rows: int, columns: int) -> Layout:
         """How a weight (rows, columns) will lie. Raises ValueError where the scheme has no way."""

@@ -24,6 +24,8 @@ class Fp4(Scheme):
     group: int = param(32, "weights that share a scale; 0 is a row", ge=0, le=4096)
     iterations: int = param(300, "steps of learning; 0 rounds to the nearest", ge=0, le=100000)
 
+    rowwise = True
+
     @property
     def calibration(self) -> str:
         """What the model is fed when it is used."""

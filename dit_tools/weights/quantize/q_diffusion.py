@@ -25,8 +25,11 @@ class QDiffusion(Scheme):
     act: str = param("0", "bits of activations; 0 leaves them alone", choices=("0", "4", "6", "8"))
     iterations: int = param(300, "steps of learning", ge=1, le=100000)
     inputs: str = param(
-        "trajectory", "random: noise at random times, to compare", choices=("trajectory", "random")
-    )
+        "trajectory", "ntdc: cleaner times weigh more (PTQ4DM); random: noise, to compare",
+        choices=("trajectory", "ntdc", "random"),
+    )  # fmt: skip
+
+    rowwise = True
 
     @property
     def calibration(self) -> str:

@@ -6,6 +6,9 @@ from dit_tools.core.registry import method, param
 from dit_tools.nn.layouts import Layout
 from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of
 
+ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""What a layer chooses from, beside no balance at all."""
+
 
 @method(
     paper="arXiv:2406.02540", year=2024,
@@ -17,15 +20,19 @@ class ViditQ(Scheme):
     """Integers for weights and activations (W8A8, W4A8), each token with a scale of its own.
 
     Channel c of the input is divided by max|x_c|^alpha / max|w_c|^(1 - alpha) and the weight
-    multiplied by it, so that few large channels cost the others no precision. One range of times,
-    as the authors have it for pictures. adaLN layers and those outside of the blocks keep full
-    activations. At eight bits the product is made in whole numbers on a CPU. Bits per layer are
-    chosen with --max-loss.
+    multiplied by it, so that few large channels cost the others no precision. The authors' alpha is
+    0.3 everywhere; where a model has no large channels it moves weights' imbalance into activations
+    and does harm. By default each layer therefore takes the alpha of least error on calibration
+    tokens, or no balance. One range of times, as the authors have it for pictures. adaLN layers and
+    those outside of the blocks keep full activations. At eight bits the product is made in whole
+    numbers on a CPU. Bits per layer are chosen with --max-loss.
     """
 
     bits: int = param(8, "bits per weight", ge=2, le=8)
     act: str = param("8", "bits of activations; 0 leaves them alone", choices=("0", "4", "6", "8"))
-    alpha: float = param(0.3, "how much of the imbalance weights take over", ge=0.0, le=1.0)
+    alpha: float | None = param(
+        None, "how much of the imbalance weights take over; none: the best a layer", ge=0.0, le=1.0
+    )
     group: int = param(64, "weights that share a scale below 8 bits; 0 is a row", ge=0, le=4096)
 
     @property
@@ -39,16 +46,29 @@ class ViditQ(Scheme):
         return Layout(rows, columns, "int", self.bits, group, act=int(self.act), balance=True)
 
     def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
-        """Balance by peaks; a layer that nothing reached is not balanced."""
+        """Balance by peaks, or none; a layer that nothing reached is not balanced."""
         import torch
 
+        tried = [torch.ones(layout.columns)]
+        if seen is not None:
+            theirs, ours = weight.abs().amax(0).clamp_min(1e-5), seen.peak.clamp_min(1e-5)
+            alphas = ALPHAS if self.alpha is None else (self.alpha,)
+            found = [theirs ** (1 - alpha) / ours**alpha for alpha in alphas]
+            # A common factor changes nothing.
+            found = [balance / balance.log().mean().exp() for balance in found]
+            tried = found if self.alpha is not None else [*tried, *found]
+        made = [self._packed(weight, layout, balance) for balance in tried]
+        if seen is None or len(made) == 1:
+            return made[0]
+        from dit_tools.nn.packed import output
+
+        exact = seen.sample @ weight.T
+        errors = [float((output(seen.sample, one, layout) - exact).square().sum()) for one in made]
+        return made[errors.index(min(errors))]
+
+    def _packed(self, weight: Array, layout: Layout, balance: Array) -> dict[str, Array]:
         from dit_tools.nn.rounding import finished, nearest, scales
 
-        balance = torch.ones(layout.columns)
-        if seen is not None:
-            theirs = weight.abs().amax(0).clamp_min(1e-5)
-            balance = theirs ** (1 - self.alpha) / seen.peak.clamp_min(1e-5) ** self.alpha
-            balance = balance / balance.log().mean().exp()  # a common factor changes nothing
         stored = balance.clamp(2.0**-14, 65504.0).half()
         moved = weight / stored.float()
         found = scales(moved, layout, 80 if self.bits < 8 else 0)
