@@ -46,6 +46,26 @@ Fps = Annotated[
 Preview = Annotated[
     bool, typer.Option("--preview", help="Show pictures in the terminal.", rich_help_panel=o.RUN)
 ]
+Stream = Annotated[
+    str | None,
+    typer.Option("--stream", metavar="FRAMES", rich_help_panel=o.PICTURE,
+                 help="Redraw the frames of a folder, a film, or - (a pipe)."),
+]  # fmt: skip
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", metavar="0..1", rich_help_panel=o.PICTURE,
+                 help="--stream: how much to change a frame; else 0.6."),
+]  # fmt: skip
+Similarity = Annotated[
+    float | None,
+    typer.Option("--similarity", metavar="0..1", rich_help_panel=o.RUN,
+                 help="--stream: skip frames as alike as this; else 0.98."),
+]  # fmt: skip
+MaxSkip = Annotated[
+    int | None,
+    typer.Option("--max-skip", metavar="N", min=0, rich_help_panel=o.RUN,
+                 help="--stream: at most N skipped in a row; else 10."),
+]  # fmt: skip
 FromLatent = Annotated[
     str | None,
     typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE,
@@ -77,6 +97,10 @@ def generate(
     transparent: o.Transparent = None,
     background: o.Background = None,
     from_latent: FromLatent = None,
+    stream: Stream = None,
+    strength: Strength = None,
+    similarity: Similarity = None,
+    max_skip: MaxSkip = None,
     sweep: Sweep = None,
     base: Base = None,
     allow_pickle: o.AllowPickle = None,
@@ -119,6 +143,9 @@ def generate(
 
     values = blocks.values(given)
     prompts = [*(prompts or ()), *(prompt or ())]
+    if stream is not None:
+        return _stream(given, prompts, values)
+    _leave_out(given, ("strength", "similarity", "max_skip"), "without --stream")
     if from_latent is not None:
         return _from_latent(given, prompts, values)
     json, quiet = shared["json"], shared["quiet"]
@@ -143,16 +170,12 @@ def generate(
 def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
     """``--from-latent``: the way back from an inverted picture."""
     from dit_cli import telling
-    from dit_tools.core.errors import UsageError
     from dit_tools.inverting.comeback import Request, assemble
 
     unfit = ("prompt_file", "sweep", "batch_size", "grid", "save_steps", "preview", "config",
              "preset", "from_image", "dry_run", "base", "min_psnr")  # fmt: skip
     with telling.told(given["json"]):
-        for name in unfit:
-            if given[name] not in (None, False, [], ()):
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag}: has no meaning with --from-latent", "leave it out")
+        _leave_out(given, unfit, "with --from-latent")
         telling.check_stdout(given["output"], given["json"])
         request = Request(
             given["from_latent"], prompts, values, given["output"], given["overwrite"],
@@ -160,6 +183,43 @@ def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, An
         )  # fmt: skip
         batch = assemble(request, telling.emitter(given["json"], given["verbose"]))
     return telling.finish(batch.start(), given["quiet"])
+
+
+def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
+    """``--stream``: frames in, frames out."""
+    from dit_cli import telling
+    from dit_tools.streaming.run import Request, assemble
+
+    quiet = given["quiet"]
+    unfit = ("from_latent", "prompt_file", "sweep", "num_images", "batch_size", "grid",
+             "save_steps", "preview", "compare", "config", "preset", "from_image", "dry_run",
+             "skip_existing", "second_model", "second_prompt")  # fmt: skip
+    with telling.told(given["json"]):
+        _leave_out(given, unfit, "with --stream")
+        telling.check_stdout(given["output"], given["json"])
+        more = {"strength": given["strength"], "similarity": given["similarity"],
+                "longest": given["max_skip"]}  # fmt: skip
+        request = Request(
+            given["stream"], prompts, values, output=given["output"], fps=given["fps"],
+            overwrite=given["overwrite"], metadata=not given["no_metadata"], quiet=quiet,
+            **{name: value for name, value in more.items() if value is not None},
+        )  # fmt: skip
+        run = assemble(request, telling.emitter(given["json"], given["verbose"]))
+    outcome = run.start()
+    if not quiet:
+        telling.say(f"dit: {run.frames} frames, {run.skipped} of them like the one before, "
+                    f"{run.calls} network calls")  # fmt: skip
+    return telling.finish(outcome, quiet)
+
+
+def _leave_out(given: dict[str, Any], unfit: tuple[str, ...], where: str) -> None:
+    """Raise UsageError for the first of these options that was given."""
+    from dit_tools.core.errors import UsageError
+
+    for name in unfit:
+        if given[name] not in (None, False, [], ()):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: has no meaning {where}", "leave it out")
 
 
 command = make(generate, blocks.Pictures)

@@ -32,7 +32,7 @@ LEVELS = (
     {"sampling"},
     {"generating", "exporting", "training", "evaluating"},
     {"weights", "inverting"},
-    {"editing", "calibrating"},
+    {"editing", "calibrating", "streaming"},
     {"cli"},
 )
 """From the ground up. A room imports itself and lower levels, never a room of its own level."""

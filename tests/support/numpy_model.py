@@ -36,7 +36,7 @@ class NumpyFamily(Family):
         raise NotImplementedError
 
     def inputs(self, x, t, condition):
-        return {"x": x, "t": t, **condition}
+        return {"x": x, "t": np.full(len(x), t, np.float32), **condition}
 
 
 class NumpyNetwork:
@@ -50,7 +50,7 @@ class NumpyNetwork:
     def __call__(self, x, t, colour):
         self.calls.append(x.shape)
         target = colour[:, :, None, None] + 0.1 * np.tanh(x)
-        return ((x - target) / max(t, 1e-3)).astype(np.float32)
+        return ((x - target) / np.maximum(t, 1e-3)[:, None, None, None]).astype(np.float32)
 
     def blocks(self):
         return []
