@@ -42,7 +42,7 @@ class Harmonica(Cache):
     dial: ClassVar[Dial] = Dial("threshold", tuple(round(i / 40, 3) for i in range(41)))
 
     threshold: float = param(0.5, "compute a module above this; 0 = exact", ge=0, le=1)
-    beta: float = param(0.3, "in training: price of computing everything", ge=0)
+    beta: float = param(0.002, "in training: price of all modules, in relative error", ge=0)
     calibration: str = param("auto", CALIBRATION + "; or even, none")
 
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from dit_tools.core.run import Run
 
 CLAMP = 5.0  # rho stays in [-5, 5], as in the paper's code
 START = 1.0  # rho at first: mostly computing
-LEARNING_RATE = 0.1  # of Adam; differs from the paper, which trains far longer
+LEARNING_RATE = 0.2  # of Adam, a step a trajectory; the paper trains far longer
 
 
 def calibrate(session: Session) -> dict[str, Any]:
@@ -35,9 +35,11 @@ def calibrate(session: Session) -> dict[str, Any]:
     with frozen(session.model.network):
         for done in range(session.rounds):
             session.tell(done, session.rounds)
-            router.optimizer = optimizer
             moved = session.with_prompts(session.prompts, session.seed + 1000 * (done + 1))
+            optimizer.zero_grad()
             moved.run(Probe(session.plan.cache, None, router.wrap, router.attach))
+            optimizer.step()
+            router.rho.data.clamp_(-CLAMP, CLAMP)
     session.tell(session.rounds, session.rounds)
     return {"rho": router.rho.detach().cpu().numpy()}
 
@@ -71,7 +73,6 @@ class _Router:
         start = torch.full((steps, self.count), START, device=network.module.device)
         self.rho = start.requires_grad_()
         self.weights: list[float] = []
-        self.optimizer: Any = None
         self._beta = session.plan.cache.beta
         self._kept: dict[tuple[str, ...], list[Tree]] = {}
         self._mixing = False
@@ -96,11 +97,11 @@ class _Router:
         return output
 
     def wrap(self, network: Any, run: Run) -> Any:
-        """The network that gives the mixed output, after a step of training towards the full."""
+        """The network that gives the mixed output, and gradients of how far it is from the full."""
         return _Taught(network, run, self)
 
     def output(self, network: Any, run: Run, inputs: dict[str, Any]) -> Array:
-        """Full output, mixed output, loss, step; gives the mixed output."""
+        """Full output, mixed output, loss, gradients; gives the mixed output."""
         full = network(**inputs)
         last = run.t <= run.times[-2]
         if last:
@@ -113,10 +114,7 @@ class _Router:
         if run.call and run.call < len(self.rho):
             miss = ((mixed - full) ** 2).mean() / (full**2).mean()
             price = self._beta * self.rho[run.call].sigmoid().mean()
-            self.optimizer.zero_grad()
             (self.weights[run.call] * miss + price).backward()
-            self.optimizer.step()
-            self.rho.data.clamp_(-CLAMP, CLAMP)
         return mixed.detach()
 
 

@@ -27,7 +27,8 @@ def test_compare_without_a_cache_is_refused(tmp_path):
 
 def test_help_lists_presets_and_explains_one(tmp_path):
     listed = dit("generate", "--cache", "help", cwd=tmp_path).stdout
-    assert "  fast = taylorseer:interval=4" in listed.splitlines()
+    line = "  fast = taylorseer:interval=4, or what was measured on the model"
+    assert line in listed.splitlines()
     assert "taylorseer" in dit("generate", "--cache", "fast:help", cwd=tmp_path).stdout.lower()
     done = dit("generate", "cat", "--cache", "fsat", cwd=tmp_path)
     assert done.returncode == 2 and "did you mean 'fast'" in done.stderr
