@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dit_tools.media import frames, image
-from tests.support.program import dit
+from tests.support.program import PROGRAM, dit, environment
 
 
 def picture(level: float) -> bytes:
@@ -31,9 +31,13 @@ def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_pipe_becomes_a_pipe(tmp_path: Path) -> None:
-    command = ["dit", "generate", "a cat", "--stream", "-", "--steps", "2", "-o", "-", "-q"]
+    command = [str(PROGRAM), "generate", "a cat", "--stream", "-", "--steps", "2", "-o", "-", "-q"]
     done = subprocess.run(
-        command, input=picture(0.1) + picture(0.9), capture_output=True, cwd=tmp_path
+        command,
+        input=picture(0.1) + picture(0.9),
+        capture_output=True,
+        cwd=tmp_path,
+        env=environment(),
     )
     assert done.returncode == 0 and done.stderr == b""
     made = list(frames.of_pipe(io.BytesIO(done.stdout)))
