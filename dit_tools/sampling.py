@@ -107,11 +107,18 @@ def grid(model: Any, latent_shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _corrected(denoise: Any, correct: Callable[[int, Prediction], Prediction], run: Run) -> Any:
-    return lambda x, t: correct(run.call, denoise(x, t))
+    def corrected(x: Array, t: float) -> Prediction:
+        guided = denoise(x, t)  # counts the call
+        return correct(run.call, guided)
+
+    return corrected
 
 
 def _attach(attached: ExitStack, model: Any, plan: Plan, run: Run) -> Any:
     """Attach what hooks the network, the innermost first; gives the watch over its tokens."""
+    if plan.highres.info.name != "none":
+        side = model.defaults.size
+        run.native = grid(model, model.family.latent_shape(side, side))
     attached.enter_context(plan.highres.attach(model.network, run))
     attached.enter_context(plan.attention.attach(_blocks(model, plan.attention), run))
     watch = attached.enter_context(plan.tokens.attach(_blocks(model, plan.tokens), run))
@@ -145,9 +152,9 @@ class Scene:
         return self.model.defaults.size, self.model.defaults.size
 
     @property
-    def total(self) -> int:
-        """Steps of the plan."""
-        return self.plan.steps
+    def multiple(self) -> int:
+        """What sides in pixels are multiples of."""
+        return self.model.family.vae_scale * self.model.family.patch
 
     def run(
         self,

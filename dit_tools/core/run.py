@@ -14,13 +14,15 @@ class Run:
     ``call`` counts guided evaluations from 0 (a second-order solver makes two a step);
     ``branches`` names the rows of the current network call, in order, e.g. ``("uncond", "cond")``;
     ``calls_expected`` is how many evaluations the plain solver will make; ``grid`` the rows and
-    columns of image tokens, (0, 0) where nobody said. ``x`` holds the latents of the current call,
+    columns of image tokens, (0, 0) where nobody said; ``native`` those that the model was made for,
+    where --highres asks. ``x`` holds the latents of the current call,
     ``path`` is the model's, ``calibration`` what ``dit calibrate`` found for the chosen cache.
     """
 
     times: tuple[float, ...]
     calls_expected: int
     grid: tuple[int, int] = (0, 0)
+    native: tuple[int, int] = (0, 0)
     call: int = -1
     t: float = 1.0
     x: Any = None

@@ -22,7 +22,7 @@ class Scene(Protocol):
 
     native: Size  # that the model was made for
     size: Size  # that was asked for
-    total: int  # steps of the plan
+    multiple: int  # of which sides are multiples
 
     def run(
         self,
