@@ -162,9 +162,18 @@ def summary(facts: dict[str, Any]) -> list[str]:
         f"pictures: PSNR {psnr[0]:.1f} dB, worst {psnr[1]:.1f} dB, SSIM {_number(found['ssim'])} "
         f"({len(found['prompts'])} prompts, {found['steps']} steps)",
         f"denoising error: {found['loss']:+.3f} dB",
+        *_judged(found),
         f"seconds a picture: {found['seconds_packed']:.2f} packed, "
         f"{found['seconds_full']:.2f} full ({faster:.2f}x)",
     ]
+
+
+def _judged(found: dict[str, Any]) -> list[str]:
+    """A line of what the judge recognises; none where it does not know the model's pictures."""
+    if found.get("found_full") is None:
+        return []
+    return [f"recognised by the judge: {found['found_packed']:.0f} % of the pictures, "
+            f"{found['found_full']:.0f} % of the full network's"]  # fmt: skip
 
 
 def _number(value: float | None) -> str:

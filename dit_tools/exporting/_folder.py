@@ -30,14 +30,15 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     try:
         part.mkdir()
         yield part
-        _settle(part, path, overwrite)
+        settle(part, path, overwrite)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _settle(part: Path, path: Path, overwrite: bool) -> None:
+def settle(part: Path, path: Path, overwrite: bool) -> None:
+    """Give the folder ``part`` the name ``path``."""
     old = None
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()

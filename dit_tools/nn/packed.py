@@ -116,6 +116,7 @@ class PackedLinear(nn.Module):
         self.layout = layout
         self.in_features, self.out_features = layout.columns, layout.rows
         self.register_parameter("bias", bias)
+        self._held: Tensor | None = None
         for name, (kind, shape) in layout.tensors().items():
             dtype = torch.uint8 if kind == "U8" else torch.float16
             self.register_buffer(name, torch.empty(shape, dtype=dtype, device="meta"))
@@ -126,7 +127,14 @@ class PackedLinear(nn.Module):
         dtype = self.bias.dtype if self.bias is not None else torch.float32
         return restore(dict(self.named_buffers()), self.layout, dtype)
 
+    def hold(self) -> PackedLinear:
+        """Keep the plain weight in float32 from now on: as fast as plain layers, and as large."""
+        self._held = self._plain(torch.float32)
+        return self
+
     def _plain(self, dtype: torch.dtype) -> Tensor:
+        if self._held is not None and self._held.dtype == dtype:
+            return self._held
         return dequantize(dict(self.named_buffers()), self.layout, dtype)
 
     def forward(self, x: Tensor) -> Tensor:

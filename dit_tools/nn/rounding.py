@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -135,6 +135,22 @@ def _order(layout: Layout, device: torch.device) -> Tensor:
     return codes[keep].long()[values[keep].argsort()]
 
 
+def adam(values: Tensor, rate: float) -> Callable[[Tensor], None]:
+    """Adam's step on a tensor in place, for gradients that are worked out by hand."""
+    first, second = torch.zeros_like(values), torch.zeros_like(values)
+    count = 0
+
+    def step(gradient: Tensor) -> None:
+        nonlocal count
+        count += 1
+        first.lerp_(gradient, 0.1)
+        second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        root = (second / (1 - 0.999**count)).sqrt_().add_(1e-8)
+        values.addcdiv_(first, root, value=-rate / (1 - 0.9**count))
+
+    return step
+
+
 def output_error(weight: Tensor, made: Tensor, moments: Tensor) -> float:
     """Mean square error of a layer's output, summed over its channels: tr(D H D^T).
 
@@ -167,19 +183,21 @@ def learned(
     bottom = value(low.to(torch.uint8), tensors, layout)
     step = value(high.to(torch.uint8), tensors, layout) - bottom
     share = ((weight - bottom) / step.clamp_min(1e-30)).clamp(0.01, 0.99)
-    logits = ((share - GAMMA) / (ZETA - GAMMA)).logit().requires_grad_(True)
-    optimizer = torch.optim.Adam([logits], lr=rate)
+    logits = ((share - GAMMA) / (ZETA - GAMMA)).logit()
+    step_of, size = adam(logits, rate), weight.numel()
     for i in range(iterations):
-        soft = (logits.sigmoid() * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+        smooth = logits.sigmoid()
+        soft = (smooth * (ZETA - GAMMA) + GAMMA).clamp_(0, 1)
+        # The gradient of tr(D H D^T) is 2 D H; written out, it costs one product a step.
         difference = bottom + soft * step - weight
-        loss = ((difference @ moments) * difference).sum() / base
+        slope = (difference @ moments).mul_(2 / base).mul_(step)
         after = (i / iterations - 0.2) / 0.8
         if after > 0:
-            loss = loss + (1 - (2 * soft - 1).abs().pow(2 + 18 * (1 - after))).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    made = torch.where(logits.detach() >= 0, high, low).to(torch.uint8)
+            power, edge = 2 + 18 * (1 - after), 2 * soft - 1
+            slope -= edge.sign() * edge.abs().pow_(power - 1) * (2 * power / size)
+        inside = (soft > 0) & (soft < 1)
+        step_of(slope * inside * smooth * (1 - smooth) * (ZETA - GAMMA))
+    made = torch.where(logits >= 0, high, low).to(torch.uint8)
     better = output_error(weight, value(made, tensors, layout), moments) < base
     return made if better else near
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dit_tools.nn.rounding import output_error
+from dit_tools.nn.rounding import adam, output_error
 
 PIECE = 1 << 16
 """Vectors whose distances to all codewords are in memory at a time."""
@@ -41,9 +41,12 @@ def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tens
     norms = codebook.square().sum(1)
     for part in vectors.split(PIECE):
         found = norms - 2 * part @ codebook.T
-        least = found.topk(count, dim=1, largest=False)
-        codes.append(least.indices)
-        distances.append((least.values + part.square().sum(1, keepdim=True)).clamp_min(0))
+        if count == 1:
+            least, places = found.min(1, keepdim=True)  # much faster than topk
+        else:
+            least, places = found.topk(count, dim=1, largest=False)
+        codes.append(places)
+        distances.append((least + part.square().sum(1, keepdim=True)).clamp_min(0))
     return torch.cat(codes), torch.cat(distances)
 
 
@@ -64,35 +67,31 @@ def calibrated(
     base = output_error(weight, first, moments)
     if base <= 0:
         return codebook, near[:, 0]
-    book = codebook.clone().requires_grad_(True)
-    logits = (-distances / distances.mean().clamp_min(1e-30)).requires_grad_(True)
+    book = codebook.clone()
+    logits = -distances / distances.mean().clamp_min(1e-30)
     spread = float(codebook.std())
-    optimizer = torch.optim.Adam(
-        [{"params": [book], "lr": 0.01 * spread}, {"params": [logits], "lr": 0.05}]
-    )
+    move_book, move_logits = adam(book, 0.01 * spread), adam(logits, 0.05)
     for i in range(iterations):
         ratios = logits.softmax(1)
-        mixed = (ratios[..., None] * book[near]).sum(1).reshape(weight.shape)
-        penalty = (1 - (2 * ratios - 1).abs()).mean()
-        loss = _share(weight, mixed, moments, base) + i / iterations * penalty
-        _step(optimizer, loss)
-    codes = near.gather(1, logits.detach().argmax(1, keepdim=True))[:, 0]
-    optimizer = torch.optim.Adam([book], lr=0.01 * spread)
+        chosen = book[near]  # (n, candidates, length)
+        mixed = (ratios[..., None] * chosen).sum(1).reshape(weight.shape)
+        slope = _slope(weight, mixed, moments, base).reshape(-1, length)
+        toward = (slope[:, None] * chosen).sum(-1)
+        toward -= 2 * i / iterations / ratios.numel() * (2 * ratios - 1).sign()
+        shares = (ratios[..., None] * slope[:, None]).reshape(-1, length)
+        move_book(torch.zeros_like(book).index_add_(0, near.reshape(-1), shares))
+        move_logits(ratios * (toward - (ratios * toward).sum(1, keepdim=True)))
+    codes = near.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+    move_book = adam(book, 0.01 * spread)
     for _ in range(iterations // 2):
-        made = book[codes].reshape(weight.shape)
-        _step(optimizer, _share(weight, made, moments, base))
-    final = book.detach().half().float()
+        slope = _slope(weight, book[codes].reshape(weight.shape), moments, base)
+        move_book(torch.zeros_like(book).index_add_(0, codes, slope.reshape(-1, length)))
+    final = book.half().float()
     if output_error(weight, final[codes].reshape(weight.shape), moments) < base:
         return final, codes
     return codebook, near[:, 0]
 
 
-def _share(weight: Tensor, made: Tensor, moments: Tensor, base: float) -> Tensor:
-    difference = weight - made
-    return ((difference @ moments) * difference).sum() / base
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+def _slope(weight: Tensor, made: Tensor, moments: Tensor, base: float) -> Tensor:
+    """The gradient by ``made`` of the output's error as a share of ``base``: 2 D H."""
+    return ((made - weight) @ moments).mul_(2 / base)

@@ -123,6 +123,12 @@ def choose(
     return chosen
 
 
+def chosen(layers: Layers, bits: Mapping[str, int]) -> Layers:
+    """The layers with bits that were chosen before."""
+    plain = [la for la in layers.linear if la.layout and la.why == "plain" and la.name in bits]
+    return layers.packed_by({layer.name: _with(layer, bits[layer.name]) for layer in plain})
+
+
 def _with(layer: Layer, bits: int) -> Scheme:
     return replace(layer.packer, bits=bits)  # type: ignore[type-var]
 
@@ -145,7 +151,7 @@ def packed(
             layout = scheme.layout(layer.rows, layer.columns)
             weight = before[name].weight.detach().float().cpu()
             tensors = scheme.pack(weight, layout, seen.get(name))
-            root.set_submodule(name, linear_of(layout, tensors, before[name]))
+            root.set_submodule(name, linear_of(layout, tensors, before[name]).hold())
         yield
     finally:
         for name, module in before.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.weights import allocate, calibrate, finetune, probing, run, verdict
+from dit_tools.weights import allocate, calibrate, finetune, probing, resume, run, verdict
 from dit_tools.weights.layers import Layers
 
 Tell = Callable[[dict[str, Any]], None]
@@ -36,14 +36,24 @@ def quantize(
     ``calibrate.observe`` and ``allocate.allocate`` do.
     """
     layers = run.preflight(source, wanted)
-    full, layers, seen = learn(source, wanted, trial, layers, tell)
-    return run.write(source, wanted, layers, seen, judge(source, full, trial), tell)
+    asked = run.request(source, wanted, calibration=trial.calibration, steps=trial.steps,
+                        max_loss=trial.max_loss)  # fmt: skip
+    with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
+        before = work.kept()
+        full, layers, seen = learn(source, wanted, trial, layers, tell, before)
+        if before is None and (seen or trial.max_loss is not None):
+            bits = {layer.name: layer.layout.bits for layer in layers.linear if layer.layout}
+            work.keep(seen, bits if trial.max_loss is not None else None)
+        return run.write(source, wanted, layers, seen, judge(source, full, trial), tell, work)
 
 
 def learn(
-    source: Any, wanted: run.Wanted, trial: Trial, layers: Layers, tell: Tell
+    source: Any, wanted: run.Wanted, trial: Trial, layers: Layers, tell: Tell, before: Any = None
 ) -> tuple[Any, Layers, Mapping[str, Any]]:
-    """The full model where it is needed, the layers with their bits, and what they are fed."""
+    """The full model where it is needed, the layers with their bits, and what they are fed.
+
+    ``before``: what an interrupted run has learned, ``resume.Work.kept``.
+    """
     if trial.max_loss is not None:
         allocate.check(wanted.scheme)
     _check_device(trial.device)
@@ -58,6 +68,9 @@ def learn(
                 f"--scheme: {source.name} has no adapter, so it cannot be calibrated",
                 "use --scheme rtn or fp8 without --max-loss",
             )
+    if before is not None:
+        seen, bits = before
+        return full, allocate.chosen(layers, bits) if bits else layers, seen
     seen: Mapping[str, Any] = {}
     if how and full is not None:
         seen = calibrate.observe(full, layers, how, calibration(full, trial), trial.steps)

@@ -13,6 +13,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import InputError, ModelError, UnsupportedError
 from dit_tools.exporting import _folder
 from dit_tools.models import quantized, safe
+from dit_tools.weights import resume
 from dit_tools.weights.layers import Layer, Layers, find, pattern
 from dit_tools.weights.quantize._base import Scheme, Seen
 from dit_tools.weights.stream import Writer
@@ -95,48 +96,80 @@ def write(
     seen: Mapping[str, Seen],
     judge: Callable[[Path], dict[str, Any]],
     tell: Tell = lambda event: None,
+    work: resume.Work | None = None,
 ) -> dict[str, Any]:
     """Write ``wanted.output``, whole or not at all; returns its facts, as in ``quantize.json``.
+
+    ``work``: the hidden folder of the same request, where layers may be written already.
 
     ``seen``: what calibration saw, by layer. ``judge(folder)`` measures the finished folder before
     it takes its name; what it returns goes into the card. ``tell`` hears of every packed layer:
     ``{"type": "layer", "name", "layout", "why", "bytes", "snr"}``, snr of the weight in dB.
     Raises ModelError for weights that are not finite, InputError when writing fails.
     """
-    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder:
-        _folder.copy_files(rest(source.path), source.path, folder)
-        (folder / quantized.PART).mkdir(exist_ok=True)
-        with Writer(folder / quantized.PART / quantized.FILE, layers.entries) as writer:
-            rows = list(_write_all(writer, layers, seen, tell))
-            writer.finish()
-            _write_config(folder, wanted, layers)
-            told = facts(source, wanted, layers)
-            told |= judge(folder)
-            writer.describe(card(told))
-        text = json.dumps(told | {"layers": rows}, indent=1) + "\n"
-        (folder / FACTS).write_text(text, encoding="utf-8")
-        if (folder / "dit.json").exists():
-            renew(folder)
+    if work is None:
+        with resume.workplace(wanted.output, wanted.overwrite, request(source, wanted)) as own:
+            return write(source, wanted, layers, seen, judge, tell, own)
+    folder, path = work.folder, work.folder / quantized.PART / quantized.FILE
+    _folder.copy_files(rest(source.path), source.path, folder)
+    path.parent.mkdir(exist_ok=True)
+    with Writer(path, layers.entries, _done(path, layers, work)) as writer:
+        rows = list(_write_all(writer, layers, seen, tell, work))
+        writer.finish()
+        _write_config(folder, wanted, layers)
+        told = facts(source, wanted, layers)
+        told |= judge(folder)
+        writer.describe(card(told))
+    text = json.dumps(told | {"layers": rows}, indent=1) + "\n"
+    (folder / FACTS).write_text(text, encoding="utf-8")
+    if (folder / "dit.json").exists():
+        renew(folder)
     return told | {"layers": rows}
 
 
+def _done(path: Path, layers: Layers, work: resume.Work) -> int:
+    """How many tensors are written already; a row of the table stands for all of a layer's."""
+    names = [row.get("name") for row in work.rows]
+    if not path.is_file() or names != [layer.name for layer in layers.linear[: len(names)]]:
+        work.rows.clear()
+    if not work.rows:
+        return 0
+    return len(layers.others) + sum(len(la.tensors()) for la in layers.linear[: len(names)])
+
+
+def request(source: Any, wanted: Wanted, **more: Any) -> dict[str, Any]:
+    """What decides the bytes that are written."""
+    from dit_tools import __version__
+
+    return {
+        "dit": __version__, "model": source.name, "revision": source.revision,
+        "path": str(source.path), "scheme": spec.format(wanted.scheme), "keep": wanted.keep, **more,
+    }  # fmt: skip
+
+
 def _write_all(
-    writer: Writer, layers: Layers, seen: Mapping[str, Seen], tell: Tell
+    writer: Writer, layers: Layers, seen: Mapping[str, Seen], tell: Tell, work: resume.Work
 ) -> Iterator[dict[str, Any]]:
-    """Write every tensor; yields a line of the table per linear layer."""
+    """Write every tensor that is not there yet; yields a line of the table per linear layer."""
     from safetensors import safe_open
 
     files = {path for _, path in layers.others.values()} | {layer.file for layer in layers.linear}
     opened = {path: safe_open(path, framework="pt") for path in files}
+    done = list(work.rows)
     for name, (_, path) in layers.others.items():
+        if done:
+            break  # they come first
         tensor = opened[path].get_tensor(name)
         finite(name, tensor)
         writer.write(name, tensor)
-    for layer in layers.linear:
+    yield from done
+    for layer in layers.linear[len(done) :]:
         stored = opened[layer.file].get_slice(f"{layer.name}.weight")
         row = {"name": layer.name, "layout": layer.layout.name if layer.layout else layer.dtype,
                "why": layer.why, "bytes": layer.nbytes}  # fmt: skip
         row["snr"] = _write_layer(writer, layer, stored, seen.get(layer.name))
+        writer.flush()
+        work.add(row)
         tell({"type": "layer", **row})
         yield row
 

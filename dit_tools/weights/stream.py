@@ -25,16 +25,26 @@ def nbytes(entry: Entry) -> int:
 class Writer:
     """Writes the tensors of ``entries`` in their order, each in one or more pieces.
 
+    ``done``: how many of them an interrupted writer of the same entries has written to ``path``.
     Raises OSError where the disk is full, ValueError where pieces do not add up.
     """
 
-    def __init__(self, path: Path, entries: Mapping[str, Entry]):
+    def __init__(self, path: Path, entries: Mapping[str, Entry], done: int = 0):
         self._path, self._entries = path, dict(entries)
         self._left = [(name, nbytes(entry)) for name, entry in entries.items()]
         self._header = len(self._text({})) + ROOM
         self._header += -self._header % 8
-        self._file = path.open("wb")
+        if done and not self._continues(path):
+            raise ValueError(f"{path.name} was begun for other tensors")
+        self._file = path.open("r+b" if done else "wb")
         self._file.write(self._padded({}))
+        self._file.seek(sum(size for _, size in self._left[:done]), 1)
+        self._file.truncate()
+        del self._left[:done]
+
+    def _continues(self, path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.read(8 + self._header) == self._padded({})
 
     def __enter__(self) -> Writer:
         return self
@@ -53,6 +63,10 @@ class Writer:
             raise ValueError(f"{name} is not what comes next")
         self._file.write(data)
         self._left[0] = (name, self._left[0][1] - data.nbytes)
+
+    def flush(self) -> None:
+        """Hand everything to the system, so that a kill of this process loses nothing of it."""
+        self._file.flush()
 
     def finish(self) -> None:
         """Flush to disk. Raises ValueError when something is lacking."""

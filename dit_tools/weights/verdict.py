@@ -20,6 +20,8 @@ class Verdict:
 
     ``loss`` is the rise in dB of the denoising error on the full network's own pictures: how much
     worse the packed network tells noise from picture. ``seconds``: median of a picture's sampling.
+    ``found_full``, ``found_packed``: percent of pictures whose own prompt the judge finds nearest
+    among the prompts and sixteen others; NaN for models that the judge does not know.
     """
 
     prompts: tuple[str, ...]
@@ -30,6 +32,8 @@ class Verdict:
     loss: float
     seconds_full: float
     seconds_packed: float
+    found_full: float = math.nan
+    found_packed: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """For the card; infinite PSNR and SSIM of pictures below 11 pixels are null."""
@@ -64,4 +68,22 @@ def compare(
         probing.loss_db(*errors),
         statistics.median(one.seconds for one in ours),
         statistics.median(one.seconds for one in theirs),
+        *((_found(a, prompts), _found(b, prompts)) if known(full) else ()),
     )
+
+
+def known(model: Model) -> bool:
+    """Whether the judge has seen the likes of a model's pictures: the built-in ones are emoji."""
+    return "default_cfg" in model.notes and model.family.name != "dit"
+
+
+def _found(pixels: Any, prompts: Sequence[str]) -> float:
+    """Percent of pictures (B, C, H, W) whose prompt is the nearest (AttnGAN's R-precision)."""
+    from dit_tools.metrics._judge import judge
+
+    others = [word for word in probing.WORDS if word not in prompts]
+    features, texts = judge().pictures(pixels[:, :3]), judge().texts([*prompts, *others])
+    likeness = features @ texts.T
+    best = likeness.max(1)
+    own = [likeness[i, list(prompts).index(prompt)] for i, prompt in enumerate(prompts)]
+    return 100 * sum(float(o) >= float(b) for o, b in zip(own, best, strict=True)) / len(prompts)

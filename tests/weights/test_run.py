@@ -223,3 +223,72 @@ def test_damaged_weights(packed_folder, tmp_path):
 
 def test_a_lora_does_not_go_on_packed_weights(packed_folder):
     refused(packed_folder, "packed", UnsupportedError, loras=("nothing.safetensors",))
+
+
+# going on after a kill --------------------------------------------------------------------------
+
+
+def killed(work) -> int:
+    """Run ``work`` in a process of its own; returns the signal that ended it."""
+    import os
+
+    child = os.fork()
+    if child == 0:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("text", ["rtn:bits=4,group=8", "q-diffusion:group=8,iterations=2"])
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(text, folders, tmp_path):
+    import os
+    import signal
+
+    from dit_tools.weights.quantizing import Trial, quantize
+
+    source, trial = resolve(str(folders("pixart"))), Trial(0, 1, 1, "cpu")
+    count = 0
+
+    def fragile(event):
+        nonlocal count
+        count += event["type"] == "layer"
+        if count == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def go(out, tell=lambda event: None):
+        return quantize(source, run.Wanted(out, spec.parse("weights.quantize", text)), trial, tell)
+
+    assert killed(lambda: go(tmp_path / "out", fragile)) == -signal.SIGKILL
+    assert [path.name[:10] for path in tmp_path.iterdir()] == [".dit-part-"]
+    told = []
+    facts = go(tmp_path / "out", lambda event: told.append(event.get("name")))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    plain = go(tmp_path / "plain")
+    assert len(told) == len(facts["layers"]) - 7
+    assert facts["layers"] == plain["layers"]
+    ours, theirs = (sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*"))
+                    for n in ("out", "plain"))  # fmt: skip
+    assert ours == theirs
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "plain" / WEIGHTS).read_bytes()
+
+
+def test_two_at_the_same_work_do_not_mix(folders, tmp_path):
+    from dit_tools.weights import resume
+
+    source = resolve(str(folders("pixart")))
+    wanted = run.Wanted(tmp_path / "out", spec.parse("weights.quantize", "rtn"))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        resume.workplace(wanted.output, False, run.request(source, wanted)),
+    ):
+        refusal_of_a_second = pytest.raises(InputError, match="another dit quantize")
+        with refusal_of_a_second:
+            make(folders("pixart"), tmp_path / "out")
+        raise KeyboardInterrupt
+    assert len(list(tmp_path.iterdir())) == 1  # kept: the same command goes on
+    make(folders("pixart"), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
