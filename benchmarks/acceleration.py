@@ -2,6 +2,7 @@
 
     python benchmarks/acceleration.py [--model emoji64] [--backend torch|onnx] [--steps 50]
         [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot docs/acceleration.svg]
+        [--second-model SMALL]
 
 The model is loaded once. In every round the plain run, each accelerated run and runs of fewer steps
 sample the same prompts from the same seeds, one after the other in this process, so that a busy
@@ -51,6 +52,7 @@ RUNS = (
     "guidance=adaptive:gamma=0.991", "guidance=linear-ag", "guidance=linear-ag:every=4",
     "guidance=residual-cfg:refresh=5",
     "cache=fast+guidance=adaptive:gamma=0.991",
+    "combine=t-stitch:share=0.2", "combine=t-stitch:share=0.4", "combine=t-stitch:share=0.6",
 )  # fmt: skip
 """What is measured if nothing is said; guidance takes the model's scale where none is given."""
 FEWER = (0.75, 0.5, 0.375, 0.25, 0.15)
@@ -122,8 +124,10 @@ def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
     return Plan.parse(int(given.get("steps", steps)), specs)
 
 
-def sample_once(model: Any, conditions: Any, chosen: Any, seeds: list[int]) -> Sampled:
-    """Sample and count; blocks of runs that hook none count 0."""
+def sample_once(
+    model: Any, conditions: Any, chosen: Any, seeds: list[int], second: Any = None
+) -> Sampled:
+    """Sample and count; blocks of runs that hook none count 0. ``second``: of ``--combine``."""
     from dit_tools import sampling
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.run import Run
@@ -137,7 +141,8 @@ def sample_once(model: Any, conditions: Any, chosen: Any, seeds: list[int]) -> S
         rival()
     wanted = {branch.name: conditions[branch.name] for branch in chosen.guidance.branches}
     began = time.perf_counter()
-    for step in sampling.sample(model, wanted, x, chosen, noise, run=run):
+    other = second if chosen.combine.takes else None
+    for step in sampling.sample(model, wanted, x, chosen, noise, run=run, second=other):
         x = step.x
     to_numpy(x)  # waits for the device
     seconds = time.perf_counter() - began
@@ -153,9 +158,12 @@ def measure(
 ) -> list[Row]:
     """A row per run and per run of fewer steps, from interleaved rounds after one to warm up."""
     from dit_tools.models.families._base import Prompts
+    from dit_tools.sampling import Second
 
     size, seeds = model.defaults.size, list(range(len(prompts)))
-    conditions = model.encode(Prompts(tuple(prompts), ("",) * len(prompts), size, size))
+    asked = Prompts(tuple(prompts), ("",) * len(prompts), size, size)
+    conditions, other = model.encode(asked), model.second
+    second = Second(other, other.encode(asked)) if other else None
     fewer = [f"steps={count}" for count in fewer_steps(steps)]
     plans = {text: plan(model, steps, parse_run(text)) for text in (*fewer, *runs)}
     plans = {"plain": plan(model, steps, {}), **plans}
@@ -164,7 +172,7 @@ def measure(
     made: dict[str, list[Sampled]] = {name: [] for name in plans}
     for round_ in range(rounds + 1):
         for name, chosen in plans.items():
-            sampled = sample_once(models[name], conditions, chosen, seeds)
+            sampled = sample_once(models[name], conditions, chosen, seeds, second)
             if round_:
                 made[name].append(sampled)
     rows = [row(name, made["plain"], made[name]) for name in (*fewer, *runs)]
@@ -354,6 +362,8 @@ def _carries(model: Any, steps: int, given: Mapping[str, str]) -> bool:
     chosen = plan(model, steps, given)
     needs = frozenset().union(*chosen.needs().values())
     trained = chosen.cache.info.name in ("harmonica", "ilf")
+    if chosen.combine.takes and model.second is None:
+        return False
     return needs | ({"gradients"} if trained else set()) <= model.network.offers
 
 
@@ -372,6 +382,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
+    parser.add_argument("--second-model", metavar="SMALL", help="for t-stitch")
     parser.add_argument("--backend", default="torch", choices=("torch", "onnx"))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=50)
@@ -382,8 +393,12 @@ def main() -> None:
     parser.add_argument("--plot", metavar="FILE", help="also an SVG of PSNR against speed-up")
     a = parser.parse_args()
     from dit_tools.models.load import load
+    from dit_tools.models.pairing import check_pair
 
     model = load(a.model, backend=a.backend, device=a.device)
+    if a.second_model:
+        model.second = load(a.second_model, backend=a.backend, device=a.device)
+        check_pair(model, model.second, a.second_model)
     runs, left = offered(model, a.run, a.steps)
     if left:
         print(f"not on this backend: {', '.join(left)}", file=sys.stderr)

@@ -53,7 +53,7 @@ def test_default_runs_are_valid_and_onnx_takes_those_without_blocks():
     runs, left = offered(numpy_model.model(), RUNS, 9)
     assert len(runs) + len(left) == len(RUNS)
     assert "cache=output:interval=2" in runs and "guidance=linear-ag" in runs
-    assert "cache=fast" in left
+    assert "cache=fast" in left and "combine=t-stitch:share=0.4" in left
 
 
 def test_fewer_steps_interpolates_in_the_logarithm_of_the_speedup():
@@ -103,7 +103,13 @@ def test_it_measures_a_tiny_pipeline():
         pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
     )
     runs = ("cache=taylorseer:interval=1", "cache=output:interval=3,warmup=1", "solver=unipc")
-    *fewer, same, other, solver = measure(model, ("a", "b"), runs, 6, 1)
+    model.second = model_from_pipeline(
+        pixart.pipeline(num_layers=1), name="small", revision="0", device="cpu", dtype="float32"
+    )
+    runs += ("combine=t-stitch:share=0", "combine=t-stitch:share=0.5")
+    assert offered(model, runs, 6) == (list(runs), [])
+    *fewer, same, other, solver, large, stitched = measure(model, ("a", "b"), runs, 6, 1)
+    assert large.psnr == math.inf and math.isfinite(stitched.psnr) and stitched.calls == 6
     assert [r.run for r in fewer] == ["steps=4", "steps=3", "steps=2", "steps=1"]
     assert same.psnr == math.inf and same.worth
     assert (other.computed, other.skipped) == (3, 3) and math.isfinite(other.psnr)
