@@ -25,9 +25,11 @@ def _check_each(room: str) -> Callable[..., list[str] | None]:
     return check
 
 
-def _check(room: str) -> Callable[..., str | None]:
+def _check(room: str, file: str = "") -> Callable[..., str | None]:
+    """Checks a value; one that ends in ``file`` is a path and not a method."""
+
     def check(ctx: typer.Context, value: str | None) -> str | None:
-        if value is None or ctx.resilient_parsing:
+        if value is None or ctx.resilient_parsing or (file and value.endswith(file)):
             return value
         from dit_tools.core import registry, spec
 
@@ -95,9 +97,10 @@ def rows(found: Sequence[type[Any]], indent: str = "") -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _option(flag: str, room: str, text: str) -> Any:
+def _option(flag: str, room: str, text: str, file: str = "") -> Any:
     return typer.Option(
-        flag, metavar=METAVAR, help=text, callback=_check(room), autocompletion=_complete(room),
+        flag, metavar=METAVAR, help=text, callback=_check(room, file),
+        autocompletion=_complete(room),
         rich_help_panel=METHODS,
     )  # fmt: skip
 
@@ -126,6 +129,11 @@ Target = Annotated[
 Inversion = Annotated[
     str | None, _option("--inversion", "inversion", "How to get from picture to noise; else edict.")
 ]
+EditInversion = Annotated[
+    str | None,
+    _option("--inversion", "inversion", "The same, or a file of 'dit invert'; else edict.",
+            file=".latent"),
+]  # fmt: skip
 Editing = Annotated[
     str | None, _option("--method", "editing", "How to edit; else inpaint or flowedit.")
 ]

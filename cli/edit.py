@@ -34,6 +34,21 @@ Mask = Annotated[
     typer.Option("--mask", metavar="FILE|X,Y,W,H", rich_help_panel=o.PICTURE,
                  help="What may change: white, or a box in pixels."),
 ]  # fmt: skip
+MaskText = Annotated[
+    str | None,
+    typer.Option("--mask-text", metavar="WORDS", rich_help_panel=o.PICTURE,
+                 help="What may change: what these words name."),
+]  # fmt: skip
+Outpaint = Annotated[
+    str | None,
+    typer.Option("--outpaint", metavar="LEFT,TOP,RIGHT,BOTTOM", rich_help_panel=o.PICTURE,
+                 help="Add margins of so many pixels."),
+]  # fmt: skip
+SourceModel = Annotated[
+    str | None,
+    typer.Option("--source-model", metavar="MODEL", rich_help_panel=o.MODEL,
+                 help="Invert by this model, edit by the other."),
+]  # fmt: skip
 Feather = Annotated[
     int | None,
     typer.Option("--feather", metavar="PIXELS", min=0, rich_help_panel=o.PICTURE,
@@ -63,12 +78,15 @@ def edit(
     source_prompt: SourcePrompt = "",
     instructions: Instructions = None,
     mask: Mask = None,
+    mask_text: MaskText = None,
+    outpaint: Outpaint = None,
     feather: Feather = None,
     no_crop: Whole = False,
     strength: Strength = None,
     reference: Reference = None,
     method: choices.Editing = None,
-    inversion: choices.Inversion = None,
+    inversion: choices.EditInversion = None,
+    source_model: SourceModel = None,
     steer: choices.Steering = None,
     protect: choices.Protecting = None,
     **given: Any,
@@ -91,10 +109,10 @@ def edit(
             raise UsageError("--prompt: a prompt is given already", "give one")
         request = _run.Request(
             picture, prompt if prompt is not None else prompt_option, source_prompt,
-            blocks.values(given), instructions, method, inversion or "edict", strength, mask,
+            blocks.values(given), instructions, method, inversion, strength, mask,
             feather, not no_crop, given["output"], given["overwrite"], given["skip_existing"],
             not given["no_metadata"], given["quiet"], reference or (),
-            steer, protect,
+            steer, protect, mask_text, outpaint, source_model,
         )  # fmt: skip
         batch = assemble(request, telling.announcer(given["json"], given["quiet"], _line))
     return telling.finish(batch.start(), given["quiet"])

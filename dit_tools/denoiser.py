@@ -56,6 +56,21 @@ class Denoiser:
         _check_finite(t, *(p.raw for p in found))
         return found
 
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        """Branch name -> what the network is told."""
+        return self._conditions
+
+    def branch(self, name: str, x: Array, t: float, condition: Condition | None = None):
+        """What one branch says by itself; ``condition`` stands in for its own."""
+        self._run.t, self._run.x = t, x
+        condition = self._conditions[name] if condition is None else condition
+        return self._family.read(self._call((name,), x, t, condition), x, t)
+
+    def join(self, made: Mapping[str, Prediction], x: Array, t: float) -> Prediction:
+        """Guidance over predictions that are there already, by branch name."""
+        return self._guide(lambda *branches: tuple(made[b.name] for b in branches), x, t)
+
     def _evaluate(self, branches: tuple[Any, ...], x: Array, t: float) -> tuple[Prediction, ...]:
         plain = tuple(branch.name for branch in branches if branch.perturb is None)
         outputs = dict(zip(plain, self._together(plain, x, t), strict=True)) if plain else {}

@@ -12,6 +12,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Path
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
+from dit_tools.inversion._base import Inverted
 from dit_tools.inverting.frame import Frame
 from dit_tools.inverting.session import Change, Precise, Session
 from dit_tools.media.image import Picture
@@ -34,6 +35,14 @@ class Reference:
     x0: Array
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Another model that the picture is inverted by, and its latents there."""
+
+    session: Session
+    x0: Array
+
+
 @dataclass
 class Scene:
     """One edit: clean latents ``x0`` (1, C, h, w), ``mask`` (1, 1, h, w) of 0 and 1 or None.
@@ -42,6 +51,7 @@ class Scene:
     is the method of ``--inversion``. ``pixels`` (1, 3 or 4, H, W) is what ``x0`` encodes,
     ``frame`` where it lies in the user's picture, ``selection`` (H, W) the user's mask there, while
     ``mask`` is what may change. ``watch`` stands between the method and each of its denoisers.
+    ``inverted`` is what ``--inversion FILE.latent`` holds, ``origin`` the ``--source-model``.
     """
 
     session: Session
@@ -57,6 +67,8 @@ class Scene:
     selection: Any = None
     references: Sequence[Reference] = ()
     watch: Watch | None = None
+    inverted: Inverted | None = None
+    origin: Origin | None = None
 
     @property
     def path(self) -> Path:

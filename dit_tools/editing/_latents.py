@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.editing import _mask
-from dit_tools.editing._base import Editing, Reference, Scene, Watch
+from dit_tools.editing._base import Editing, Origin, Reference, Scene, Watch
 from dit_tools.generating.request import Settings
+from dit_tools.inversion._latent import Latent
 from dit_tools.inverting import frame as frames
-from dit_tools.inverting.invert import encode, stream
+from dit_tools.inverting.invert import as_inverted, encode, stream
 from dit_tools.inverting.session import Session, native, precise
 from dit_tools.media import image
 from dit_tools.media.image import Picture
@@ -33,6 +34,18 @@ class Task:
     seed: int
     references: tuple[str, ...] = ()
     steer: Steering | None = None
+    mask_text: str | None = None
+    outpaint: str | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether something says what may change."""
+        return any(x is not None for x in (self.mask, self.mask_text, self.outpaint))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a network must offer."""
+        return self.method.info.needs | ({"blocks"} if self.mask_text is not None else frozenset())
 
 
 @dataclass
@@ -40,6 +53,7 @@ class Part:
     """The part of a picture that the model works on.
 
     ``mask`` is the user's, ``region`` what may change by it: bool (H, W) of the picture, or None.
+    ``latent`` is the file that it was inverted to, ``origin`` a session of the model to invert by.
     """
 
     session: Session
@@ -47,12 +61,14 @@ class Part:
     mask: np.ndarray | None
     region: np.ndarray | None
     frame: frames.Frame
+    latent: Latent | None = None
+    origin: Session | None = None
 
 
 def edit_latents(part: Part, task: Task, inversion: Any) -> tuple[int, Array | None]:
     """The seed, and edited latents (1, C, h, w) in float32; None where nothing was changed."""
     session = part.session
-    pixels, x0 = _seen(session, part.picture, part.frame)
+    pixels, x0 = seen(session, part.picture, part.frame)
     small = selection = None
     if part.region is not None and part.mask is not None:
         patch = session.model.family.patch
@@ -60,11 +76,18 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> tuple[int, Array | N
                                                         patch))  # fmt: skip
         selection = part.frame.cut(part.mask.astype("float32")[:, :, None])[:, :, 0]
     references = [_reference(session, path) for path in task.references]
+    times, inverted = session.times(), None
+    if part.latent is not None:
+        times, inverted = part.latent.times, as_inverted(session, part.latent)
+    origin = None
+    if part.origin is not None:
+        origin = Origin(part.origin, seen(part.origin, part.picture, part.frame)[1])
 
     def run(seed: int, watch: Watch | None = None) -> Array:
         own = replace(session, settings=replace(session.settings, seed=str(seed)))
-        scene = Scene(own, x0, small, task.source_prompt, task.prompt, session.times(), stream(own),
-                      inversion, pixels, part.frame, selection, references, watch)  # fmt: skip
+        scene = Scene(own, x0, small, task.source_prompt, task.prompt, times, stream(own),
+                      inversion, pixels, part.frame, selection, references, watch, inverted,
+                      origin)  # fmt: skip
         made = task.method.edit(scene)
         if made is x0:
             return x0
@@ -79,7 +102,7 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> tuple[int, Array | N
     return seed, None if made is x0 or bool((made == x0).all()) else made
 
 
-def _seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
+def seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
     """The frame's pixels as the codec takes them, and their latents, float32."""
     pixels = frames.to_model(frame.cut(picture.pixels), session.model.alpha)
     return pixels, precise(encode(session, pixels), "float32")
@@ -88,4 +111,4 @@ def _seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any,
 def _reference(session: Session, path: str) -> Reference:
     picture = image.read(path)
     whole = frames.whole(picture.pixels.shape[:2], session.size)
-    return Reference(picture, *_seen(session, picture, whole))
+    return Reference(picture, *seen(session, picture, whole))

@@ -12,7 +12,7 @@ from dit_tools.batch.prompts import PromptItem, read_prompts
 from dit_tools.batch.walk import expand
 from dit_tools.core import spec
 from dit_tools.core.errors import DitError, InputError, UnsupportedError, UsageError
-from dit_tools.editing import _compose, _mask, _report
+from dit_tools.editing import _compose, _mask, _report, _sources, _where
 from dit_tools.editing._base import Editing
 from dit_tools.editing._latents import Part, Task, edit_latents
 from dit_tools.generating.draw import Drawn
@@ -21,15 +21,16 @@ from dit_tools.generating.jobs import Job, seeds
 from dit_tools.generating.loading import Load, look_up
 from dit_tools.generating.options import check_prompt, read_values
 from dit_tools.generating.record import make_record
-from dit_tools.generating.request import Settings, merge
+from dit_tools.generating.request import Settings
 from dit_tools.inverting import frame as frames
 from dit_tools.inverting.files import Batch, Item, Places
-from dit_tools.inverting.session import Session, load_model, open_session
+from dit_tools.inverting.session import Session, check_needs, load_model, open_session
 from dit_tools.media import image
 from dit_tools.media.image import Picture
 from dit_tools.steering._base import Steering
 
-COLUMNS = ("picture", "source_prompt", "mask", "seed", "strength", "negative_prompt")
+COLUMNS = ("picture", "source_prompt", "mask", "mask_text", "outpaint", "seed", "strength",
+           "negative_prompt")  # fmt: skip
 """What a line of ``--instructions`` may say besides its prompt."""
 
 
@@ -37,8 +38,9 @@ COLUMNS = ("picture", "source_prompt", "mask", "seed", "strength", "negative_pro
 class Request:
     """The command line of ``dit edit``; ``values`` holds the options of a picture.
 
-    ``method`` None chooses inpaint with a mask, else flowedit. ``feather`` None is one pixel per 64
-    of the shorter side.
+    ``method`` None chooses inpaint with a mask, else flowedit, and editing by inversion with a
+    latent file as ``inversion`` or a ``source_model``. ``feather`` None is one pixel per 64 of the
+    shorter side.
     """
 
     picture: str
@@ -47,7 +49,7 @@ class Request:
     values: Mapping[str, Any] = field(default_factory=dict)
     instructions: str | None = None
     method: str | None = None
-    inversion: str = "edict"
+    inversion: str | None = None
     strength: float | None = None
     mask: str | None = None
     feather: int | None = None
@@ -60,17 +62,25 @@ class Request:
     references: Sequence[str] = ()
     steer: str | None = None
     protect: str | None = None
+    mask_text: str | None = None
+    outpaint: str | None = None
+    source_model: str | None = None
 
 
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
-    settings = merge([read_values(request.values)])
-    inversion = spec.parse("inversion", request.inversion)
+    source = _sources.read(request.inversion, request.source_model)
+    settings = _sources.settings(source, read_values(request.values))
+    request = replace(request, source_prompt=_sources.prompt(source, request.source_prompt))
     tasks = _tasks(request, settings)
+    for task in tasks:
+        _check(task, source)
     settings.needs()
     places = Places(request.output, _template(tasks), request.overwrite, request.skip_existing)
     places.single(len(tasks))
-    look_up(settings).check_size(settings)
+    known = look_up(settings)
+    known.check_size(settings)
+    _sources.check_model(source, known)
     items = []
     for i, task in enumerate(tasks):
         names = {"stem": Path(task.path).stem, "index": i + 1, "seed": task.seed,
@@ -81,8 +91,16 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
             image.format_of(path)
             not_itself(path, task.path)
         items.append(Item(task.path, path, task))
-    work = _Work(request, inversion, places, load)
+    work = _Work(request, source, places, load)
     return Batch("edit", items, places, work.make, listen, request.quiet)
+
+
+def _check(task: Task, source: _sources.Source) -> None:
+    _where.check(task)
+    if source.asked and task.method.info.name != "inversion":
+        flag = f"--inversion {source.file}" if source.latent else "--source-model"
+        raise UsageError(f"{flag}: --method {task.method.info.name} does not invert",
+                         "use --method inversion")  # fmt: skip
 
 
 def _template(tasks: Sequence[Task]) -> str:
@@ -105,10 +123,9 @@ def not_itself(path: Path, source: str) -> None:
 def _tasks(request: Request, settings: Settings) -> list[Task]:
     if request.instructions is None:
         prompt = request.prompt if request.prompt is not None else _unsaid(request)
-        line = {"source_prompt": request.source_prompt, "mask": request.mask}
         return [
             task for path in expand([request.picture])
-            for task in _of(request, settings, str(path), prompt, line)
+            for task in _of(request, settings, str(path), prompt, _given(request))
         ]  # fmt: skip
     if request.prompt is not None:
         raise UsageError("--instructions and a prompt exclude each other", "give one of them")
@@ -145,8 +162,14 @@ def _line(request: Request, item: PromptItem) -> tuple[str, str, dict[str, Any]]
     mask = line.get("mask")
     if isinstance(mask, str) and not Path(mask).is_absolute() and "," not in mask:
         line["mask"] = str(path.parent / mask)
-    given = {"source_prompt": request.source_prompt, "mask": request.mask}
-    return str(found), item.prompt, given | {k: v for k, v in line.items() if v is not None}
+    line = {k: v for k, v in line.items() if v is not None}
+    return str(found), item.prompt, _given(request) | line
+
+
+def _given(request: Request) -> dict[str, Any]:
+    """What the command line says in place of a line's silence."""
+    names = ("source_prompt", "mask", "mask_text", "outpaint")
+    return {name: getattr(request, name) for name in names}
 
 
 def _of(
@@ -154,17 +177,19 @@ def _of(
 ) -> list[Task]:
     own = {name: line[name] for name in ("seed", "negative_prompt") if name in line}
     settings = replace(settings, **{k: v for k, v in read_values(own).items()})
-    source, mask = str(line.get("source_prompt") or ""), line.get("mask")
+    source = str(line.get("source_prompt") or "")
+    area = {name: str(line[name]) for name in ("mask", "mask_text", "outpaint")
+            if line.get(name) is not None}  # fmt: skip
     for text, flag in ((prompt, "--prompt"), (source, "--source-prompt")):
         check_prompt(text, flag)
     strength = line.get("strength", request.strength)
-    method = _method(request.method, mask is not None, strength)
-    if method.needs_mask and mask is None:
+    method = _method(_chosen(request, bool(area)), strength)
+    if method.needs_mask and not area:
         raise UsageError(f"--method {method.info.name}: needs --mask", "or use --method flowedit")
     references, steer = _references(request, method), _steering(request, method)
     return [
-        Task(path, prompt, source, str(mask) if mask is not None else None, method, settings, seed,
-             references, steer)
+        Task(path, prompt, source, area.get("mask"), method, settings, seed, references, steer,
+             area.get("mask_text"), area.get("outpaint"))
         for seed in seeds(settings)
     ]  # fmt: skip
 
@@ -194,9 +219,17 @@ def _references(request: Request, method: Editing) -> tuple[str, ...]:
     return found
 
 
-def _method(text: str | None, masked: bool, strength: Any) -> Editing:
+def _chosen(request: Request, masked: bool) -> str:
+    """The method that is asked for, or that fits what is given."""
+    if request.method:
+        return request.method
+    if request.source_model or (request.inversion and _sources.is_file(request.inversion)):
+        return "inversion"
+    return "inpaint" if masked else "flowedit"
+
+
+def _method(text: str, strength: Any) -> Editing:
     """The method, with ``--strength`` as its parameter of that name."""
-    text = text or ("inpaint" if masked else "flowedit")
     method = spec.parse("editing", text)
     if strength is None:
         return method
@@ -217,34 +250,27 @@ def _method(text: str | None, masked: bool, strength: Any) -> Editing:
 @dataclass
 class _Work:
     request: Request
-    inversion: Any
+    source: _sources.Source
     places: Places
     load: Load | None
     model: Any = None
+    origin: Any = None
 
     def make(self, item: Item) -> tuple[str, dict[str, Any]]:
         task: Task = item.data
         began, notes = time.perf_counter(), []
         picture = image.read(task.path)
         notes += [picture.note] if picture.note else []
+        session = self._session(task)
+        _sources.check_picture(self.source, session, picture, task.path)
+        picture, mask = _where.area(task, session, picture, notes)
         size = picture.pixels.shape[:2]
-        mask = None if task.mask is None else _mask.read_mask(task.mask, size, notes)
-        if self.model is None:
-            self.model = load_model(task.settings, task.method.info.needs, self.load)
-        missing = task.method.info.needs - self.model.network.offers
-        if missing:
-            raise UnsupportedError(
-                f"--method {task.method.info.name}: needs {', '.join(sorted(missing))}",
-                "use --backend torch",
-            )
-        settings = replace(task.settings, seed=str(task.seed))
-        session = open_session(self.model, settings)
         region = None if mask is None else task.method.region(mask)
         pixels, same, seed = self._edited(session, task, picture, mask, region, notes)
         task = replace(task, seed=seed)
         seconds = time.perf_counter() - began
         record = self._record(session, task, seconds)
-        content = encoded(picture, pixels, item, settings, notes,
+        content = encoded(picture, pixels, item, task.settings, notes,
                           record if self.request.metadata else None)  # fmt: skip
         facts = {
             "prompt": task.prompt, "seed": task.seed, "width": size[1], "height": size[0],
@@ -257,6 +283,23 @@ class _Work:
         }  # fmt: skip
         return self.places.deliver(item.path, content), facts
 
+    def _session(self, task: Task) -> Session:
+        """The model's, for one edit; with that of ``--source-model`` as ``origin``."""
+        uses = task.method.info.name == "inversion" and self.source.latent is None
+        needs = task.needs | (self.source.inversion.info.needs if uses else frozenset())
+        if self.model is None:
+            self.model = load_model(task.settings, needs, self.load)
+        for method in (task.method, *([self.source.inversion] if uses else [])):
+            check_needs(self.model, method)
+        if not needs <= self.model.network.offers:
+            raise UnsupportedError("--mask-text: needs the network's blocks", "use --backend torch")
+        session = open_session(self.model, replace(task.settings, seed=str(task.seed)))
+        if self.origin is None:
+            self.origin = _sources.origin(self.source, session, self.load)
+        elif self.origin is not None:
+            self.origin.run = session.run
+        return session
+
     def _edited(
         self, session: Session, task: Task, picture: Picture, mask: Any, region: Any,
         notes: list[str],
@@ -267,10 +310,10 @@ class _Work:
             notes.append("mask is empty: nothing may change")
             return picture.pixels, True, task.seed
         frame = frames.whole(size, session.size)
-        if region is not None and self.request.crop:
+        if region is not None and self.request.crop and self.source.latent is None:
             frame = frames.around(_mask.bounds(region), size, session.size)
-        part = Part(session, picture, mask, region, frame)
-        seed, latents = edit_latents(part, task, self.inversion)
+        part = Part(session, picture, mask, region, frame, self.source.latent, self.origin)
+        seed, latents = edit_latents(part, task, self.source.inversion)
         if latents is None:
             return picture.pixels, True, seed
         feather = self.request.feather
@@ -286,9 +329,12 @@ class _Work:
         uses = task.method.info.name == "inversion"
         extra = {
             "command": "edit", "method": spec.format(task.method),
-            "inversion": spec.format(self.inversion) if uses else None,
+            "inversion": spec.format(self.source.inversion) if uses else None,
+            "source_model": self.source.model and self.origin.model.name,
+            "latent": Path(self.source.file).name if self.source.latent else None,
             "source": Path(task.path).name, "source_prompt": task.source_prompt,
             "mask": Path(task.mask).name if task.mask else None,
+            "mask_text": task.mask_text, "outpaint": task.outpaint,
             "references": [Path(path).name for path in task.references] or None,
             "steer": spec.format(task.steer) if task.steer else None,
         }  # fmt: skip

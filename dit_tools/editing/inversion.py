@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dit_tools.core.arrays import Array, concat
+from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
 from dit_tools.editing._base import Editing, Scene, late
+from dit_tools.inversion._base import Inversion, Inverted
 from dit_tools.inverting.session import precise, widest
 
 
@@ -17,9 +21,11 @@ from dit_tools.inverting.session import precise, widest
 class InversionEdit(Editing):
     """Inverts by ``--inversion`` with the source prompt and samples back with the target prompt.
 
-    With ``--inversion dpm-encoder`` it is CycleDiffusion (Wu and De la Torre 2022), with ``edict``
-    or ``bdia`` the edits of those papers; ``direct`` runs the source beside the edit. The same
-    prompt and scales give the picture back, as exactly as the inversion is.
+    With ``--inversion dpm-encoder`` it is CycleDiffusion (Wu and De la Torre 2022), between two
+    models of the same latents with ``--source-model``; with ``edict`` or ``bdia`` the edits of
+    those papers; ``direct`` runs the source beside the edit. The same prompt and scales give the
+    picture back, as exactly as the inversion is. A latent file is used as it is, from its own
+    first time on.
     """
 
     strength: float = param(0.7, "share of the steps that are run", ge=0, le=1)
@@ -27,17 +33,34 @@ class InversionEdit(Editing):
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
 
     def edit(self, scene: Scene) -> Array:
-        """The calls of the inversion there and back."""
+        """The calls of the inversion there and back; those back alone with a latent file.
+
+        Raises UnsupportedError where another model inverts what must run beside the edit.
+        """
         chosen = scene.inversion
-        times = chosen.usable(late(scene.times, self.strength), scene.path)
+        times = scene.times
+        if scene.inverted is None:
+            times = chosen.usable(late(times, self.strength), scene.path)
         if len(times) < 2:
             return scene.x0
-        x0 = precise(scene.x0, widest(scene.session.model))
-        ask = scene.ask("source", scale=self.source_scale)
-        found = chosen.invert(ask, x0, times, scene.stream)
         rows = ("source", "target")[-chosen.rows :]
+        if scene.origin is not None and len(rows) > 1:
+            raise UnsupportedError(
+                f"--inversion {chosen.info.name}: its source runs beside the edit, in one model",
+                "use --inversion dpm-encoder with --source-model",
+            )
+        found = scene.inverted or self._found(scene, chosen, times)
         x = concat([found.noise] * len(rows))
         denoise = scene.ask(*rows, scale=self.target_scale)
         for step in chosen.back(found.state).steps(denoise, x, times, None):
             x = step.x
         return precise(x[-1:], "float32")
+
+    def _found(self, scene: Scene, chosen: Inversion, times: Sequence[float]) -> Inverted:
+        scale = self.target_scale if chosen.guided else self.source_scale
+        if scene.origin is None:
+            ask, x0 = scene.ask("source", scale=scale), scene.x0
+        else:
+            ask = scene.origin.session.denoiser([scene.source], scale)
+            x0 = scene.origin.x0
+        return chosen.invert(ask, precise(x0, widest(scene.session.model)), times, scene.stream)

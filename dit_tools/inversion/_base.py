@@ -34,12 +34,14 @@ class Inversion(ABC):
     """A rule for going from data to noise, and the solver for the way back.
 
     ``rows`` is 2 where the way back runs the source beside every edit, as first row of the batch.
-    ``exact`` promises the round trip up to rounding, whatever the network says.
+    ``exact`` promises the round trip up to rounding, whatever the network says. ``guided`` tells
+    that both ways are made for one and the same guidance, which must be there.
     """
 
     info: ClassVar[MethodInfo]
     rows: ClassVar[int] = 1
     exact: ClassVar[bool] = False
+    guided: ClassVar[bool] = False
     carries: ClassVar[tuple[str, ...]] = ()  # names of the arrays in ``state``
 
     def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:

@@ -128,9 +128,11 @@ def _check_arrays(latent: Latent, steps: int) -> None:
     shape = latent.noise.shape
     if len(shape) != 4:
         raise InputError("its latents are not (1, C, h, w)")
-    rows = {"noise": 1, "pair": 1, "next": 1, "rest": 1, "trajectory": steps, "codes": steps - 1}
+    rows = {"noise": 1, "pair": 1, "next": 1, "rest": 1, "trajectory": steps, "codes": steps - 1,
+            "nulls": steps}  # fmt: skip
     for name, array in latent.arrays.items():
-        if array.dtype not in (np.float32, np.float64) or array.shape[1:] != shape[1:]:
+        fits = array.ndim == 2 if name == "nulls" else array.shape[1:] == shape[1:]
+        if array.dtype not in (np.float32, np.float64) or not fits:
             raise InputError(f"its array {name} has an odd type or shape")
         if not np.isfinite(array).all():
             raise InputError(f"its array {name} holds values that are not numbers")

@@ -46,21 +46,18 @@ class Request:
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     given = read_values(request.values)
-    for name in DECIDED:
-        if name in given:
-            raise UsageError(f"--{name.replace('_', '-')}: --from-latent {request.latent} has "
-                             "decided that", "leave it out")  # fmt: skip
+    refuse_decided(given, f"--from-latent {request.latent}")
     latent = unpack(request.latent)
     prompts = list(request.prompts) or [latent.record["prompt"]]
     for prompt in prompts:
         check_prompt(prompt, "--prompt")
-    settings = _settings(latent, given)
+    settings = settings_of(latent, given)
     settings.needs()
     try:
         known = look_up(settings)
     except ModelError as error:
         raise ModelError(f"{request.latent}: {error.message}", error.hint) from None
-    _check_revision(request.latent, latent, known.revision, known.name)
+    check_revision(request.latent, latent, known.revision, known.name)
     places = Places(request.output, "{prompt}", request.overwrite, request.skip_existing)
     places.single(len(prompts))
     kind = settings.format or image.format_of(request.output or "-")
@@ -72,7 +69,16 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
                  listen, request.quiet)  # fmt: skip
 
 
-def _check_revision(path: str, latent: Latent, revision: str, name: str) -> None:
+def refuse_decided(given: Mapping[str, Any], by: str) -> None:
+    """Raise UsageError for an option that a latent file has decided."""
+    for name in DECIDED:
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: {by} has decided that", "leave it out")
+
+
+def check_revision(path: str, latent: Latent, revision: str, name: str) -> None:
+    """Raise ModelError for a file of another model, before one is loaded."""
     recorded = latent.record["model_revision"]
     if revision and recorded != revision:
         raise ModelError(
@@ -81,9 +87,12 @@ def _check_revision(path: str, latent: Latent, revision: str, name: str) -> None
         )  # fmt: skip
 
 
-def _settings(latent: Latent, given: Mapping[str, Any], own_prompt: bool = True) -> Settings:
-    """The file's settings, then the user's. A new prompt gets the model's own guidance."""
+def settings_of(latent: Latent, given: Mapping[str, Any], own_prompt: bool = True) -> Settings:
+    """The file's settings, then the user's. A new prompt gets the model's own guidance, unless the
+    inversion is made for one.
+    """
     record = latent.record
+    own_prompt = own_prompt or spec.parse("inversion", record["inversion"]).guided
     names = ["model", "negative_prompt", "width", "height", "steps", "embedded_guidance",
              "max_tokens", "backend", "schedule"]  # fmt: skip
     base = {name: record[name] for name in names if record.get(name) is not None}
@@ -111,7 +120,7 @@ class _Work:
     def make(self, item: Item) -> tuple[str, dict[str, Any]]:
         began, record = time.perf_counter(), self.latent.record
         own = item.data == record["prompt"]
-        settings = _settings(self.latent, self.given, own)
+        settings = settings_of(self.latent, self.given, own)
         if self.model is None:
             self.model = load_model(settings, load=self.load)
         session = open_session(self.model, settings)

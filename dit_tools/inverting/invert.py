@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dit_tools.inverting.frame import to_model, whole
 from dit_tools.inverting.session import (
     PRECISIONS,
     Session,
+    check_needs,
     load_model,
     native,
     open_session,
@@ -34,6 +36,7 @@ from dit_tools.inverting.session import (
     widest,
 )  # fmt: skip
 from dit_tools.media import image
+from dit_tools.media.image import Picture
 from dit_tools.models.model import Model
 from dit_tools.sampling import start
 
@@ -55,8 +58,8 @@ class Request:
 
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
-    settings = merge([{"cfg_scale": 1.0}, read_values(request.values)])
     chosen = spec.parse("inversion", request.inversion)
+    settings = merge([{} if chosen.guided else {"cfg_scale": 1.0}, read_values(request.values)])
     check_prompt(request.prompt, "--prompt")
     if request.precision not in PRECISIONS:
         raise UsageError(f"--precision {request.precision[:20]}: no such choice",
@@ -89,13 +92,17 @@ class _Work:
     def make(self, item: Item) -> tuple[str, dict[str, Any]]:
         picture = image.read(item.source)
         if self.session is None:
-            self.session = open_session(load_model(self.settings, load=self.load), self.settings)
+            model = load_model(self.settings, self.chosen.info.needs, self.load)
+            check_needs(model, self.chosen)
+            self.session = open_session(model, self.settings)
         began = time.perf_counter()
         frame = whole(picture.pixels.shape[:2], self.session.size)
         pixels = to_model(frame.cut(picture.pixels), self.session.model.alpha)
         channels = 4 if picture.alpha and self.session.model.alpha else 3
         size = picture.pixels.shape[:2]
         latent, facts = self._inverted(self.session, pixels, item, size, channels)
+        seen = {"source_digest": digest(self.session, picture)}
+        latent = replace(latent, record={**latent.record, **seen})
         facts["seconds"] = round(time.perf_counter() - began, 3)
         facts["note"] = picture.note or None
         content = pack(latent)
@@ -160,6 +167,13 @@ class _Work:
             "dtype": model.dtype,
             "versions": versions(model.backend),
         }
+
+
+def digest(session: Session, picture: Picture) -> str:
+    """16 hexadecimal digits of a picture as the model sees it whole."""
+    frame = whole(picture.pixels.shape[:2], session.size)
+    pixels = to_model(frame.cut(picture.pixels), session.model.alpha)
+    return hashlib.sha256((pixels * 255).round().astype("uint8").tobytes()).hexdigest()[:16]
 
 
 def encode(session: Session, pixels: Array) -> Array:

@@ -120,6 +120,16 @@ def load_model(settings: Settings, needs: frozenset[str] = frozenset(), load: Lo
     return Loader([Job(0, "", 0, settings)], wishing).model(settings)
 
 
+def check_needs(model: Model, method: Any) -> None:
+    """Raise UnsupportedError where the model's backend lacks what a method needs."""
+    missing = method.info.needs - model.network.offers
+    if missing:
+        raise UnsupportedError(
+            f"{method.info.flag} {method.info.name}: needs {', '.join(sorted(missing))}",
+            "use --backend torch",
+        )
+
+
 def precise(x: Array, precision: str) -> Array:
     """``x`` in ``float32`` or ``float64``."""
     if is_torch(x):

@@ -22,11 +22,13 @@ class Maps:
     """Attention to words, averaged over heads, layers and calls.
 
     ``rows`` says of which rows of the batch which text positions are watched, as (row, positions);
-    ``of(i)`` gives the i-th map (image tokens,), its largest value 1.
+    ``of(i)`` gives the i-th map (image tokens,), its largest value 1. What image tokens of the
+    first of these rows attend to among themselves is summed up in ``within`` (tokens, tokens).
     """
 
     rows: Sequence[tuple[int, Sequence[int]]]
     totals: dict[int, Tensor] = field(default_factory=dict)
+    within: Tensor | None = None
 
     def add(self, call: Call, probabilities: Tensor) -> None:
         """Take in the maps of a call."""
@@ -36,15 +38,30 @@ class Maps:
                 seen = maps[row, :, :, list(words)].sum(-1).mean(0)
                 self.totals[i] = self.totals.get(i, 0.0) + seen
 
-    def of(self, i: int) -> Tensor | None:
-        """The i-th map, None when nothing was seen."""
+    def of(self, i: int, spread: int = 0) -> Tensor | None:
+        """The i-th map, None when nothing was seen.
+
+        ``spread`` times it is passed on along the attention of image tokens among themselves, from
+        a thing's telling parts to all of it.
+        """
         seen = self.totals.get(i)
-        return None if seen is None else seen / seen.max().clamp_min(1e-12)
+        if seen is None:
+            return None
+        within = self.within
+        if within is not None:
+            for _ in range(spread):
+                seen = within @ seen
+        return seen / seen.max().clamp_min(1e-12)
 
     def watch(self, call: Call) -> Tensor:
         """A control that only looks on."""
+        maps = call.probabilities()
         if call.text.stop > call.text.start:
-            self.add(call, call.probabilities())
+            self.add(call, maps)
+        if call.kind != CROSS:
+            within = maps[self.rows[0][0], :, call.image, call.image].mean(0)
+            within = within / within.sum(-1, keepdim=True)
+            self.within = within if self.within is None else self.within + within
         return call.run()
 
 
