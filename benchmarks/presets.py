@@ -1,6 +1,7 @@
 """Measures what --cache slow, medium, fast and ultra stand for on a model.
 
-    python benchmarks/presets.py [--model emoji64] [--steps 10 20 50] [--prompts 8] [--write]
+    python benchmarks/presets.py [--model emoji64] [--steps 10 20 50] [--prompts 8] [--all]
+        [--write]
 
 For every number of steps the plain run and each candidate sample the same prompts from the same
 seeds on PyTorch. Work is counted in block evaluations, nothing is timed, so that the table is the
@@ -40,13 +41,15 @@ def main() -> None:
     parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--all", action="store_true", help="print every candidate too")
     parser.add_argument("--write", action="store_true", help="into the table that --cache reads")
     a = parser.parse_args()
     table = _presets.read(_presets.SHIPPED) if _presets.SHIPPED.is_file() else {}
     for steps in a.steps:
-        found = presets.measure(session(a.model, steps, a.prompts))
+        every = presets.measure(session(a.model, steps, a.prompts))
+        found = presets.chosen(every)
         print(f"{a.model}, {steps} steps, {a.prompts} prompts")
-        print("\n".join(line(row) for row in found), flush=True)
+        print("\n".join(line(row) for row in (*found, *(every if a.all else ()))), flush=True)
         table = presets.merged(table, a.model, steps, found)
     if a.write:
         _presets.SHIPPED.write_text(presets.text_of(table), encoding="utf-8")

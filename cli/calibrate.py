@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as json_format
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,11 +22,18 @@ Words = Annotated[
                  rich_help_panel=o.METHODS),
 ]  # fmt: skip
 
+Heads = Annotated[
+    int | None,
+    typer.Option("--heads", metavar="N", min=1, rich_help_panel=o.METHODS,
+                 help="Search N heads for --guidance soft-pag instead."),
+]  # fmt: skip
+
 
 def calibrate(
     model: o.Model = None,
     cache: choices.Cache = None,
     presets: Words = False,
+    heads: Heads = None,
     prompt_file: o.PromptFile = None,
     prompts: Annotated[
         int, typer.Option("--prompts", min=1, max=1000, metavar="N",
@@ -49,7 +58,7 @@ def calibrate(
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", metavar="FILE", rich_help_panel=o.RUN,
-                     help="A .safetensors file; else where --cache finds it by itself."),
+                     help="A .safetensors file, of heads a .toml; else where it is found."),
     ] = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
@@ -59,16 +68,19 @@ def calibrate(
 
     ertacache, magcache, harmonica and ilf of --cache look a file of this command up by model,
     steps, solver, schedule and guidance; 'dit generate --calibration FILE' names one. It is judged
-    on prompts and noise that it was not made from. Prints the file's path.
+    on prompts and noise that it was not made from. Prints the file's path. --heads prints what
+    --guidance takes, and writes it to a .toml file for --config.
     """
     given = {**locals()}
     from dit_tools.batch.interrupt import Interruptible
     from dit_tools.calibrating import run as engine
     from dit_tools.calibrating import start
 
-    if presets == (cache is not None):
-        raise UsageError("dit calibrate: what for?", "give --cache NAME, or --presets")
-    path = engine.check_output(output, overwrite)
+    if [cache is not None, presets, heads is not None].count(True) != 1:
+        raise UsageError("dit calibrate: what for?", "give --cache NAME, --presets or --heads N")
+    path = engine.check_output(output, overwrite) if heads is None else _toml(output, overwrite)
+    if heads is not None and guidance is None:
+        given["guidance"] = "soft-pag"
     values = blocks.values({**given, "seed": None, "cache": cache or "none"})
     asked = start.prompts_of(list(prompt_file)) if prompt_file else prompts
     with Interruptible() as interrupts:
@@ -76,6 +88,8 @@ def calibrate(
         session, others = start.session(values, asked, rounds, seed, _progress(quiet or json))
         if presets:
             return _presets(session, values, json)
+        if heads is not None:
+            return _heads(session, heads, path, json)
         calibration = engine.calibrate(session)
         verdict = engine.judge(session, calibration, others)
         written = engine.write(calibration, path)
@@ -93,7 +107,7 @@ def _presets(session: Any, values: dict[str, Any], json: bool) -> int:
     """``--presets``: the table goes where ``--cache fast`` looks it up."""
     from dit_tools.calibrating import presets
 
-    found = presets.measure(session)
+    found = presets.chosen(presets.measure(session))
     path = presets.keep(values.get("model"), session.plan.steps, found)
     if json:
         rows = [row.to_json() for row in found]
@@ -102,6 +116,47 @@ def _presets(session: Any, values: dict[str, Any], json: bool) -> int:
     for row in found:
         say(f"dit: {row.word} = {row.spec}: {row.computed:.0%} computed, PSNR {row.psnr:.1f} dB")
     print(path)
+    return ExitCode.OK
+
+
+def _toml(output: str | None, overwrite: bool) -> Path | None:
+    """Where the heads go. Raises UsageError or InputError for a place that cannot be written."""
+    from dit_tools.generating.outputs import check_folder
+
+    if output is None:
+        return None
+    path = Path(output)
+    if path.suffix.lower() != ".toml":
+        raise UsageError(f"-o {output}: heads go to a .toml file", "give one, or leave it out")
+    if path.exists() and not overwrite:
+        raise UsageError(f"-o {output}: exists", "give another name, or --overwrite")
+    check_folder(path, make=False)
+    return path
+
+
+def _heads(session: Any, count: int, path: Path | None, json: bool) -> int:
+    """``--heads``: a search with the judge of 'dit eval'."""
+    from dit_tools.batch.atomic import atomic_write
+    from dit_tools.calibrating.heads import best, hunt
+    from dit_tools.core import spec
+    from dit_tools.generating.critic import Critic
+
+    critic = Critic(session.model, session.prompts)
+    rounds = hunt(session.model, session.plan, session.prompts, lambda x, _: critic.scores(x),
+                  keep=count, seed=session.seed, tell=session.tell)  # fmt: skip
+    found, plain = best(rounds), rounds[0].score
+    if not found.heads:
+        say("dit: no head is better than none with this weight; try a smaller one")
+        return ExitCode.FAILURE
+    text = spec.format(replace(session.plan.guidance, heads=found.text))
+    if path is not None:
+        atomic_write(path, f'guidance = "{text}"\n'.encode())
+    facts = {"guidance": text, "score": round(found.score, 4), "plain": round(plain, 4)}
+    if json:
+        print(json_format.dumps({"type": "done", "path": str(path) if path else None, **facts}))
+        return ExitCode.OK
+    say(f"dit: cosine with the prompt {found.score:.3f}, without the heads {plain:.3f}")
+    print(path or text)
     return ExitCode.OK
 
 

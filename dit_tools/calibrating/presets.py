@@ -46,10 +46,7 @@ class Measured:
 
 
 def measure(session: Session, candidates: Sequence[str] = CANDIDATES) -> list[Measured]:
-    """The choice for every word of ``FIDELITY``; the plain words where nothing keeps it.
-
-    Caches that the network cannot carry are left out.
-    """
+    """Every candidate on the model; caches that the network cannot carry are left out."""
     plain, run = session.plain()
     blocks, calls = len(session.model.network.blocks()) or 1, run.count["network calls"]
     found = []
@@ -61,7 +58,7 @@ def measure(session: Session, candidates: Sequence[str] = CANDIDATES) -> list[Me
             share = evaluations(run, blocks) / (calls * blocks)
             found.append(Measured(text, round(share, 4), round(psnr(session, x, plain), 2)))
     session.tell(len(candidates), len(candidates))
-    return chosen(found)
+    return found
 
 
 def evaluations(run: Any, blocks: int) -> float:
@@ -72,7 +69,7 @@ def evaluations(run: Any, blocks: int) -> float:
 
 
 def chosen(found: Sequence[Measured]) -> list[Measured]:
-    """For each word the one that computes least and keeps its fidelity.
+    """For each word of ``FIDELITY`` the one that computes least and keeps it, else the plain spec.
 
     Of equals the one that needs nothing of the network, which runs on every backend and computes no
     embedding either; then the nearer one.

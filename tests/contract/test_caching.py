@@ -23,7 +23,7 @@ BOLD = {
     "cg-taylor": "cg-taylor:threshold=1e9,max_skips=2,warmup=2",
     "first-block": "first-block:threshold=1e9,max_skips=2",
     "encoder-propagation": "encoder-propagation:interval=3",
-    "e-dit": "e-dit:threshold=1e9,max_skips=2",
+    "e-dit": "e-dit:threshold=1e9,max_skips=2,start=0",
     "harmonica": "harmonica:calibration=even",
     "ilf": "ilf:calibration=untrained",
     "magcache": "magcache:calibration=flat,threshold=1e9,max_skips=2,retention=0",
