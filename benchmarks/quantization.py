@@ -1,13 +1,17 @@
-"""What each scheme of ``dit quantize`` costs and saves, against rounding to the nearest.
+"""What ``dit quantize`` costs and saves: schemes against rivals, graphs against PyTorch, goals.
 
-    python benchmarks/quantization.py [--model emoji64] [--prompts 8] [--json] [SPEC ...]
+    python benchmarks/quantization.py [--model emoji64] [--prompts 4] [--only schemes|graphs]
+                                      [--json] [SPEC ...]
 
-The full network (PyTorch, float32) draws the prompts once; every scheme then draws them from the
-same seeds. Printed: size of the transformer's weights as a share of float32, PSNR (mean, worst) and
-SSIM to the full pictures, the rise of the denoising error on those pictures, and whether a scheme
-beats rounding to the nearest at its bits, by denoising error. Calibration uses other prompts than
-the comparison. Layers outside of the blocks are as ``dit quantize`` has them. Specs given as
-arguments are measured instead of the list.
+The full network (PyTorch, float32, CPU) draws the prompts once; every scheme then draws them from
+the same seeds. Printed for schemes: size of the transformer's weights as a share of float32, PSNR
+(mean, worst) and SSIM to the full pictures, the rise of the denoising error on those pictures, and
+whether a scheme beats its rival by that error: rounding to the nearest at its bits, the same scheme
+calibrated on random times, codebooks without calibration. For graphs (``--target onnx``): the same,
+with sizes of files, and how much faster than PyTorch in float32 they sample, the median over
+prompts drawn by one and the other in turn. Then the goals. Calibration uses other prompts than the
+comparison. Specs given as arguments are measured instead of the list. About six minutes on two
+idle cores.
 """
 
 from __future__ import annotations
@@ -15,28 +19,42 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
+import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 SCHEMES = {
-    "rtn": "", "fp8": "rtn", "rtn:act=8": "", "vidit-q": "rtn:act=8",
-    "rtn:bits=4": "", "q-diffusion:inputs=random": "rtn:bits=4",
-    "q-diffusion": "q-diffusion:inputs=random",
-    "svd": "rtn:bits=4", "fp4:iterations=0": "rtn:bits=4", "fp4": "fp4:iterations=0",
+    "rtn": "", "fp8": "", "rtn:act=8": "", "vidit-q:alpha=0.3": "rtn:act=8",
+    "vidit-q": "rtn:act=8", "ptq4dm:inputs=random": "", "ptq4dm": "ptq4dm:inputs=random",
+    "rtn:bits=4": "", "q-diffusion:inputs=random,iterations=150": "rtn:bits=4",
+    "q-diffusion:iterations=150": "q-diffusion:inputs=random,iterations=150",
+    "svd": "rtn:bits=4", "fp4:iterations=0": "", "fp4:iterations=150": "fp4:iterations=0",
     "rtn:bits=4,act=8": "", "vidit-q:bits=4": "rtn:bits=4,act=8",
-    "q-diffusion:act=8": "rtn:bits=4,act=8",
-    "rtn:bits=3": "", "q-diffusion:bits=3": "rtn:bits=3", "vq4dit:bits=3": "rtn:bits=3",
+    "q-diffusion:act=8,iterations=150": "rtn:bits=4,act=8",
+    "rtn:bits=4,act=4,clip=mse": "", "quest": "rtn:bits=4,act=4,clip=mse",
+    "rtn:bits=3": "", "vq4dit:bits=3,iterations=60": "rtn:bits=3",
     "rtn:bits=2,zero=true": "", "vq4dit:iterations=0": "rtn:bits=2,zero=true",
-    "vq4dit": "vq4dit:iterations=0",
+    "vq4dit:iterations=100": "vq4dit:iterations=0",
 }  # fmt: skip
 """Scheme -> the one that it must beat; empty for those that others are measured by."""
+
+GRAPHS = {
+    "onnx": "", "onnx:form=static": "", "onnx:form=fp16": "",
+    "onnx:form=int4": "rtn:bits=4,group=64,act=8,clip=mse",
+}  # fmt: skip
+"""Target -> its scheme, empty for those that have their own."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One scheme. ``psnr`` in dB, ``loss``: rise of the denoising error in dB."""
+    """One scheme or graph. ``psnr`` in dB, ``loss``: rise of the denoising error in dB, ``faster``:
+    PyTorch's seconds by the graph's, 0 where it was not measured.
+    """
 
     scheme: str
     rival: str
@@ -45,6 +63,38 @@ class Row:
     psnr_worst: float
     ssim: float
     loss: float
+    faster: float = 0.0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure of ``scheme`` that must be at most, or at least, a bound."""
+
+    scheme: str
+    field: str
+    bound: float
+    least: bool
+
+    def met(self, row: Row) -> bool:
+        """Whether a row reaches it."""
+        value = getattr(row, self.field)
+        return value >= self.bound if self.least else value <= self.bound
+
+    def text(self, row: Row) -> str:
+        """A line for the reader."""
+        word = "at least" if self.least else "at most"
+        verdict = "met" if self.met(row) else "MISSED"
+        value = getattr(row, self.field)
+        return f"{self.scheme}: {self.field} {value:.3f}, {word} {self.bound:g} wanted: {verdict}"
+
+
+GOALS = (
+    Goal("onnx", "ratio", 0.27, False), Goal("onnx", "psnr", 35, True),
+    Goal("onnx", "faster", 2, True),
+    Goal("vidit-q:bits=4", "ratio", 0.16, False), Goal("vidit-q:bits=4", "psnr", 27, True),
+    Goal("onnx:form=int4", "ratio", 0.16, False), Goal("onnx:form=int4", "psnr", 27, True),
+    Goal("vq4dit:iterations=100", "ratio", 0.10, False),
+)  # fmt: skip
 
 
 def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
@@ -62,8 +112,8 @@ class Bench:
         from dit_tools.weights import probing
 
         self.source = resolve(reference)
-        self.model = load(reference, backend="torch", device="cpu")
-        self.prompts, self.steps = prompts, steps
+        self.model: Any = load(reference, backend="torch", device="cpu")
+        self.prompts, self.steps, self.count = prompts, steps, calibration
         self.calibration = probing.default_prompts(self.model, calibration, skip=5)
         self.full = list(probing.draw(self.model, prompts, steps))
         self.probes = probing.probes(self.model, self.full)
@@ -88,32 +138,71 @@ class Bench:
 
     def measure(self, text: str, rival: str = "") -> Row:
         """One scheme."""
-        import numpy as np
-
         from dit_tools.core import spec
-        from dit_tools.metrics.psnr import Psnr
-        from dit_tools.metrics.ssim import WINDOW, Ssim
-        from dit_tools.weights import allocate, probing, run
+        from dit_tools.weights import allocate, finetune, probing, run
 
         wanted = run.Wanted(Path("."), spec.parse("weights.quantize", text))
         layers = run.preflight(self.source, wanted, dry=True)
         seen = self.seen(wanted.scheme.calibration, layers)
+        if wanted.scheme.tuning:
+            seen = finetune.tune(
+                self.model, layers, seen, self.calibration, self.steps, lambda event: None
+            )
         chosen = {layer.name: (layer, layer.packer) for layer in layers.linear if layer.layout}
         with allocate.packed(self.model, chosen, seen):
             loss = probing.loss_db(self.base, self._error())
             drawn = list(probing.draw(self.model, self.prompts, self.steps))
+        return Row(text, rival, layers.ratio, *self._against(drawn), loss)
+
+    def _against(self, drawn: Sequence[Any]) -> tuple[float, float, float]:
+        """PSNR, the worst one and SSIM to the full pictures."""
+        import numpy as np
+
+        from dit_tools.metrics.psnr import Psnr
+        from dit_tools.metrics.ssim import WINDOW, Ssim
+
         a, b = (np.stack([one.pixels for one in many]) for many in (self.full, drawn))
         psnr = Psnr().of(a, b)
         ssim = Ssim().mean(a, b) if min(a.shape[2:]) >= WINDOW else math.nan
-        return Row(text, rival, layers.ratio, psnr.mean(), psnr.min(), ssim, loss)
+        return psnr.mean(), psnr.min(), ssim
+
+    def graph(self, text: str, scheme: str, rounds: int = 2) -> Row:
+        """One target: made by the command's own code, then opened and timed."""
+        from dit_tools.core import spec
+        from dit_tools.weights import probing, quantizing, run
+
+        target = spec.parse("weights.targets", text)
+        trial = quantizing.Trial(0, self.count, self.steps, "cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = run.Wanted(Path(folder) / "out", target.scheme(scheme or None))
+            facts = target.make(self.source, wanted, trial, lambda event: None)
+            packed = quantizing.load(self.source, wanted.output, "cpu")
+            drawn = list(probing.draw(packed, self.prompts, self.steps))
+            found = probing.reconditioned(self.probes, drawn)
+            now = probing.mean_square(probing.predicted(packed, found), self.noise)
+            faster = self._faster(packed, rounds)
+        loss = probing.loss_db(self.base, now)
+        return Row(text, "", facts["ratio"], *self._against(drawn), loss, faster)
+
+    def _faster(self, packed: Any, rounds: int) -> float:
+        """Median of seconds of the full network by those of the graph, drawing in turn."""
+        from dit_tools.weights import probing
+
+        ratios = []
+        for prompt in list(self.prompts) * rounds:
+            seconds = [next(probing.draw(model, (prompt,), self.steps)).seconds
+                       for model in (self.model, packed)]  # fmt: skip
+            ratios.append(seconds[0] / seconds[1])
+        return statistics.median(ratios)
 
 
 def line(row: Row, better: Mapping[str, bool]) -> str:
     """A row of the table."""
     word = {True: f"better than {row.rival}", False: f"WORSE than {row.rival}", None: ""}
+    faster = f"{row.faster:5.2f}x of torch float32" if row.faster else ""
     return (
-        f"{row.scheme:26} {row.ratio:6.3f} {row.psnr:6.1f} {row.psnr_worst:6.1f} {row.ssim:7.4f} "
-        f"{row.loss:+8.3f}  {word[better.get(row.scheme)]}"
+        f"{row.scheme:40} {row.ratio:6.3f} {row.psnr:6.1f} {row.psnr_worst:6.1f} {row.ssim:7.4f} "
+        f"{row.loss:+8.3f}  {word[better.get(row.scheme)]}{faster}"
     ).rstrip()
 
 
@@ -124,24 +213,48 @@ def main() -> None:
     )
     parser.add_argument("specs", nargs="*", help="schemes to measure instead of the list")
     parser.add_argument("--model", default="emoji64", help="built-in name or folder")
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--calibration", type=int, default=4, help="prompts")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--json", action="store_true", help="one JSON object a scheme")
+    parser.add_argument("--only", choices=("schemes", "graphs"))
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
     a = parser.parse_args()
     lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
     words = [text for text in lines if text and not text.startswith("#")][: a.prompts]
+    began = time.perf_counter()
     bench = Bench(a.model, words, a.calibration, a.steps)
     if not a.json:
-        print(f"{'scheme':26} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8}")
+        print(f"{'scheme':40} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8}")
     rows: list[Row] = []
-    for text in a.specs or SCHEMES:
-        rows.append(bench.measure(text, SCHEMES.get(text, "")))
+
+    def show(row: Row) -> None:
+        rows.append(row)
         better = verdicts(rows)
-        if a.json:
-            print(json.dumps(asdict(rows[-1]) | {"better": better.get(text)}), flush=True)
-        else:
-            print(line(rows[-1], better), flush=True)
+        made = asdict(row) | {"better": better.get(row.scheme)}
+        print(json.dumps(made) if a.json else line(row, better), flush=True)
+
+    graphs = {} if a.specs or a.only == "schemes" else GRAPHS  # first: speed wants a cool machine
+    for text, scheme in graphs.items():
+        show(bench.graph(text, scheme))
+    for text in a.specs or (() if a.only == "graphs" else SCHEMES):
+        show(bench.measure(text, SCHEMES.get(text, "")))
+    goals(rows, a.json)
+    if not a.json:
+        print(f"{time.perf_counter() - began:.0f} seconds")
+
+
+def goals(rows: Sequence[Row], as_json: bool) -> None:
+    """Say of every goal whether it is met, then which rivals were not beaten."""
+    by_scheme = {row.scheme: row for row in rows}
+    for goal in GOALS:
+        row = by_scheme.get(goal.scheme)
+        if row is None:
+            continue
+        made = {"goal": f"{goal.scheme} {goal.field}", "met": goal.met(row)}
+        print(json.dumps(made) if as_json else goal.text(row))
+    beaten = [scheme for scheme, better in verdicts(rows).items() if not better]
+    if beaten and not as_json:
+        print(f"not better than their rivals: {', '.join(beaten)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

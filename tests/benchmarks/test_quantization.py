@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.quantization import SCHEMES, Bench, Row, line, verdicts
+from benchmarks.quantization import GOALS, SCHEMES, Bench, Goal, Row, line, verdicts
 from dit_tools.core import spec
 from tests.support import pixart
 
@@ -16,7 +16,7 @@ def row(scheme: str, loss: float) -> Row:
 
 
 def test_a_scheme_is_held_against_its_rival() -> None:
-    rows = [row("rtn:bits=4", 0.5), row("svd", 0.2), row("fp4", 0.3), row("vidit-q", 0.1)]
+    rows = [row("rtn:bits=4", 0.5), row("svd", 0.2), row("vidit-q", 0.1)]
     found = verdicts(rows)
     assert found == {"svd": True}  # the rivals of the others were not measured
     assert verdicts([row("rtn:bits=4", 0.1), row("svd", 0.2)]) == {"svd": False}
@@ -31,11 +31,26 @@ def test_every_scheme_is_one_and_is_measured_after_its_rival() -> None:
         assert not rival or measured.index(rival) < measured.index(text)
 
 
+def test_goals_are_bounds_of_measured_rows() -> None:
+    assert {goal.field for goal in GOALS} == {"ratio", "psnr", "faster"}
+    least, most = Goal("svd", "psnr", 30, True), Goal("svd", "ratio", 0.24, False)
+    assert least.met(row("svd", 0.1)) and not most.met(row("svd", 0.1))
+    assert least.text(row("svd", 0.1)) == "svd: psnr 30.000, at least 30 wanted: met"
+    assert most.text(row("svd", 0.1)).endswith("at most 0.24 wanted: MISSED")
+
+
+def test_a_graph_is_made_drawn_and_timed(tmp_path: Path) -> None:
+    pixart.pipeline(tmp_path / "model")
+    bench = Bench(str(tmp_path / "model"), ["a red apple"], calibration=1, steps=2)
+    found = bench.graph("onnx", "", rounds=1)
+    assert found.psnr > 10 and found.faster > 0 and found.ratio > 0
+
+
 def test_it_runs_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     pixart.pipeline(tmp_path / "model")
     bench = Bench(str(tmp_path / "model"), ["a red apple"], calibration=1, steps=2)
     before = {k: t.clone() for k, t in bench.model.network.module.state_dict().items()}
-    eight, four = bench.measure("rtn"), bench.measure("q-diffusion:iterations=3,group=8")
+    eight, four = bench.measure("rtn"), bench.measure("quest:epochs=1,calls=2,group=8")
     assert eight.ratio > four.ratio and eight.psnr > four.psnr > 10
     after = bench.model.network.module.state_dict()
     assert before.keys() == after.keys()
