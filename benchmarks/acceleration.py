@@ -52,6 +52,8 @@ RUNS = (
     "guidance=adaptive:gamma=0.991", "guidance=linear-ag", "guidance=linear-ag:every=4",
     "guidance=residual-cfg:refresh=5",
     "cache=fast+guidance=adaptive:gamma=0.991",
+    "attention=msw", "attention=re-ttention", "attention=re-ttention:density=0.25",
+    "tokens=ras", "tokens=ras:ratio=0.75", "tokens=jit+solver=euler", "solver=euler",
     "combine=t-stitch:share=0.2", "combine=t-stitch:share=0.4", "combine=t-stitch:share=0.6",
 )  # fmt: skip
 """What is measured if nothing is said; guidance takes the model's scale where none is given."""
