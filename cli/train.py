@@ -71,7 +71,7 @@ def train(
     end 'pipeline', a diffusers model that 'dit generate -m' takes, or of a recipe with [adapter]
     NAME.safetensors, which '--lora' takes. Prints its path.
     """
-    from dit_cli.training import export_to, prepare, settle, start
+    from dit_cli.training import export_to, leads, prepare, settle, start
 
     made = prepare(Path(recipe), data, tuple(objective or ()), adapter)
     run = Path(output) if output else Path("runs") / made.name
@@ -86,6 +86,8 @@ def train(
     options = {"device": device or "auto", "dtype": dtype, "compiling": compile, "stop": max_steps,
                "save_every": save_every, "sample_every": sample_every}  # fmt: skip
     folder = start(made, Path(recipe), run, stage, overwrite, _teller(json, quiet), options)
+    if not leads():
+        return
     paths = [str(folder)] if folder else []
     if export and folder and stage == "all":
         export_to(folder, Path(export), made)

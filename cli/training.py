@@ -57,22 +57,40 @@ def start(
     from dit_tools.batch.interrupt import Interruptible
     from dit_tools.training.run import run as train
     from dit_tools.training.session import Interrupted, Session, check_device
+    from dit_tools.training.team import gather
 
-    options["device"] = check_device(options["device"])
+    team, options["device"] = gather(check_device(options["device"]))
+    options["team"] = team
+    if not team.leads:
+        tell = _silent
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(run, error) from None
-    if overwrite:
-        _clear(run)
+    with team.first():
+        if overwrite and team.leads:
+            _clear(run)
     with Interruptible() as interrupts:
         session = Session(run, tell=tell, interrupts=interrupts, **options)
         try:
-            return train(recipe, session, source, stage)
+            made = train(recipe, session, source, stage)
+            team.wait()
+            return made
         except Interrupted:
             if interrupts.stop_requested:
                 raise
             return None
+
+
+def _silent(event: dict[str, Any]) -> None:
+    """What every process but the first one tells."""
+
+
+def leads() -> bool:
+    """Whether this process is the one that prints and exports."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _clear(run: Path) -> None:

@@ -1,8 +1,10 @@
-"""Training of the built-in models from committed recipes.
+"""Training from recipes: models, small siblings of models, and adapters.
 
-``python -m dit_tools.training recipes/emoji64.toml`` runs every stage of a recipe in order and
-writes a diffusers folder. Each stage saves checkpoints below ``runs/<name>`` and resumes from them.
+``run.run`` takes a recipe through its stages and writes a diffusers folder, or the file of an
+adapter. Each stage saves checkpoints in the folder of the run and resumes from them to the bit.
 
-Furniture: ``recipe`` (the TOML file as dataclasses), ``pictures`` (captioned pictures as arrays),
-``autoencoder``, ``tokenizer``, ``text_to_image`` (the stages), ``optimizers``, ``checkpoint``.
+Furniture: ``recipe`` (the TOML file as dataclasses), ``pictures`` and ``folders`` (captioned
+pictures as arrays), ``autoencoder``, ``tokenizer``, ``text_to_image`` (the stages), ``sibling``,
+``adapting``, ``terms`` (objectives together), ``team`` (several processes), ``session``,
+``optimizers``, ``checkpoint``, ``latents``, ``card``, ``plot``.
 """

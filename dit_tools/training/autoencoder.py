@@ -90,9 +90,10 @@ def train(recipe: Recipe, session: Session) -> Any:
     Raises Interrupted when the user stopped it, or ``session.stop`` steps were made; Diverged;
     InputError for data or disk.
     """
-    run = session.run
+    run, team = session.run, session.team
     if (run / "vae").exists():
         return AutoencoderKL.from_pretrained(run / "vae")
+    team.check(recipe.autoencoder.batch_size, "[autoencoder]")
     spread = _spread(recipe)
     torch.manual_seed(recipe.seed)
     data, _ = pictures.read(recipe.data, pictures.data_root(), skin_tones=True, tell=session.tell)
@@ -107,8 +108,10 @@ def train(recipe: Recipe, session: Session) -> Any:
     for step in range(first, steps):
         x = _batch(data, a.batch_size, np.random.default_rng([recipe.seed, step]))
         with session.autocast():
-            value = loss(model, x.to(session.device), recipe, spread)
+            value = loss(model, team.share(x).to(session.device), recipe, spread)
         value.backward()
+        team.average(model.parameters())
+        value = team.mean(value.detach())
         check_loss(value.item(), "autoencoder", step + 1)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(factor(step, steps, WARMUP, DECAY))
@@ -124,7 +127,8 @@ def train(recipe: Recipe, session: Session) -> Any:
         if leave and step + 1 < steps:
             raise Interrupted
     normalize(model, data)
-    checkpoint.save_folder(run / "vae", model.save_pretrained)
+    if team.leads:
+        checkpoint.save_folder(run / "vae", model.save_pretrained)
     return model
 
 

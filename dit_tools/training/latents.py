@@ -17,19 +17,22 @@ from dit_tools.training import autoencoder
 NAME = "latents.safetensors"
 
 
-def cached(run: Path, vae: Any, data: np.ndarray, other: Path | None = None) -> torch.Tensor:
+def cached(
+    run: Path, vae: Any, data: np.ndarray, other: Path | None = None, keep: bool = True
+) -> torch.Tensor:
     """Latents (N, C, h, w) of uint8 pictures, from ``run`` where they are those of this data.
 
     The file carries a hash of pictures and autoencoder; another one is computed anew. ``other``:
-    the folder of another run, which may have them too.
+    the folder of another run, which may have them too. ``keep``: whether to write the file.
     """
     wanted = _fingerprint(vae, data)
     for place in (run, other):
         if place is not None and (found := _read(place / NAME, wanted)) is not None:
             return found
     made = autoencoder.encode(vae, data).contiguous()
-    with atomic_path(run / NAME) as part:
-        save_file({"latents": made}, part, {"of": wanted})
+    if keep:
+        with atomic_path(run / NAME) as part:
+            save_file({"latents": made}, part, {"of": wanted})
     return made
 
 

@@ -33,15 +33,19 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
             return session.run / "vae"
         step, steps = text_to_image.train(recipe, session, vae, shared)
     finally:
-        plot.curve(session.run)
+        if session.team.leads:
+            plot.curve(session.run)
     folder = session.run / "pipeline"
-    card.write(folder, recipe, source, plot.rows(session.run), step)
+    if session.team.leads:
+        card.write(folder, recipe, source, plot.rows(session.run), step)
     return folder if step == steps else None
 
 
 def _adapter(recipe: Recipe, session: Session, stage: str) -> Path | None:
     from dit_tools.training import adapting
 
+    if session.team.size > 1:
+        raise UsageError("[adapter]: trains in one process", "start 'dit train' itself")
     if stage != "all":
         raise UsageError(f"--stage {stage}: an adapter has none", "leave it out")
     try:

@@ -13,6 +13,7 @@ import torch
 
 from dit_tools.core.errors import DitError, InputError, UnsupportedError
 from dit_tools.training import checkpoint
+from dit_tools.training.team import Team
 
 Tell = Callable[[dict[str, Any]], None]
 SPACE = 3  # checkpoints that must fit on the disk: the last, the next, and pictures
@@ -31,6 +32,7 @@ class Session:
         save_every, sample_every: steps between checkpoints and between sample sheets.
         tell: hears of every event.
         interrupts: its ``stop_requested`` ends the session after the step, saved.
+        team: the processes that train together; only the first one writes and tells.
     """
 
     run: Path
@@ -42,10 +44,13 @@ class Session:
     sample_every: int = 200
     tell: Tell = lambda event: None
     interrupts: Any = None
+    team: Team = Team()
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def log(self, event: dict[str, Any]) -> None:
         """Append an event to ``log.jsonl`` and tell it."""
+        if not self.team.leads:
+            return
         self.run.mkdir(parents=True, exist_ok=True)
         with (self.run / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event) + "\n")
@@ -58,12 +63,13 @@ class Session:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the user asked to stop."""
-        return bool(self.interrupts and self.interrupts.stop_requested)
+        """Whether the user asked to stop; all processes of a team must ask this together."""
+        return self.team.any(bool(self.interrupts and self.interrupts.stop_requested))
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint of the run. Raises InputError when the disk is full."""
-        checkpoint.save(self.run / name, state)
+        if self.team.leads:
+            checkpoint.save(self.run / name, state)
 
 
 class Interrupted(KeyboardInterrupt):

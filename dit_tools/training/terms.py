@@ -13,6 +13,9 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.objectives._base import Setting, Term, View
+from dit_tools.training.team import Team
+
+ALONE = Team()
 
 
 def parse(texts: Sequence[str], stage: str) -> list[Any]:
@@ -30,11 +33,18 @@ def parse(texts: Sequence[str], stage: str) -> list[Any]:
 class Terms:
     """The terms of a run, with what they train and remember."""
 
-    def __init__(self, objectives: Sequence[Any], setting: Setting, seed: int, rate: float):
+    def __init__(
+        self,
+        objectives: Sequence[Any],
+        setting: Setting,
+        seed: int,
+        rate: float,
+        team: Team = ALONE,
+    ):
         self.names = [each.info.name for each in objectives]
         self.all: list[Term] = [each.begin(setting) for each in objectives]
         self.default: Any = spec.parse("objectives", "logit-normal").begin(None)
-        self.seed, self.rate = seed, rate
+        self.seed, self.rate, self.team = seed, rate, team
         self.modules = torch.nn.ModuleList([t.module for t in self.all if t.module is not None])
         self.modules.to(setting.device)
         self.optimizer = (
@@ -49,8 +59,9 @@ class Terms:
         return any(term.hooks for term in self.all)
 
     def rng(self, index: int, step: int) -> np.random.Generator:
-        """The random numbers of one term in one step."""
-        return np.random.default_rng([self.seed, step, 1 + index])
+        """The random numbers of one term in one step, in this process."""
+        own = [self.team.rank] * (not self.team.leads)
+        return np.random.default_rng([self.seed, step, 1 + index, *own])
 
     def times(self, uniform: torch.Tensor) -> torch.Tensor:
         """Times (B,) of uniform numbers (B,)."""
@@ -61,8 +72,9 @@ class Terms:
 
     def couple(self, x0: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
         """The noise for each picture."""
-        for i, term in enumerate(self.all):
-            noise = term.couple(x0, noise, self.rng(i, step))
+        for i, term in enumerate(self.all):  # of the whole batch: the same in every process
+            rng = np.random.default_rng([self.seed, step, 1 + i])
+            noise = term.couple(x0, noise, rng)
         return noise
 
     def loss(self, view: View) -> torch.Tensor:
@@ -84,6 +96,7 @@ class Terms:
     def step(self, factor: float) -> None:
         """Update what terms train beside the network."""
         if self.optimizer is not None:
+            self.team.average(self.modules.parameters())
             torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
             self.optimizer.param_groups[0]["lr"] = self.rate * factor
             self.optimizer.step()

@@ -82,7 +82,8 @@ class Trainer:
             r.width, r.layers, r.heads, recipe.side // r.patch_size, r.patch_size, lambda: data,
             session.device,
         )  # fmt: skip
-        self.terms = terms.Terms(chosen, setting, recipe.seed, r.learning_rate)
+        session.team.check(r.batch_size, "[transformer]")
+        self.terms = terms.Terms(chosen, setting, recipe.seed, r.learning_rate, session.team)
         self.plain = torch.compile(loss) if session.compiling else loss
         self.step = 0
 
@@ -128,10 +129,11 @@ class Trainer:
 
     def advance(self) -> float:
         """One step; returns its loss."""
-        r = self.recipe.transformer
+        r, team = self.recipe.transformer, self.session.team
         rows, *batch = draw(self.recipe, self.step, self.examples, self.terms)
         x0, ids, mask, t, noise = (part.to(self.session.device) for part in batch)
         noise = self.terms.couple(x0, noise, self.step)
+        rows, x0, ids, mask, t, noise = map(team.share, (rows, x0, ids, mask, t, noise))
         view = View(
             self.networks, self.average.module, x0, ids, mask, t, noise, rows, self.step, self.steps
         )
@@ -144,7 +146,8 @@ class Trainer:
                 else:
                     value = self.plain(self.networks, x0, ids, mask, t, noise)
             value.backward()
-        number = value.item()
+        team.average(self.networks.parameters())
+        number = team.mean(value.detach()).item()
         check_loss(number, "transformer", self.step + 1)
         torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         scale = factor(self.step, self.steps, r.warmup_steps, r.decay_fraction)
@@ -166,12 +169,12 @@ def train(
     InputError for data or disk.
     """
     run = session.run
-    data, captions = pictures.read(recipe.data, pictures.data_root(), skin_tones=False)
-    words = shared.words if shared else _tokenizer(recipe, run, captions)
-    examples = Examples(
-        latents.cached(run, vae, data, shared and shared.cache), captions,
-        pictures.weights(captions, recipe.data), words,
-    )  # fmt: skip
+    tell = session.tell if shared else lambda event: None  # else told with the autoencoder
+    data, captions = pictures.read(recipe.data, pictures.data_root(), skin_tones=False, tell=tell)
+    with session.team.first():
+        words = shared.words if shared else _tokenizer(recipe, run, captions)
+        made = latents.cached(run, vae, data, shared and shared.cache, session.team.leads)
+    examples = Examples(made, captions, pictures.weights(captions, recipe.data), words)
     trainer = Trainer(recipe, session, examples, data, shared and shared.text_encoder)
     check_space(run, trainer.size())
     trainer.resume()
@@ -201,6 +204,8 @@ def train(
 
 def _show(trainer: Trainer, vae: Any, prompts: list[str]) -> None:
     """Write the pipeline as it is now, and a sheet of samples."""
+    if not trainer.session.team.leads:
+        return
     run, words, networks = trainer.session.run, trainer.examples.words, trainer.average.module
     vae.to(trainer.session.device)
     made = sheet(networks, vae, words, trainer.recipe, prompts)
