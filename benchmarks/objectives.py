@@ -82,6 +82,11 @@ def file_name(name: str, seed: int) -> str:
     return f"{name.replace(', ', '-')}-{seed}"
 
 
+def done(options: argparse.Namespace, name: str, seed: int) -> bool:
+    """Whether a cell is measured already."""
+    return (options.folder / "cells" / f"{file_name(name, seed)}.json").exists()
+
+
 def cell(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     """Train and measure one cell, or read what an earlier run measured."""
     made = recipe(options, name, seed)
@@ -256,13 +261,14 @@ def main() -> None:
     """Train what is missing and print the table."""
     options = parse()
     end = time.monotonic() + 60 * options.minutes
-    names = [n for n in (*VARIANTS, *WHOLE)
-             if not options.only or n.startswith("plain") or n in options.only]  # fmt: skip
+    wanted = options.only
     cells: dict[str, list[dict[str, float]]] = {}
-    for seed in range(options.seeds):
-        for name in names:
-            if time.monotonic() < end:
-                cells.setdefault(name, []).append(cell(options, name, seed))
+    for group in (VARIANTS, WHOLE):
+        chosen = [n for n in group if not wanted or n in wanted or not group[n]]
+        for seed in range(options.seeds) if len(chosen) > 1 else ():
+            for name in chosen:
+                if time.monotonic() < end or done(options, name, seed):
+                    cells.setdefault(name, []).append(cell(options, name, seed))
     text = table(cells, options)
     print(text)
     if options.write:

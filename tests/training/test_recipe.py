@@ -129,3 +129,34 @@ def test_prompts_name_every_style_but_the_default(emoji: recipes.Recipe) -> None
     assert all("flat" in prompt(other, emoji.data, rng) for _ in range(100))
     named = sum("3d" in prompt(default, emoji.data, rng) for _ in range(300))
     assert 60 < named < 140
+
+
+def test_adaptive_normalization_is_shared_by_the_blocks(emoji: recipes.Recipe) -> None:
+    """PixArt's block: 6 D^2 once and 6 D a block, where a block of its own would have 6 D^2."""
+    from dit_tools.training.networks import Networks
+
+    width, layers = 64, 8
+    sized = dataclasses.replace(emoji.transformer, width=width, layers=layers)
+    made = Networks(dataclasses.replace(emoji, transformer=sized), 64).transformer
+    named = list(made.named_parameters())
+    shared = sum(p.numel() for n, p in named if n.startswith("adaln_single.linear"))
+    tables = sum(p.numel() for n, p in named if "blocks" in n and "scale_shift_table" in n)
+    assert shared == 6 * width * (width + 1) and tables == layers * 6 * width
+    assert not any("norm" in n for n, _ in named if "blocks" in n)
+    assert shared + tables <= (1 / layers + 0.02) * layers * 6 * width * (width + 1)
+
+
+def test_sections_of_an_adapter_are_checked(tmp_path: Path) -> None:
+    text = 'name = "x"\n[data]\nfolder = "p"\nsize = 50\n[adapter]\nmodel = "emoji64"\n'
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    assert recipes.load(path).adapter.method == "lora"  # and 50 px are the model's own affair
+    for change, words in (
+        ('model = "emoji64"', "samples = 9"), ("[adapter]", "[transformer]\nwidth = 8\n[adapter]"),
+    ):  # fmt: skip
+        path.write_text(text.replace(change, words), encoding="utf-8")
+        with pytest.raises(recipes.RecipeError, match=r"no key 'model'|\[adapter\] trains no"):
+            recipes.load(path)
+    path.write_text(text + 'method = "laura"\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="--adapter: no method 'laura'; did you mean 'lora'"):
+        recipes.load(path)
