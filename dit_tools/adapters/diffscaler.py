@@ -18,8 +18,8 @@ class Diffscaler(Adapter):
     """``a * (W x) + b + U relu(V x)`` for every linear layer of the blocks.
 
     Scale ``a`` and shift ``b`` use what the layer has learned, the bottleneck adds directions of
-    its own. Starts with a = 1, b = 0, U = 0. Width, layers and the nonlinearity are not stated
-    where they could be read: the width is a parameter, the rest differs from the paper at will.
+    its own. Starts with a = 1, b = 0, U = 0. The paper's width, layers and nonlinearity were not
+    established: width and layers are parameters here, the nonlinearity is ReLU.
     """
 
     width: int = param(4, "width of the bottleneck; 0 leaves it out", ge=0, le=1024)
