@@ -13,7 +13,8 @@ from dit_tools.core.errors import DitError, ExitCode, UsageError
 
 Listener = Callable[[dict[str, Any]], None]
 FACTS = ("seed", "width", "height", "steps", "cfg_scale", "solver", "schedule", "guidance",
-         "cache", "model", "model_revision", "backend", "device", "dtype", "seconds")  # fmt: skip
+         "cache", "attention", "tokens", "highres", "model", "model_revision", "backend",
+         "device", "dtype", "seconds")  # fmt: skip
 MOST_NAMES = 5  # of failed pictures behind one reason
 
 
