@@ -54,6 +54,11 @@ Feather = Annotated[
     typer.Option("--feather", metavar="PIXELS", min=0, rich_help_panel=o.PICTURE,
                  help="Width of the seam inside the mask."),
 ]  # fmt: skip
+Detail = Annotated[
+    bool,
+    typer.Option("--keep-detail", rich_help_panel=o.PICTURE,
+                 help="Keep fine detail where the edit changes little."),
+]  # fmt: skip
 Reference = Annotated[
     list[str] | None,
     typer.Option("--reference", metavar="PICTURE", rich_help_panel=o.PICTURE,
@@ -82,6 +87,7 @@ def edit(
     outpaint: Outpaint = None,
     feather: Feather = None,
     no_crop: Whole = False,
+    keep_detail: Detail = False,
     strength: Strength = None,
     reference: Reference = None,
     method: choices.Editing = None,
@@ -112,7 +118,7 @@ def edit(
             blocks.values(given), instructions, method, inversion, strength, mask,
             feather, not no_crop, given["output"], given["overwrite"], given["skip_existing"],
             not given["no_metadata"], given["quiet"], reference or (),
-            steer, protect, mask_text, outpaint, source_model,
+            steer, protect, mask_text, outpaint, source_model, keep_detail,
         )  # fmt: skip
         batch = assemble(request, telling.announcer(given["json"], given["quiet"], _line))
     return telling.finish(batch.start(), given["quiet"])

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+VISIBLE = 0.1
+"""Change of a colour, of 1, from which on a pixel is the edit's own and keeps no old detail."""
+
+
 def compose(
-    picture: Picture, edited: np.ndarray, frame: Frame, weights: np.ndarray | None
-) -> np.ndarray:
+    picture: Picture, edited: np.ndarray, frame: Frame, weights: np.ndarray | None,
+    plain: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """The picture with the edit in it, (H, W, 3 or 4).
 
     Args:
@@ -21,6 +26,9 @@ def compose(
         edited: the model's pixels (3 or 4, h, w), colours over white and opacity.
         frame: where they belong.
         weights: share of the edit (H, W), 0 = the picture's own pixels, bit for bit; None: 1.
+        plain: the model's pixels of the picture itself, (3 or 4, h, w). Where the edit hardly
+            differs from them the picture's detail is added, which the model's size and its
+            autoencoder lose.
     """
     import numpy as np
 
@@ -30,6 +38,9 @@ def compose(
     part, rows, columns = frame.back(np.ascontiguousarray(edited.transpose(1, 2, 0)))
     before = whole[rows, columns]
     after = _layers(part, before)
+    if plain is not None:
+        known, _, _ = frame.back(np.ascontiguousarray(plain.transpose(1, 2, 0)))
+        after = _detailed(after, before, _layers(known, before), frame)
     made = whole.copy()
     if weights is None:
         made[rows, columns] = after
@@ -38,6 +49,18 @@ def compose(
     mixed = before + share * (after - before)
     made[rows, columns] = np.where(share > 0, mixed, before)
     return made
+
+
+def _detailed(after: np.ndarray, before: np.ndarray, known: np.ndarray, frame: Frame) -> np.ndarray:
+    """The edit with what the model does not see of the picture, where it changed little."""
+    import cv2
+    import numpy as np
+
+    change = np.abs(after - known).max(axis=2)
+    cell = max(frame.height / frame.model[0], 1.0)  # pixels of the picture per model pixel
+    near = cv2.GaussianBlur(change, (0, 0), 2 * cell)
+    kept = 1 - np.clip(np.maximum(near, change) / VISIBLE, 0, 1)[:, :, None]
+    return (after + kept * (before - known)).clip(0, 1)
 
 
 def _layers(part: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -65,8 +65,20 @@ class Part:
     origin: Session | None = None
 
 
-def edit_latents(part: Part, task: Task, inversion: Any) -> tuple[int, Array | None]:
-    """The seed, and edited latents (1, C, h, w) in float32; None where nothing was changed."""
+@dataclass(frozen=True)
+class Edited:
+    """Latents (1, C, h, w) in float32 of the picture and of the edit, and the edit's seed.
+
+    ``latents`` is None where nothing was changed.
+    """
+
+    x0: Array
+    latents: Array | None
+    seed: int
+
+
+def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
+    """The edit of one part of a picture, by its seed or by the one that is steered to."""
     session = part.session
     pixels, x0 = seen(session, part.picture, part.frame)
     small = selection = None
@@ -99,7 +111,8 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> tuple[int, Array | N
     else:
         seeds = task.steer.seeds(task.seed)
         seed, made = task.steer.steer(run, seeds, pixels[0], session.model.codec.decode)
-    return seed, None if made is x0 or bool((made == x0).all()) else made
+    same = made is x0 or bool((made == x0).all())
+    return Edited(x0, None if same else made, seed)
 
 
 def seen(session: Session, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:

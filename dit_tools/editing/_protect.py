@@ -37,10 +37,12 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     settings = merge([{"cfg_scale": 1.0}, read_values(request.values)])
     assert request.protect is not None, "the command asks for protection"
     method: Protecting = spec.parse("protecting", request.protect)
-    for name in ("method", "steer", "instructions", "strength"):
+    refused = ("method", "steer", "instructions", "strength", "inversion", "mask_text", "outpaint",
+               "source_model")  # fmt: skip
+    for name in refused:
         if getattr(request, name) is not None:
-            raise UsageError(f"--{name}: --protect {method.info.name} changes nothing by words",
-                             "leave it out")  # fmt: skip
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: --protect {method.info.name} makes no edit", "leave it out")
     check_prompt(request.prompt or "", "--prompt")
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
         raise UsageError("--seed: a picture is protected once", "give one seed")

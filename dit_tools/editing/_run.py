@@ -65,6 +65,7 @@ class Request:
     mask_text: str | None = None
     outpaint: str | None = None
     source_model: str | None = None
+    keep_detail: bool = False
 
 
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
@@ -313,14 +314,16 @@ class _Work:
         if region is not None and self.request.crop and self.source.latent is None:
             frame = frames.around(_mask.bounds(region), size, session.size)
         part = Part(session, picture, mask, region, frame, self.source.latent, self.origin)
-        seed, latents = edit_latents(part, task, self.source.inversion)
-        if latents is None:
-            return picture.pixels, True, seed
+        found = edit_latents(part, task, self.source.inversion)
+        if found.latents is None:
+            return picture.pixels, True, found.seed
         feather = self.request.feather
         feather = max(min(size) // 64, 1) if feather is None else feather
         weights = None if region is None else _mask.weights(region, feather)
-        edited = session.model.codec.decode(latents)[0]
-        return _compose.compose(picture, edited, frame, weights), False, seed
+        decode = session.model.codec.decode
+        edited = decode(found.latents)[0]
+        plain = decode(found.x0)[0] if self.request.keep_detail else None
+        return _compose.compose(picture, edited, frame, weights, plain), False, found.seed
 
     def _record(self, session: Session, task: Task, seconds: float) -> dict[str, Any]:
         pixels: Any = None

@@ -142,6 +142,21 @@ def test_a_picture_keeps_its_alpha_with_a_model_that_has_none():
     assert np.array_equal(made[:, :, 3], photo.pixels[:, :, 3])
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_detail_that_the_model_does_not_see_is_kept_where_little_changes(channels):
+    photo = picture(200, 150, channels)
+    frame = whole((200, 150), (64, 64))
+    plain = np.full((4, 64, 64), 0.5, np.float32)
+    before = np.repeat(photo.pixels, 3, axis=2) if channels == 1 else photo.pixels
+    same = _compose.compose(photo, plain, frame, None, plain)
+    assert np.allclose(same, before, atol=1e-5)
+    edit = plain.copy()
+    edit[:3, 40:, :] = 0.9
+    made = _compose.compose(photo, edit, frame, None, plain)
+    assert np.allclose(made[:90], before[:90], atol=1e-4)
+    assert np.allclose(made[150:, :, :3], _compose.compose(photo, edit, frame, None)[150:, :, :3])
+
+
 def test_the_report():
     a = RANDOM.random((40, 40, 3), dtype=np.float32)
     mask = np.zeros((40, 40), bool)
