@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+ALLOWED = 1.3  # of the largest layer
 WIDTH = 2304  # of PixArt-Sigma XL
 
 
@@ -106,7 +107,9 @@ def main() -> None:
         seconds = time.perf_counter() - began
     print(f"weights: {count / 1e9:.2f} G, {2 * count / 1e9:.2f} GB; packed {layers.ratio:.3f}x")
     print(f"largest layer in float32: {4 * layers.largest / 1e6:.0f} MB")
-    print(f"peak above the start: {peak.bytes / 1e6:.0f} MB")
+    share = peak.bytes / (4 * layers.largest)
+    print(f"peak above the start: {peak.bytes / 1e6:.0f} MB, {share:.2f}x of that layer "
+          f"({'within' if share <= ALLOWED else 'ABOVE'} {ALLOWED})")  # fmt: skip
     print(f"seconds: {seconds:.0f}")
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, ModelError, UnsupportedError
 from dit_tools.exporting import _folder
-from dit_tools.models import quantized, safe
+from dit_tools.models import gguf_load, quantized, safe
+from dit_tools.models.load import graphs_only
 from dit_tools.weights import resume
 from dit_tools.weights.layers import Layer, Layers, find, pattern
 from dit_tools.weights.quantize._base import Scheme, Seen
@@ -47,6 +48,10 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
     if not folder.is_dir():
         raise UnsupportedError(
             f"--model {source.name}: a single file cannot be quantized", "give a diffusers folder"
+        )
+    if graphs_only(folder) or gguf_load.there(folder):
+        raise UnsupportedError(
+            f"--model {source.name}: its transformer is quantized already", "give the plain model"
         )
     safe.check_folder(folder)
     if safe.components(folder).get(quantized.PART, (None, None))[0] != "diffusers":

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.support import pixart
-from tests.support.program import dit
+from tests.support.loading import WEIGHTS, copy
+from tests.support.program import dit, python
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,12 @@ BAD = [
     (("-o", "no/such"), 4, "dit: -o no/such: its folder does not exist; create it first"),
     (("-m", "no/such/model"), 5, "dit: --model no/such/model: no such file or folder; check the"),
     (("--device", "cuda"), 7, "dit: --device cuda: PyTorch sees no such GPU; use --device cpu"),
+    (("--target", "onnx:form=int4,provider=tensorrt"), 7,
+     "dit: --target onnx: form=int4 cannot run on tensorrt, it has no MatMulNBits"),
+    (("--target", "onnx", "--scheme", "rtn"), 2,
+     "dit: --scheme rtn: form=dynamic of --target onnx is a scheme of its own; leave it out"),
+    (("--target", "gguf:type=Q5_0", "--scheme", "q-diffusion"), 7,
+     "dit: --scheme q-diffusion: a GGUF file of type Q5_0 cannot hold it; leave it out"),
     (("--prompts", "-1"), 2, "dit quantize: --prompts: out of range; give at least 0"),
 ]  # fmt: skip
 
@@ -99,3 +108,58 @@ def test_without_an_output_there_is_nothing_to_write(model: Path) -> None:
     done = dit("quantize", "-m", model)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "dit: -o: no folder to write; name a new one, or add --dry-run\n"
+
+
+# damage -----------------------------------------------------------------------------------------
+
+
+def refused(code: int, message: str, *arguments: str | Path, cwd: Path, program=dit) -> None:
+    """One line, that exit code, and nothing left behind."""
+    before = sorted(cwd.iterdir())
+    done = program("quantize", "-o", "new", "--steps", "1", *arguments, cwd=cwd)
+    assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sorted(cwd.iterdir()) == before
+
+
+def test_nan_in_calibration(model: Path, tmp_path: Path) -> None:
+    root = copy(model, tmp_path / "model")
+    tensors = load_file(root / WEIGHTS)
+    tensors["caption_projection.linear_1.bias"].fill_(torch.nan)
+    save_file(tensors, root / WEIGHTS, {"format": "pt"})
+    words = ("-m", root, "--scheme", "vidit-q", "--calibration", "1")
+    refused(5, "NaN", *words, cwd=tmp_path)
+
+
+def test_models_without_layers_that_can_be_packed(tmp_path: Path) -> None:
+    from tests.support import stable_diffusion
+
+    stable_diffusion.pipeline(tmp_path / "unet")
+    message = "--model unet: it has no transformer of diffusers; give another model"
+    refused(7, message, "-m", tmp_path / "unet", cwd=tmp_path)
+
+
+def test_a_disk_that_fills_up_while_it_writes(model: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: both are errors of a write."""
+
+    def limited(*arguments: str | Path, cwd: Path):
+        code = (
+            "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000));"
+            "from dit_cli.main import main; main(sys.argv[1:])"
+        )
+        return python(code, *map(str, arguments), cwd=cwd)
+
+    message = "dit: new: cannot be written: the file is larger than this system allows"
+    refused(4, message, "-m", model, "--prompts", "0", cwd=tmp_path, program=limited)
+
+
+def test_graphs_and_gguf_are_quantized_already(model: Path, tmp_path: Path) -> None:
+    for target in ("onnx:form=fp16", "gguf"):
+        done = dit("quantize", "-m", model, "-o", "out", "--target", target, "--prompts", "0",
+                   "--overwrite", "-q", cwd=tmp_path)  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "")
+        made = dit("generate", "a red apple", "-m", "out", "-o", "a.png", "--steps", "1",
+                   "--overwrite", cwd=tmp_path)  # fmt: skip
+        assert (made.returncode, made.stdout) == (0, "a.png\n"), made.stderr
+        message = "dit: --model out: its transformer is quantized already; give the plain model\n"
+        refused(7, message, "-m", "out", cwd=tmp_path)

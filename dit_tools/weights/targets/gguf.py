@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dit_tools.core import spec
@@ -10,7 +11,9 @@ from dit_tools.core.registry import method, param
 from dit_tools.weights.quantize._base import Scheme
 from dit_tools.weights.targets._base import Target, Tell
 
-TYPES = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "F16")
+TYPES = {"Q8_0": "rtn", "Q5_1": "rtn:bits=5,group=32", "Q5_0": "rtn:bits=5,group=32",
+         "Q4_1": "rtn:bits=4,group=32", "Q4_0": "rtn:bits=4,group=32", "F16": "rtn"}  # fmt: skip
+"""Type -> the scheme that is about as large, for forecasts."""
 
 
 @method()
@@ -22,11 +25,11 @@ class Gguf(Target):
     of the blocks and adaLN get Q8_0 where the type has fewer bits; biases are F32.
     """
 
-    type: str = param("Q4_0", "of the layers inside of blocks", choices=TYPES)
+    type: str = param("Q4_0", "of the layers inside of blocks", choices=tuple(TYPES))
 
     def scheme(self, text: str | None) -> Scheme:
         """Schemes that fill the blocks of a Q4_0 file."""
-        made = spec.parse("weights.quantize", text or "rtn:bits=4,group=32")
+        made = spec.parse("weights.quantize", text or TYPES[self.type])
         layout = made.layout(4096, 4096)
         fits = layout.kind == "int" and layout.bits == 4 and layout.group == 32
         if text is not None and (
@@ -44,7 +47,11 @@ class Gguf(Target):
         from dit_tools.models import gguf_file
 
         gguf_file.library()
-        return super().plan(source, wanted, dry)
+        layers = super().plan(source, wanted, dry)
+        if self.type != "F16":
+            return layers
+        plain = [replace(layer, layout=None, dtype="F16") for layer in layers.linear]
+        return replace(layers, linear=tuple(plain))
 
     def make(self, source: Any, wanted: Any, trial: Any, tell: Tell) -> dict[str, Any]:
         """Refuse, calibrate where the scheme asks for it, write tensor by tensor, judge."""
