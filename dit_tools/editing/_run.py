@@ -72,6 +72,8 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     source = _sources.read(request.inversion, request.source_model)
     settings = _sources.settings(source, read_values(request.values))
+    if source.latent is not None and request.strength is not None:
+        raise UsageError(f"--strength: --inversion {source.file} has decided that", "leave it out")
     request = replace(request, source_prompt=_sources.prompt(source, request.source_prompt))
     tasks = _tasks(request, settings)
     for task in tasks:

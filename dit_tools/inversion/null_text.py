@@ -50,7 +50,7 @@ class NullText(Inversion):
     def invert(
         self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None
     ) -> Inverted:
-        """Two calls a step and one more for every tuning, of which half go backwards too.
+        """Three calls a step, and one to begin with and one for every tuning where there are any.
 
         ``nulls`` (steps, K): the tuned embeddings, flat. Raises UnsupportedError without guidance,
         or where the empty prompt is no embedding.

@@ -84,6 +84,7 @@ def test_a_latent_file_with_a_mask_keeps_the_rest_bit_for_bit(place):
     ({"picture": "other.png"}, "made from another picture"),
     ({"values": {"steps": 4}}, "--steps: --inversion .*disc.latent has decided that"),
     ({"source_prompt": "a cat"}, "was inverted with 'red circle'"),
+    ({"strength": 0.5}, "--strength: --inversion .*disc.latent has decided that"),
     ({"method": "flowedit"}, "--method flowedit does not invert"),
     ({"source_model": "emoji64"}, "is inverted already"),
 ])  # fmt: skip
