@@ -210,11 +210,13 @@ def carrying(model: Any, name: str, chosen: Any) -> Any:
     from dataclasses import replace
 
     from dit_tools.calibrating.magcache import calibrate
+    from dit_tools.core import spec
     from dit_tools.weights.probing import default_prompts
 
     ratios: Any = ()
     if text["rival"].startswith("magcache"):
-        session = _session(model, replace(chosen, cache=chosen.cache), default_prompts)
+        hooked = replace(chosen, cache=spec.parse("caching", "magcache"))
+        session = _session(model, hooked, default_prompts)
         ratios = next(iter(calibrate(session).values())).tolist()
     return rivals().model_with(model, text["rival"], chosen.steps, ratios)
 
