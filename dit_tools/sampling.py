@@ -80,13 +80,13 @@ def sample(
     with ExitStack() as attached:
         experts: list[Any] = [_expert(attached, model, conditions, plan, plan.guidance, run)]
         if second is not None:
-            own = Run(times, run.calls_expected, run.grid, count=run.count)
+            own = Run(run.times, run.calls_expected, run.grid, count=run.count)
             guidance = plan.combine.second(plan.guidance)
             made = _expert(attached, second.model, second.conditions, plan, guidance, own)
             experts.append(made)
         if correct is not None:
             experts[0] = _corrected(experts[0], correct, run)
-        stage = Stage(tuple(experts), solver, plan.guidance, times, noise)
+        stage = Stage(tuple(experts), solver, plan.guidance, run.times, noise)
         yield from plan.combine.steps(stage, x * 1.0)  # the caller's latents stay as they are
 
 
@@ -176,6 +176,8 @@ class Scene:
             path = self.model.path
             x = path.alpha(times[0]) * picture + path.sigma(times[0]) * x
         before, given = self.count, self.conditions(size)
+        if picture is None:
+            x = self.plan.noise.terminal(self.model, given, x)
         second = self.second(size) if self.second else None
         for step in sample(
             self.model, given, x, self.plan, noise, times, correct=correct, second=second

@@ -25,13 +25,14 @@ class Classifier(Guidance):
     if scale is not 1. Differs from the paper: the noise's share is ``sigma^2 g`` on x0, which is
     its DDIM form times alpha, since that form is infinite at pure noise; the judge's activations
     are smooth as they are, so no Softplus takes the place of ReLU. Costs a decoding and its
-    gradient a step.
+    gradient a step. On emoji64 (10 prompts, 10 steps) a weight of 10 raises the judge's cosine from
+    0.70 to 0.77, of 1 to 0.72; the judge that guided is the one that scored.
     """
 
     sees = True
 
     scale: float = param(4.0, "classifier-free guidance; 1 = none", ge=0)
-    weight: float = param(1.0, "strength of the classifier; 0 = off", ge=0)
+    weight: float = param(10.0, "strength of the classifier; 0 = off", ge=0)
     joint: float = param(20.0, "temperature of the wanted class's logit", ge=0)
     marginal: float = param(0.5, "temperature of all classes, as a share of joint", ge=0, le=1)
     gamma: float = param(0.3, "more guidance in the middle of the run", ge=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dit_tools.core.errors import UnsupportedError
+from dit_tools.models import terminal
 from dit_tools.models.model import Model
 
 
@@ -53,12 +54,12 @@ def load(reference: str, wishes: Wishes | None = None, **keywords: object) -> Mo
     wishes = wishes or Wishes(**keywords)  # type: ignore[arg-type]
     resolved = resolve(reference, allow_pickle=wishes.allow_pickle)
     if _onnx(resolved.path, wishes):
-        from dit_tools.models.onnx_load import load_onnx
-
-        return load_onnx(resolved, wishes)
-    from dit_tools.models.torch_load import load_torch
-
-    return load_torch(resolved, wishes)
+        from dit_tools.models.onnx_load import load_onnx as read
+    else:
+        from dit_tools.models.torch_load import load_torch as read
+    model = read(resolved, wishes)
+    model.terminal = terminal.read(resolved.path)
+    return model
 
 
 def graphs_only(folder) -> bool:

@@ -56,7 +56,8 @@ class Model:
     codec's fourth channel is opacity and its colours are composited over white. ``encode`` turns
     Prompts into conditions per branch. ``pipe`` is the diffusers pipeline of a torch model.
     ``pipeline`` is set where that pipeline has no adapter and runs itself (``passthrough.py``);
-    family, network and codec are stand-ins then. ``second`` is the other model of ``--combine``.
+    family, network and codec are stand-ins then. ``second`` is the other model of ``--combine``,
+    ``terminal`` the extra step of ``--noise oms`` (``terminal.py``).
     """
 
     name: str
@@ -74,6 +75,7 @@ class Model:
     pipe: Any = None
     pipeline: Any = None
     second: Model | None = None
+    terminal: Any = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import MethodInfo
@@ -26,6 +26,10 @@ class Noise(ABC):
     @abstractmethod
     def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
         """A stream of arrays (len(seeds), *shape); row i depends on ``seeds[i]`` alone."""
+
+    def terminal(self, model: Any, conditions: Mapping[str, Any], x: Array) -> Array:
+        """Where a run starts, from the first noise ``x`` (B, C, h, w). Here: at the noise."""
+        return x
 
     def draw(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Array:
         """The first noise of the stream."""
