@@ -42,7 +42,7 @@ RUNS = (
     "cache=encoder-propagation:keys=early",
     "cache=taylorseer:interval=3,level=module",
     "cache=output:interval=2", "cache=output:interval=3", "cache=output:interval=3,order=2",
-    "cache=ertacache:threshold=0.05", "cache=ertacache:threshold=0.15",
+    "cache=ertacache:threshold=0.05", "cache=ertacache:threshold=0.3",
     "cache=magcache:threshold=0.06", "cache=magcache:threshold=0.3,order=1",
     "cache=seacache:threshold=0.25", "cache=seacache:threshold=1",
     "cache=e-dit:threshold=0.05", "cache=e-dit:threshold=0.15",
