@@ -45,8 +45,18 @@ class Jit(Tokens):
     blend: float = param(1.0, "how far waking tokens are moved to their noise level", ge=0, le=1)
 
     def compose(self, plan: Any) -> None:
-        """Refuses caches, and solvers whose step is not of first order and without noise."""
+        """Refuses caches, solvers whose step is not of first order and without noise, two models.
+
+        Stages are counted over all steps of one model, and a waking token is put in place by the
+        prediction that the solver gets.
+        """
         super().compose(plan)
+        for field, name in (("combine", plan.combine.info.name), ("highres", _climbs(plan))):
+            if name != "none" and self.first < 1:
+                both = f"--tokens {self.info.name} and --{field} {name}"
+                raise UsageError(
+                    f"{both}: its stages are over all steps of one run", "give one of them"
+                )
         solver = plan.solver
         plain = solver.info.name == "euler" or (
             solver.info.name == "ddim" and solver.eta == 0 and solver.clip is None
@@ -78,6 +88,12 @@ class Jit(Tokens):
         shares = (self.first, max(self.first, self.second), 1.0)
         stage = sum(call >= end for end in ends)
         return min(max(round(shares[stage] * total), 1), total)
+
+
+def _climbs(plan: Any) -> str:
+    """The method of ``--highres`` if it samples in several runs, else ``none``."""
+    name = plan.highres.info.name
+    return name if name == "diffusehigh" else "none"
 
 
 class _Watch(Watch):

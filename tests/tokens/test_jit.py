@@ -140,6 +140,12 @@ def test_solvers_of_other_orders_are_refused():
     plan.compose()
 
 
+@pytest.mark.parametrize("other", [{"combine": "t-stitch"}, {"highres": "diffusehigh"}])
+def test_several_models_and_several_runs_are_refused(other):
+    with pytest.raises(UsageError, match="--tokens jit and --.*stages are over all steps"):
+        small.plan(tokens="jit", **other)
+
+
 def test_more_tokens_are_nearer_to_the_plain_picture():
     model, given = small.pixart(), small.conditions()
     plain, _ = small.final(model, given, small.plan(steps=12))
