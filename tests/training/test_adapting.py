@@ -1,0 +1,188 @@
+"""Training adapters: of every family, resumable to the bit, with an effect, and back by --lora."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dit_tools.core.errors import ModelError, UsageError
+from dit_tools.models import lora
+from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.load import load
+from dit_tools.training import adapting, checkpoint, pictures, plot
+from dit_tools.training import recipe as recipes
+from dit_tools.training.run import run
+from dit_tools.training.session import Session
+from tests.support import pixart
+from tests.training.conftest import draw_pictures
+
+FAMILIES = ("pixart", "flux", "sd3", "sana", "lumina2", "qwenimage", "zimage", "dit")
+METHODS = ("lora:rank=2", "difffit", "diffscaler")
+
+
+def recipe(model: str | Path, folder: Path, method: str = "lora", **more: Any) -> recipes.Recipe:
+    size = more.pop("size", 32)
+    return recipes.Recipe(
+        "ink", recipes.Data(folder=str(folder), size=size),
+        adapter=recipes.Adapter(str(model), method, **{"samples": 24, **more}),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and captioned pictures."""
+    folder = tmp_path_factory.mktemp("adapters")
+    draw_pictures(folder / "pictures", 8)
+    pixart.pipeline().save_pretrained(folder / "model")
+    return folder
+
+
+def tuner(family: str, method: str, **more: Any) -> adapting.Tuner:
+    support = importlib.import_module(f"tests.support.{family}")
+    pipe = support.pipeline()
+    model = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
+    name = "1" if family == "dit" else "a red apple"
+    captions = [pictures.Caption("", name, (), "")] * 2
+    side = model.family.default_size if family == "dit" else 32
+    shape = model.family.latent_shape(side, side)
+    latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    examples = adapting.Examples(latents, captions, np.full(2, 0.5))
+    made = recipe(family, Path("x"), method, batch_size=2, size=side, **more)
+    return adapting.Tuner(made, Session(Path("unused"), dtype="float32"), model, examples)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_an_adapter_and_nothing_else(family: str) -> None:
+    made = tuner(family, "lora:rank=2", learning_rate=1e-2)
+    before = {n: p.detach().clone() for n, p in made.network.named_parameters()
+              if not p.requires_grad}  # fmt: skip
+    fixed = [made.loss(made.examples.latents[:1], torch.ones_like(made.examples.latents[:1]), 0.5,
+                       made.examples.captions[0].name).item()]  # fmt: skip
+    for _ in range(6):
+        made.advance()
+    fixed.append(made.loss(made.examples.latents[:1], torch.ones_like(made.examples.latents[:1]),
+                           0.5, made.examples.captions[0].name).item())  # fmt: skip
+    assert fixed[0] != fixed[1] and np.isfinite(fixed[1])
+    after = dict(made.network.named_parameters())
+    assert all(torch.equal(p, after[n]) for n, p in before.items())
+    assert any(p.any() for n, p in after.items() if "lora_B" in n)
+
+
+def test_the_loss_of_an_untrained_adapter_is_that_of_the_base() -> None:
+    plain = None
+    for method in METHODS:
+        made = tuner("pixart", method)
+        x0 = made.examples.latents[:1]
+        value = made.loss(x0, torch.ones_like(x0), 0.4, "a red apple").item()
+        plain = value if plain is None else plain
+        assert value == plain
+
+
+def test_targets_are_what_the_network_predicts() -> None:
+    """A network that says exactly the truth has no loss, on the path of noise and of velocity."""
+    for family in ("pixart", "sd3"):
+        made = tuner(family, "lora")
+        x0 = made.examples.latents[:1]
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+        truth = noise if family == "pixart" else noise - x0
+        made.network.forward = lambda *a, truth=truth, **k: (truth,)
+        assert made.loss(x0, noise, 0.3, "a red apple").item() == pytest.approx(0, abs=1e-12)
+        times = [made.time(q) for q in (0.001, 0.3, 0.999)]
+        assert times == sorted(times) and 0 < times[0] and times[-1] <= 1
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_training_resumes_to_the_bit_and_is_taken_by_lora(
+    place: Path, tmp_path: Path, method: str
+) -> None:
+    before = digest(place / "model")
+    made = recipe(place / "model", place / "pictures", method, learning_rate=1e-2)
+    whole = run(made, Session(tmp_path / "whole", sample_every=99), None)
+    assert run(made, Session(tmp_path / "halves", stop=2), None) is None
+    halves = run(made, Session(tmp_path / "halves", sample_every=99), None)
+    assert whole and halves and whole.read_bytes() == halves.read_bytes()
+    assert digest(place / "model") == before
+    assert (tmp_path / "whole/sheet-000006.png").is_file()
+    assert plot.rows(tmp_path / "whole")["adapter"][-1]["step"] == 6
+
+    plain, adapted = (load(str(place / "model"), loras=loras, backend="torch")
+                      for loras in ((), (str(whole),)))  # fmt: skip
+    assert adapted.notes["loras"][0]["name"] == "ink.safetensors"
+    assert adapted.notes["loras"][0]["layers"] > 0
+    silent = load(str(place / "model"), loras=(f"{whole}:0",), backend="torch")
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for model in (plain, adapted, silent):
+        asked = adapting.Prompts(("a red circle",), ("",), 32, 32, ("cond",))
+        given = model.family.inputs(x, 0.5, model.encode(asked)["cond"])
+        outputs.append(model.network(**given))
+    assert torch.equal(outputs[0], outputs[2]) and not torch.equal(outputs[0], outputs[1])
+
+
+def test_another_method_or_model_is_refused(place: Path, tmp_path: Path) -> None:
+    made = recipe(place / "model", place / "pictures")
+    run(made, Session(tmp_path, stop=1), None)
+    other = dataclasses.replace(made.adapter, method="difffit")
+    with pytest.raises(ModelError, match="made by another recipe or model"):
+        run(dataclasses.replace(made, adapter=other), Session(tmp_path), None)
+    state = checkpoint.load(tmp_path / "adapter.pt")
+    assert state and state["step"] == 1
+    with pytest.raises(UsageError, match="an adapter has none"):
+        run(made, Session(tmp_path), None, "autoencoder")
+
+
+def test_an_adapter_for_another_model_is_refused(place: Path, tmp_path: Path) -> None:
+    from tests.support import sd3
+
+    for method in ("difffit", "diffscaler"):
+        made = recipe(place / "model", place / "pictures", method, learning_rate=1e-2)
+        path = run(made, Session(tmp_path / method, sample_every=99), None)
+        assert path
+        with pytest.raises(ModelError, match="ink.safetensors: does not fit this model"):
+            lora.apply(sd3.pipeline(), [lora.Lora(path, 1.0)])
+
+
+def test_twenty_pictures_teach_the_built_in_model_a_style(tmp_path: Path) -> None:
+    """Night: everything on dark blue. The loss falls, and new prompts become dark as well."""
+    folder = tmp_path / "night"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        picture = np.full((64, 64, 3), (10, 10, 90), np.uint8)
+        top, left = rng.integers(8, 24, 2)
+        picture[top : top + 30, left : left + 30] = rng.integers(120, 255, 3)
+        Image.fromarray(picture).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text("night square", encoding="utf-8")
+    made = recipe("emoji64", folder, "lora:rank=4", samples=128, batch_size=4, size=64,
+                  learning_rate=1e-2, prompt_dropout=0.0)  # fmt: skip
+    path = run(made, Session(tmp_path / "run", save_every=3, sample_every=10**6), None)
+    rows = plot.rows(tmp_path / "run")["adapter"]
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    for text, ratio in (("night square", 0.8), ("night heart", 0.97)):  # seen, and never seen
+        plain, styled = (brightness(text, loras) for loras in ((), (str(path),)))
+        assert styled < ratio * plain, text
+
+
+def brightness(text: str, loras: tuple[str, ...]) -> float:
+    """Mean of a drawn picture in [0, 1]."""
+    from dit_tools import sampling
+    from tests.support.small import plan
+
+    model = load("emoji64", loras=loras, backend="torch")
+    asked = adapting.Prompts((text,), ("",), 64, 64, ("cond",))
+    chosen = plan(steps=6)
+    x, noise = sampling.start(model, chosen, model.family.latent_shape(64, 64), (0,))
+    *_, last = sampling.sample(model, model.encode(asked), x, chosen, noise)
+    return float(model.codec.decode(last.x)[:, :3].mean())
