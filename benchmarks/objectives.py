@@ -200,8 +200,9 @@ def rows(cells: dict[str, list[dict[str, float]]], reference: str, shown: Sequen
             if name != reference:
                 mine = [row[metric] for row in cells[reference]]
                 words.append(f"{metric} {verdict(mine, values, METRICS[metric])}")
-        if words and all(word.endswith("within the seed spread") for word in words):
-            words = ["within the seed spread"]
+        for same in ("within the seed spread", "too few seeds"):
+            if words and all(word.endswith(same) for word in words):
+                words = [same]
         lines.append(f"| {' | '.join(parts)} | {'; '.join(words) or 'reference'} |")
     return "\n".join(lines)
 
