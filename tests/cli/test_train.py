@@ -71,6 +71,57 @@ def test_ctrl_c_saves_and_exits_with_130(place: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run/vae.pt").exists() and not list((tmp_path / "run").glob("*.tmp"))
 
 
+def test_a_killed_run_goes_on_and_gives_the_same_weights_to_the_bit(
+    place: Path, tmp_path: Path
+) -> None:
+    """Killed in the transformer's stage while it writes checkpoints without a pause."""
+    import torch
+
+    words = ["train", "tiny.toml", "--save-every", "1", "--sample-every", "2"]
+    with subprocess.Popen([str(PROGRAM), *words, "-o", str(tmp_path / "killed")], cwd=place,
+                          env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                          ) as process:  # fmt: skip
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "killed/transformer.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    for name in ("killed", "whole"):
+        done = dit(*words, "-o", tmp_path / name, cwd=place)
+        assert done.returncode == 0, done.stderr
+    states = [torch.load(tmp_path / name / "transformer.pt", weights_only=True)
+              for name in ("killed", "whole")]  # fmt: skip
+    for part in ("networks", "average"):
+        assert states[0][part].keys() == states[1][part].keys()
+        for key, tensor in states[0][part].items():
+            assert torch.equal(tensor, states[1][part][key]), key
+    assert states[0]["step"] == states[1]["step"] == 6
+    assert not list((tmp_path / "killed").glob("*.part"))
+
+
+def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "ink.toml"
+    recipe.write_text(
+        f'name = "ink"\n[data]\nfolder = "{place / "pictures"}"\nsize = 64\n'
+        '[adapter]\nmodel = "emoji64"\nsamples = 8\nlearning_rate = 1e-2\n',
+        encoding="utf-8",
+    )
+    done = dit("train", recipe, "--adapter", "difffit", "-o", tmp_path / "run", "--save-every", "1",
+               "--sample-every", "99", cwd=tmp_path)  # fmt: skip
+    path = tmp_path / "run/ink.safetensors"
+    assert (done.returncode, done.stdout) == (0, f"{path}\n"), done.stderr
+    assert "dit: adapter 2/2 (100%): loss " in done.stderr
+    assert "broken.png: not a picture" in done.stderr
+    made = dit("generate", "red circle", "-m", "emoji64", "--steps", "2", "--lora", f"{path}:0.5",
+               "-o", "x.png", cwd=tmp_path)  # fmt: skip
+    assert (made.returncode, made.stdout.split()) == (0, ["x.png"]), made.stderr
+    refused = dit("train", recipe, "--export", "x", cwd=tmp_path)
+    assert refused.returncode == 2 and "--export: an adapter is one file" in refused.stderr
+    other = dit("train", "tiny.toml", "--adapter", "lora", "-o", "x", cwd=place)
+    assert other.returncode == 2 and "--adapter: the recipe trains a model" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
