@@ -63,7 +63,7 @@ def synthetic(folder: Path, weights: float, width: int = WIDTH) -> int:
     pixart.pipeline(folder)
     part = folder / "transformer"
     config = json.loads((part / "config.json").read_text(encoding="utf-8"))
-    layers = max(round(weights / (18 * width**2)), 1)
+    layers = max(round(weights / (16 * width**2)), 1)
     config |= {"num_attention_heads": 16, "attention_head_dim": width // 16,
                "cross_attention_dim": width, "num_layers": layers}  # fmt: skip
     (part / "config.json").write_text(json.dumps(config), encoding="utf-8")

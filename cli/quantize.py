@@ -79,7 +79,7 @@ def quantize(
     kind = spec.parse("weights.targets", target or "folder")
     packer = kind.scheme(scheme)
     if limit is not None:
-        allocate.check(packer)
+        allocate.check(packer, kind)
     wanted = run.Wanted(Path(output or "."), packer, tuple(keep or ()), overwrite)
     if dry_run:
         return _plan(kind.plan(resolve(model), wanted, output is None), json)

@@ -30,8 +30,13 @@ def limit_of(text: str) -> float:
     return value
 
 
-def check(scheme: Scheme) -> None:
-    """Raise UnsupportedError for a scheme without a choice of bits."""
+def check(scheme: Scheme, target: Any = None) -> None:
+    """Raise UnsupportedError for a scheme or a target without a choice of bits."""
+    if target is not None and not target.mixed:
+        raise UnsupportedError(
+            f"--max-loss: --target {target.info.name} has one number of bits",
+            "use --target folder",
+        )
     if not hasattr(scheme, "bits"):
         raise UnsupportedError(
             f"--max-loss: --scheme {scheme.info.name} has one number of bits", "use --scheme rtn"

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dit_tools.core import spec
+from dit_tools.core.errors import UnsupportedError
 from dit_tools.exporting import _folder
 from dit_tools.weights import quantizing, run
 from dit_tools.weights.layers import NEAREST, SENSITIVE, Layer, Layers
@@ -25,12 +26,17 @@ def preflight(source: Any, wanted: run.Wanted, target: Any, dry: bool) -> Layers
 
     Nothing of the weights is read.
     """
+    if wanted.keep and target.form != "int4":
+        raise UnsupportedError(
+            f"--keep: form={target.form} of --target onnx takes every product of a graph",
+            "use form=int4, or --target folder",
+        )
     layers = run.preflight(source, wanted, dry)
     if target.form == "int4" or not (source.path / GRAPH).exists():
         from dit_tools.exporting import preflight as export
 
-        check = export.Wanted(wanted.output.with_name(f"{_folder.PREFIX}check"), ("transformer",))
-        export.check(source, check)
+        place = wanted.output.absolute().parent / f"{_folder.PREFIX}check"
+        export.check(source, export.Wanted(place, ("transformer",)))
     return layers if target.form == "int4" else _forecast(layers, target.form)
 
 

@@ -85,6 +85,8 @@ BAD = [
     (("--device", "cuda"), 7, "dit: --device cuda: PyTorch sees no such GPU; use --device cpu"),
     (("--target", "onnx:form=int4,provider=tensorrt"), 7,
      "dit: --target onnx: form=int4 cannot run on tensorrt, it has no MatMulNBits"),
+    (("--target", "onnx", "--max-loss", "1dB"), 7,
+     "dit: --max-loss: --target onnx has one number of bits; use --target folder"),
     (("--target", "onnx", "--scheme", "rtn"), 2,
      "dit: --scheme rtn: form=dynamic of --target onnx is a scheme of its own; leave it out"),
     (("--target", "gguf:type=Q5_0", "--scheme", "q-diffusion"), 7,

@@ -92,6 +92,14 @@ def test_the_int8_graph_is_that_of_the_exporter(exports, tmp_path):
     assert made.graph.SerializeToString() == again.graph.SerializeToString()
 
 
+def test_the_forecast_is_about_the_size(folders, tmp_path):
+    target = spec.parse("weights.targets", "onnx:form=fp16")
+    wanted = run.Wanted(Path("."), target.scheme(None))
+    plan = target.plan(resolve(str(folders("pixart"))), wanted, True)
+    facts = make(folders("pixart"), tmp_path / "out", "form=fp16", None, Trial(prompts=0))
+    assert plan.nbytes < facts["bytes"] < plan.nbytes + 120_000  # nodes of a tiny graph weigh more
+
+
 @pytest.mark.parametrize("family", ["flux"])
 def test_families(family, folders, tmp_path):
     make(folders(family), tmp_path / "out", "form=dynamic", None, Trial(prompts=0))
@@ -112,6 +120,10 @@ def test_what_is_refused_before_the_work(folders, tmp_path):
     for scheme in ("vq4dit", "fp4", "rtn:bits=3", "rtn:bits=4,zero=true", "rtn:bits=4,group=48"):
         with pytest.raises(UnsupportedError, match="cannot hold"):
             target("onnx:form=int4", scheme)
+    dynamic = spec.parse("weights.targets", "onnx")
+    kept = run.Wanted(Path("."), dynamic.scheme(None), keep=("ff",))
+    with pytest.raises(UnsupportedError, match="takes every product"):
+        dynamic.plan(resolve(str(folders("pixart"))), kept, True)
     make(folders("pixart"), tmp_path / "out", "form=fp16", None, Trial(prompts=0))
     with pytest.raises(UnsupportedError, match="a graph in few bits; use the plain model"):
         load(str(tmp_path / "out"), backend="torch")

@@ -14,9 +14,10 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Target:
-    """A kind of output."""
+    """A kind of output. ``mixed``: layers may have different numbers of bits (``--max-loss``)."""
 
     info: ClassVar[MethodInfo]
+    mixed: ClassVar[bool] = False
 
     def scheme(self, text: str | None) -> Scheme:
         """The scheme that ``--scheme`` asks for, or the target's own.

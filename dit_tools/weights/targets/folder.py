@@ -12,6 +12,8 @@ from dit_tools.weights.targets._base import Target, Tell
 class Folder(Target):
     """A safetensors folder with packed layers, made plain or multiplied in int8 by PyTorch."""
 
+    mixed = True
+
     def make(self, source: Any, wanted: Any, trial: Any, tell: Tell) -> dict[str, Any]:
         """Refuse, calibrate, choose bits, write, judge."""
         from dit_tools.weights.quantizing import quantize
