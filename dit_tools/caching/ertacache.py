@@ -43,7 +43,7 @@ class Ertacache(Cache):
     words: ClassVar[frozenset[str]] = frozenset({"none"})
     dial: ClassVar[Dial] = Dial("threshold", (0.0, *LEVELS))
 
-    threshold: float = param(0.1, "relative error to skip below; 0 = exact", ge=0)
+    threshold: float = param(0.3, "relative error to skip below; 0 = exact", ge=0)
     order: int = param(1, "degree of the forecast; 0 = reuse, as published", ge=0, le=4)
     rectify: bool = param(True, "subtract the fitted error")
     retime: bool = param(True, "shift the times where calibration found that to help")
