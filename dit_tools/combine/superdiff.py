@@ -90,8 +90,9 @@ class Superdiff(Combine):
         other = mean(pair.other, s, spread) + noise
         none = gain(pair.first, pair.second, other, s)
         slope = gain(pair.first, pair.second, mean(pair.guided, s, spread) + noise, s) - none
-        flat = abs(slope) < 1e-12  # at pure noise, and where both say the same
-        weight = (wanted - none) / (slope + flat) * (1 - 1 * flat) + 0.5 * flat
+        # 1 at pure noise, and where both say the same; a number of the latents' own precision
+        flat = (abs(slope) < 1e-12) + 0 * slope
+        weight = (wanted - none) / (slope + flat) * (1 - flat) + 0.5 * flat
         return weight.clip(-self.margin, 1 + self.margin)
 
 

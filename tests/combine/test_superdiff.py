@@ -165,3 +165,17 @@ def test_another_solver_is_refused():
              "cache": "none", "combine": "superdiff"}  # fmt: skip
     with pytest.raises(UsageError, match="--combine superdiff: --solver euler has no place in it"):
         Plan.parse(4, specs)
+
+
+@pytest.mark.parametrize("mode", ["or", "and"])
+def test_latents_keep_their_precision(mode):
+    """A graph takes float32 and nothing else."""
+
+    class Single(Noise):
+        def fresh(self):
+            return super().fresh().astype("float32")
+
+    noise = Single((2, 1, 2, 2))
+    stage = Stage((Expert("flow-flow", 0.3),), None, NoGuidance(), (1.0, 0.6, 0.3, 0.0), noise)
+    for step in Superdiff(mode=mode).steps(stage, noise.fresh()):
+        assert step.x.dtype == np.float32 and np.isfinite(step.x).all()
