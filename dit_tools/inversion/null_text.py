@@ -9,11 +9,13 @@ from dit_tools.core.arrays import Array, concat, like
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.denoiser import Condition, Denoiser
 from dit_tools.inversion._base import Denoise, Inversion, Inverted, moved
 from dit_tools.inversion.ddim import DdimInversion
 from dit_tools.solvers._base import Solver, Step
 
+Condition = Mapping[str, Array]
+Guided = Any
+"""A denoiser of ``dit_tools.denoiser``, which may not be imported here: branches and their join."""
 STATES, POOLED, MASK = "encoder_hidden_states", "pooled_projections", "encoder_attention_mask"
 JITTER = 0.01
 """Of an embedding's own size: sets copies of one token apart, which else would stay equal."""
@@ -87,7 +89,7 @@ class NullText(Inversion):
         return concat([*parts, empty[POOLED][:1]] if POOLED in empty else parts, 1)
 
     def _tuned(
-        self, plain: Denoiser, cond: Prediction, null: Array, ends: tuple[Array, Array],
+        self, plain: Guided, cond: Prediction, null: Array, ends: tuple[Array, Array],
         times: tuple[float, float], done: float,
     ) -> Array:  # fmt: skip
         """The embedding that leads from one of the ``ends`` to the other best."""
@@ -137,7 +139,7 @@ class Nulled(Solver):
             yield Step(i, total, times[i + 1], x, p)
 
 
-def _guided(denoise: Any) -> Denoiser:
+def _guided(denoise: Any) -> Guided:
     """The denoiser itself. Raises UnsupportedError where it has no branch for no prompt."""
     plain = getattr(denoise, "denoise", denoise)
     conditions = getattr(plain, "conditions", {})
@@ -154,7 +156,7 @@ def _guided(denoise: Any) -> Denoiser:
     return plain
 
 
-def _joined(plain: Denoiser, cond: Prediction, null: Array, x: Array, t: float) -> Prediction:
+def _joined(plain: Guided, cond: Prediction, null: Array, x: Array, t: float) -> Prediction:
     """The guided prediction with ``null`` (1, K) in place of the empty prompt's embedding."""
     uncond = plain.branch("uncond", x, t, _saying(plain.conditions["uncond"], null))
     return plain.join({"cond": cond, "uncond": _precise(uncond, x)}, x, t)
