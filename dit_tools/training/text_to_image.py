@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedTokenizerFast
 
 from dit_tools.core.errors import ModelError
+from dit_tools.models.torch_load import quiet
 from dit_tools.objectives._base import Setting, View
 from dit_tools.training import checkpoint, latents, pictures, terms, tokenizer
 from dit_tools.training.networks import Networks, pipeline, sheet, tokenize
@@ -211,9 +212,9 @@ def _show(trainer: Trainer, vae: Any, prompts: list[str]) -> None:
     made = sheet(networks, vae, words, trainer.recipe, prompts)
     path = run / f"sheet-{trainer.step:06d}.png"
     made.save(path)
-    checkpoint.save_folder(
-        run / "pipeline", pipeline(trainer.recipe, words, networks, vae).save_pretrained
-    )
+    with quiet():
+        whole = pipeline(trainer.recipe, words, networks, vae)
+        checkpoint.save_folder(run / "pipeline", whole.save_pretrained)
     trainer.session.tell({"type": "sample", "path": str(path), "step": trainer.step})
 
 
