@@ -1,6 +1,6 @@
 """Every acceleration against the plain run and against fewer steps in the same time.
 
-    python benchmarks/acceleration.py [--model emoji64] [--backend torch|onnx] [--steps 50]
+    python benchmarks/acceleration.py [--model emoji] [--backend torch|onnx] [--steps 50]
         [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot docs/acceleration.svg]
         [--second-model SMALL]
 
@@ -385,7 +385,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
+    parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--second-model", metavar="SMALL", help="for t-stitch")
     parser.add_argument("--backend", default="torch", choices=("torch", "onnx"))
     parser.add_argument("--device", default="auto")

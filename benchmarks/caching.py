@@ -1,6 +1,6 @@
 """What each cache saves and what it costs: blocks, seconds and PSNR against the plain run.
 
-    python benchmarks/caching.py [--model emoji64] [--steps 50] [--json] [--cache SPEC ...]
+    python benchmarks/caching.py [--model emoji] [--steps 50] [--json] [--cache SPEC ...]
 
 The model is loaded once, on PyTorch. In every round the plain run and each cache sample the same
 prompts from the same seeds, one after the other in this process, so that a busy machine slows all
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
+    parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")

@@ -1,6 +1,6 @@
 """Whole processes, cold: `dit generate` against a plain diffusers script, same picture, on the CPU.
 
-    python benchmarks/cold_start.py [--runs 5] [--steps 20] [--model emoji64] [--json]
+    python benchmarks/cold_start.py [--runs 5] [--steps 20] [--model emoji] [--json]
 
 Both load the same built-in folder and use the same starting noise, schedule and guidance. Prints
 medians, the ratio, the peak memory of both, the difference of the pictures, and the start-up times
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--model", default="emoji64", help="a folder with graphs, or a built-in")
+    parser.add_argument("--model", default="emoji", help="a folder with graphs, or a built-in")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     result = measure(arguments.runs, arguments.steps, arguments.model)

@@ -351,7 +351,7 @@ def main() -> None:
     from dit_tools.training.pictures import data_root
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="emoji64")
+    parser.add_argument("--model", default="emoji")
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,6 +1,6 @@
 """What int8 costs and saves on ONNX Runtime: PSNR to float32 on 16 prompts, and the speed ratio.
 
-    python benchmarks/int8.py [--model emoji64] [--steps 20] [--rounds 3] [--json]
+    python benchmarks/int8.py [--model emoji] [--steps 20] [--rounds 3] [--json]
 
 Each prompt is sampled in float32 and in int8 from the same seed, one after the other in this
 process, so that a busy machine slows both; the ratio is the median over prompts and rounds of
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji64", help="built-in name or exported folder")
+    parser.add_argument("--model", default="emoji", help="built-in name or exported folder")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")

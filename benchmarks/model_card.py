@@ -1,6 +1,6 @@
 """The figures of the built-in model's card: does it draw what was asked for, and is it its own?
 
-    python benchmarks/model_card.py [--model emoji64] [--pictures 300] [--json]
+    python benchmarks/model_card.py [--model emoji] [--pictures 300] [--json]
 
 Reads the training data ($DIT_DATA, or ../shared/data). Concepts are drawn at random, seed 0, from
 all groups; the model is asked for each name once, default settings. Real pictures of the same
@@ -146,7 +146,7 @@ def real_binding(root: Path, found: np.ndarray, names: Sequence[str]) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="emoji64")
+    parser.add_argument("--model", default="emoji")
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

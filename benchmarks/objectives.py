@@ -243,7 +243,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/objectives"))
-    parser.add_argument("--base", default="emoji64", help="model whose latents all cells share")
+    parser.add_argument("--base", default="emoji", help="model whose latents all cells share")
     parser.add_argument("--size", type=int, default=64, help="pixels, those of the base")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--layers", type=int, default=4)

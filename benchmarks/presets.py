@@ -1,6 +1,6 @@
 """Measures what --cache slow, medium, fast and ultra stand for on a model.
 
-    python benchmarks/presets.py [--model emoji64] [--steps 10 20 50] [--prompts 8] [--all]
+    python benchmarks/presets.py [--model emoji] [--steps 10 20 50] [--prompts 8] [--all]
         [--write]
 
 For every number of steps the plain run and each candidate sample the same prompts from the same
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji64", help="built-in name, folder or hub id")
+    parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--all", action="store_true", help="print every candidate too")

@@ -1,6 +1,6 @@
 """What ``dit quantize`` costs and saves: schemes against rivals, graphs against PyTorch, goals.
 
-    python benchmarks/quantization.py [--model emoji64] [--prompts 4] [--only schemes|graphs]
+    python benchmarks/quantization.py [--model emoji] [--prompts 4] [--only schemes|graphs]
                                       [--json] [SPEC ...]
 
 The full network (PyTorch, float32, CPU) draws the prompts once; every scheme then draws them from
@@ -212,7 +212,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("specs", nargs="*", help="schemes to measure instead of the list")
-    parser.add_argument("--model", default="emoji64", help="built-in name or folder")
+    parser.add_argument("--model", default="emoji", help="built-in name or folder")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--calibration", type=int, default=4, help="prompts")
     parser.add_argument("--steps", type=int)

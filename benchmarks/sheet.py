@@ -1,6 +1,6 @@
 """The prompt sheet of a model: unselected, seed 0, default settings.
 
-    python benchmarks/sheet.py [-m emoji64] -o docs/emoji64-sheet.png
+    python benchmarks/sheet.py [-m emoji] -o docs/emoji-sheet.png
     python benchmarks/sheet.py -m runs/mine/pipeline --prompts benchmarks/prompts64.txt -o mine.png
 
 Runs the installed `dit generate` on a list of prompts, benchmarks/prompts64.txt unless another is
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-m", "--model", default="emoji64")
+    parser.add_argument("-m", "--model", default="emoji")
     parser.add_argument("--prompts", type=Path, default=HERE / "prompts64.txt")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--columns", type=int, default=8)

@@ -1,6 +1,6 @@
 """Frames a second of ``dit generate --stream`` against one frame after the other.
 
-    python benchmarks/streaming.py [--model emoji64] [--backend onnx] [--steps 4] [--frames 64]
+    python benchmarks/streaming.py [--model emoji] [--backend onnx] [--steps 4] [--frames 64]
         [--guidance cfg residual-cfg residual-cfg:mode=self none] [--rounds 3]
 
 The frames are noise around one picture of noise: nothing is alike enough to be skipped, and both
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="emoji64")
+    parser.add_argument("--model", default="emoji")
     parser.add_argument("--backend", default="onnx", choices=("torch", "onnx"))
     parser.add_argument("--steps", type=int, default=4, help="levels of the stream batch")
     parser.add_argument("--frames", type=int, default=64)

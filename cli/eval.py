@@ -50,7 +50,7 @@ def evaluate(
     Prints one line a metric. Metrics of pairs (psnr, ssim) compare each picture with the reference
     of the same name, metrics of sets (frechet, nearest) with all references, retrieval with the
     prompts that pictures carry. Without --metric: psnr and ssim where there are references,
-    retrieval otherwise. 'dit eval REAL/ --through emoji64' measures an autoencoder.
+    retrieval otherwise. 'dit eval REAL/ --through emoji' measures an autoencoder.
     """
     from dit_cli.report import say
     from dit_tools.batch.progress import bar

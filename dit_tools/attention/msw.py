@@ -30,7 +30,7 @@ class Msw(Attention):
     all. Where a side is odd, windows overlap by a row instead of resizing features. It makes large
     pictures faster; that objects repeat beyond the trained size is for ``--highres`` to cure.
 
-    The gain grows with the number of tokens: at the 16 of emoji64 there is none.
+    The gain grows with the number of tokens: at the 16 of emoji there is none.
     """
 
     windows: int = param(2, "windows along a side; 1 = exact", ge=1)

@@ -31,7 +31,7 @@ class ReTtention(Attention):
     the same; rho is kept at most 1. Text tokens see and are seen by all. A full call costs about
     twice the plain attention, for the share. Memory: per layer and branch an output more.
 
-    The gain grows with the number of tokens: at the 16 of emoji64 there is none.
+    The gain grows with the number of tokens: at the 16 of emoji there is none.
     """
 
     density: float = param(0.0625, "share of image tokens a token sees; 1 = exact", gt=0, le=1)

@@ -36,7 +36,7 @@ class Calibration:
 
     @property
     def name(self) -> str:
-        """The file name that the key makes, e.g. ``ertacache-emoji64-20-1a2b3c4d5e``."""
+        """The file name that the key makes, e.g. ``ertacache-emoji-20-1a2b3c4d5e``."""
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:10]
         model = re.sub(r"[^\w.-]+", "-", str(self.key["model"]))[-60:].strip("-.")
         return f"{self.key['cache'].partition(':')[0]}-{model}-{self.key['steps']}-{digest}"

@@ -23,7 +23,7 @@ LARGEST = 200_000_000  # pixels of a picture with its margins
 LEVELS = (0.2, 0.4, 0.6)
 """Noise at which attention is read: the picture must be seen through it, and be uncertain."""
 SPREAD = 2
-"""Times that the map is passed on by self-attention. On 12 emoji, emoji64: area under the ROC curve
+"""Times that the map is passed on by self-attention. On 12 emoji, emoji: area under the ROC curve
 0.71 without, 0.82 with; a token there is 16 pixels wide."""
 
 

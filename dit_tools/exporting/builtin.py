@@ -1,8 +1,8 @@
 """A trained pipeline folder becomes a built-in model: half-precision weights, graphs, facts.
 
-``python -m dit_tools.exporting.builtin runs/emoji64/pipeline dit_tools/builtin/emoji64
---facts recipes/emoji64.facts.json --card recipes/emoji64.card.md
---notice recipes/emoji64.NOTICE.txt``
+``python -m dit_tools.exporting.builtin runs/emoji/pipeline dit_tools/builtin/emoji
+--facts recipes/emoji.facts.json --card recipes/emoji.card.md
+--notice recipes/emoji.NOTICE.txt``
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dit_tools.core.plan import FIELDS, Plan
 from dit_tools.generating.options import has_scale, takes_scale, without_scale
 from dit_tools.models.model import Defaults
 
-DEFAULT_MODEL = "emoji64"
+DEFAULT_MODEL = "emoji"
 _OUTSIDE_PIXELS = ("seed", "num_images", "device", "offload", "vae_slicing", "allow_pickle")
 
 
@@ -183,4 +183,4 @@ def check_offers(settings: Settings, model: Any) -> None:
     asked = "--transparent" if settings.transparent else "--background"
     if (settings.transparent or settings.background) and not model.alpha:
         message = f"{asked}: {model.name} was not trained for transparency"
-        raise UnsupportedError(message, "use a model with alpha, such as emoji64")
+        raise UnsupportedError(message, "use a model with alpha, such as emoji")

@@ -27,7 +27,7 @@ class Feedback(Guidance):
     the conditional's, which too large a scale raises. Scores are standardized over candidates and
     weighed by how much each rose since the last choice (never below 0.1), as in the paper. Differs
     from it: its evaluators are networks trained on noisy latents; decoding costs more, so a choice
-    holds for ``every`` evaluations. One factor of 1 is plain guidance. Not worth it on emoji64: the
+    holds for ``every`` evaluations. One factor of 1 is plain guidance. Not worth it on emoji: the
     judge's cosine of the final pictures is 0.69, plain guidance's 0.70 (10 prompts, 10 steps).
     """
 

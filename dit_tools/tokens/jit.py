@@ -36,7 +36,7 @@ class Jit(Tokens):
     step before it wakes, and reaches it exactly at ``blend`` 1 (the reference code moves a third of
     the way, which leaves a wrong noise level). So the solver must be of first order. It works on
     any noise path. The paper's times are ``--schedule beta``. A network of few tokens gains
-    nothing: the 16 of emoji64 cost about what fewer do.
+    nothing: the 16 of emoji cost about what fewer do.
     """
 
     first: float = param(0.35, "share of tokens in the first stage; 1 = exact", gt=0, le=1)

@@ -35,7 +35,7 @@ class Ras(Tokens):
     left out again, where the paper wants the opposite; and whose choice is one for the whole batch,
     where each picture here has its own. Whatever the solver, a left-out token keeps the network's
     raw output. Memory: keys and values of every layer. A network of few tokens gains nothing: the
-    16 of emoji64 cost less than choosing among them.
+    16 of emoji cost less than choosing among them.
     """
 
     ratio: float = param(0.5, "share of tokens computed; 1 = exact", gt=0, le=1)

@@ -78,6 +78,6 @@ def test_runs_name_methods_that_exist_and_one_runs(emoji):
         names("editing")
     )
     made = editing.cases(emoji, 3, 0)
-    row = editing.measure(editing.Editor("emoji64", 2), "inpaint", made)
+    row = editing.measure(editing.Editor("emoji", 2), "inpaint", made)
     assert row.masked and row.calls == 2 and 0 <= row.target <= 100 and row.psnr > 15
     assert editing.judged([row]) == [row]  # nothing to compare with

@@ -53,7 +53,7 @@ USAGE = [
     (("x", "--save-steps", "a.png"), "dit: --save-steps a.png: no animation format"),
     ((), "dit: no prompt; give one, for example: dit generate"),
     (("-", "--prompt-file", "-"), "dit: stdin is asked for twice; give - once"),
-    (("x", "--base", "elsewhere"), "dit: --base elsewhere: emoji64 is whole; --base is for a sing"),
+    (("x", "--base", "elsewhere"), "dit: --base elsewhere: emoji is whole; --base is for a sing"),
     (("x" * 100_001,), "dit: --prompt: a text of 100001 bytes; at most 100000"),
 ]  # fmt: skip
 
@@ -128,7 +128,7 @@ def test_models_that_cannot_be_read(tmp_path):
     safetensors(tmp_path / "noise.safetensors", b"\xff\xfe nonsense")
     (tmp_path / "pickle.bin").write_bytes(b"\x80\x04N.")
     for reference, message in (
-        ("emoji65", "--model emoji65: no such model; did you mean 'emoji64'?"),
+        ("emojo", "--model emojo: no such model; did you mean 'emoji'?"),
         ("./none", "--model ./none: no such file or folder"),
         ("nobody/nothing", "--model nobody/nothing: not on this machine"),
         ("empty", "--model empty: no model_index.json in this folder"),
@@ -145,7 +145,7 @@ def test_models_that_cannot_be_read(tmp_path):
 
 def test_a_network_that_gives_nan(tmp_path):
     folder = tmp_path / "nan"
-    shutil.copytree(BUILTIN / "emoji64", folder)
+    shutil.copytree(BUILTIN / "emoji", folder)
     weights = folder / "transformer/diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())
     (length,) = struct.unpack("<Q", content[:8])
@@ -278,13 +278,13 @@ def test_bytes_are_not_sent_to_a_terminal(tmp_path):
 
 def test_an_option_without_effect_is_refused(tmp_path):
     done = dit("generate", "x", "--embedded-guidance", "3", "-o", "a.png", *FAST, cwd=tmp_path)
-    refused(done, 7, "dit: --embedded-guidance 3: emoji64 takes no guidance as an input", tmp_path)
+    refused(done, 7, "dit: --embedded-guidance 3: emoji takes no guidance as an input", tmp_path)
 
 
 def test_transparency_of_a_model_without_it(tmp_path):
-    facts = json.loads((BUILTIN / "emoji64/dit.json").read_text())
+    facts = json.loads((BUILTIN / "emoji/dit.json").read_text())
     folder = tmp_path / "plain"
-    shutil.copytree(BUILTIN / "emoji64", folder)
+    shutil.copytree(BUILTIN / "emoji", folder)
     (folder / "dit.json").write_text(json.dumps(facts | {"alpha": False}))
     done = dit("generate", "x", "-m", str(Path("plain")), "--transparent", *FAST, cwd=tmp_path)
     refused(done, 7, "dit: --transparent: plain was not trained for transparency; use a model")

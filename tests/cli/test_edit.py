@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @functools.cache
 def model():
     """The built-in model, loaded once."""
-    return load("emoji64", backend="onnx")
+    return load("emoji", backend="onnx")
 
 
 def run(place: Path, **request) -> list[dict]:

@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @functools.cache
 def model():
     """The built-in model, loaded once."""
-    return load("emoji64", backend="onnx")
+    return load("emoji", backend="onnx")
 
 
 def run(place: Path, **request) -> dict:
@@ -109,7 +109,7 @@ def test_protecting_a_file(place, monkeypatch):
     monkeypatch.chdir(place)
     events: list[dict] = []
     request = _run.Request("two.png", protect="sds:iterations=2,levels=4,step=4")
-    torch = load("emoji64", backend="torch")
+    torch = load("emoji", backend="torch")
     _protect.assemble(request, events.append, lambda *_: torch).start()
     item = events[1]
     assert item["path"] == "two-safe.png" and item["latent_shift"] > 0, item

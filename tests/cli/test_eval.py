@@ -50,20 +50,20 @@ def test_retrieval_asks_the_pictures_for_their_prompts(tmp_path):
 
 
 def test_an_autoencoder_is_measured_through_itself(tmp_path):
-    rows, columns = np.mgrid[:64, :64] / 63
+    rows, columns = np.mgrid[:128, :128] / 127
     disc = (rows - 0.5) ** 2 + (columns - 0.5) ** 2 < 0.16  # opaque on nothing, as in its training
     write(tmp_path / "a.png", np.stack([rows, columns, 1 - rows, disc], 2))
-    done = dit("eval", "a.png", "--through", "emoji64", "--metric", "psnr", "--json", cwd=tmp_path)
+    done = dit("eval", "a.png", "--through", "emoji", "--metric", "psnr", "--json", cwd=tmp_path)
     assert done.returncode == 0 and 18 < json.loads(done.stdout)["value"] < 60
     write(tmp_path / "b.png", NOISE)
-    done = dit("eval", "b.png", "--through", "emoji64", cwd=tmp_path)
-    assert done.returncode == 4 and "b.png: is 20x24, emoji64 takes 64x64" in done.stderr
+    done = dit("eval", "b.png", "--through", "emoji", cwd=tmp_path)
+    assert done.returncode == 4 and "b.png: is 20x24, emoji takes 128x128" in done.stderr
 
 
 @pytest.mark.parametrize("arguments, code, words", [
     (("no.png",), 4, "no.png: no such file"),
     (("a.png", "--metric", "psnr"), 2, "give --reference or --through"),
-    (("a.png", "--metric", "frechet", "--through", "emoji64"), 2, "two sets of pictures"),
+    (("a.png", "--metric", "frechet", "--through", "emoji"), 2, "two sets of pictures"),
     (("a.png", "--metric", "psrn"), 2, "did you mean 'psnr'?"),
     (("bad.png", "-r", "a.png"), 4, "bad.png"),
     (("a.png", "--prompts", "bad.png"), 4, "line 1"),

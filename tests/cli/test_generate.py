@@ -28,7 +28,7 @@ def test_one_prompt_one_picture(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "apple.png\n", "")
     assert names(tmp_path) == ["apple.png"]
     picture = image.read(tmp_path / "apple.png")
-    assert picture.pixels.shape == (64, 64, 3) and picture.pixels.std() > 0.02
+    assert picture.pixels.shape == (128, 128, 3) and picture.pixels.std() > 0.02
     record = metadata.read_record(tmp_path / "apple.png")
     validator("record").validate(record)
     assert (record["prompt"], record["seed"], record["backend"]) == ("a red apple", 0, "onnx")
@@ -148,7 +148,7 @@ def test_sweep_sheet_and_film(tmp_path):
     assert "out/sweep.png" in done.stdout and "film-4.gif" in done.stdout
     assert "cat-0-cfg4-steps3.png" in names(tmp_path / "out")
     height, width, _ = pixels(tmp_path / "out/sweep.png").shape
-    assert height > 2 * 64 and width > 2 * 64
+    assert height > 2 * 128 and width > 2 * 128
 
 
 def test_layers_of_options(tmp_path):

@@ -91,7 +91,7 @@ def test_a_folder_becomes_a_folder(place: Path) -> None:
 def test_the_record_has_all_that_leads_back_and_no_folder(place: Path) -> None:
     found = record(place / "heart.latent")
     assert found["prompt"] == "red heart" and found["inversion"] == "edict"
-    assert found["model"] == "emoji64" and found["model_revision"]
+    assert found["model"] == "emoji" and found["model_revision"]
     assert len(found["times"]) == 7 and found["times"][-1] == 0
     assert found["source"] == "heart.png" and str(place) not in json.dumps(found)
 
@@ -106,7 +106,7 @@ def forged(place: Path, name: str, change=None, **arrays: np.ndarray) -> str:
 
 
 REFUSALS = [
-    ({"model_revision": "ffff"}, 5, "made with revision ffff of emoji64, here is"),
+    ({"model_revision": "ffff"}, 5, "made with revision ffff of emoji, here is"),
     ({"inversion": "nonsense"}, 4, "no method 'nonsense'"),
     ({"inversion": "ddim"}, 4, "holds other arrays than noise"),
     ({"times": [0.5, 0.7, 0]}, 4, "its times do not fall"),
@@ -158,7 +158,7 @@ def test_a_refusal_is_one_line(place: Path) -> None:
     name = forged(place, "other.latent", {"model_revision": "ffff"})
     done = dit("generate", "--from-latent", name, "-o", "no.png", cwd=place)
     assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
-    assert "made with revision ffff of emoji64, here is" in done.stderr
+    assert "made with revision ffff of emoji, here is" in done.stderr
 
 
 @pytest.mark.parametrize("change, message", [
@@ -186,7 +186,7 @@ def test_options_that_the_file_has_decided(place: Path) -> None:
 
 def test_odd_pictures(place: Path) -> None:
     """One pixel, grey, thin and opaque pictures are inverted as any other."""
-    loaded = load("emoji64", backend="onnx")
+    loaded = load("emoji", backend="onnx")
     for name, shape in (("dot.png", (1, 1, 3)), ("grey.png", (9, 5, 1)), ("thin.png", (300, 2, 4))):
         pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
         (place / name).write_bytes(image.encode(pixels, "png"))

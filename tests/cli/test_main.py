@@ -73,7 +73,7 @@ def test_completion_of_commands_options_and_subcommands() -> None:
     assert complete("dit me", 1) == ["methods"]
     assert complete("dit methods --j", 2) == ["--json"]
     assert complete("dit models ", 2) == ["list", "show", "verify", "pull"]
-    assert complete("dit models show emo", 3) == ["emoji64"]
+    assert complete("dit models show emo", 3) == ["emoji", "emoji-small"]
 
 
 def test_completion_of_methods() -> None:

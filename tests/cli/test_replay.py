@@ -53,7 +53,7 @@ def test_another_revision_is_refused(folder):
     (folder / "c.png").write_bytes(image.encode(pixels, "png", record=other))
     done = dit("replay", "c.png", "--check", cwd=folder)
     assert done.returncode == 5 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("dit: c.png: made by revision 0123 of emoji64, here is ")
+    assert done.stderr.startswith("dit: c.png: made by revision 0123 of emoji, here is ")
     forced = dit("replay", "c.png", "--check", "--force", cwd=folder)
     assert (forced.returncode, forced.stderr) == (0, "dit: c.png: identical\n")
 

@@ -104,7 +104,7 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
     recipe = tmp_path / "ink.toml"
     recipe.write_text(
         f'name = "ink"\n[data]\nfolder = "{place / "pictures"}"\nsize = 64\n'
-        '[adapter]\nmodel = "emoji64"\nsamples = 8\nlearning_rate = 1e-2\n',
+        '[adapter]\nmodel = "emoji"\nsamples = 8\nlearning_rate = 1e-2\n',
         encoding="utf-8",
     )
     done = dit("train", recipe, "--adapter", "difffit", "-o", tmp_path / "run", "--save-every", "1",
@@ -113,7 +113,7 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (0, f"{path}\n"), done.stderr
     assert "dit: adapter 2/2 (100%): loss " in done.stderr
     assert "broken.png: not a picture" in done.stderr
-    made = dit("generate", "red circle", "-m", "emoji64", "--steps", "2", "--lora", f"{path}:0.5",
+    made = dit("generate", "red circle", "-m", "emoji", "--steps", "2", "--lora", f"{path}:0.5",
                "-o", "x.png", cwd=tmp_path)  # fmt: skip
     assert (made.returncode, made.stdout.split()) == (0, ["x.png"]), made.stderr
     refused = dit("train", recipe, "--export", "x", cwd=tmp_path)

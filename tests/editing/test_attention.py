@@ -28,7 +28,7 @@ def of(text):
 
 @functools.cache
 def emoji():
-    return load("emoji64", backend="torch")
+    return load("emoji", backend="torch")
 
 
 def scene_of(family="emoji", source="a red apple", target="a green apple", mask=None, **values):
@@ -36,7 +36,7 @@ def scene_of(family="emoji", source="a red apple", target="a green apple", mask=
         return methods.scene_of(family, source, target, mask=mask, **values)
     session = open_session(emoji(), merge([methods.QUICK, values]))
     x0 = torch.randn(1, *session.shape, generator=torch.Generator().manual_seed(1))
-    scene = methods.scene_of("emoji64", source, target, **values)
+    scene = methods.scene_of("emoji", source, target, **values)
     scene.session, scene.x0 = session, x0
     scene.mask = None if mask is None else torch.as_tensor(mask)
     return scene

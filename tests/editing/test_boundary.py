@@ -39,7 +39,7 @@ def test_kinds_that_are_the_same_have_no_normal():
 
 
 def test_the_latents_cross_the_gap_once():
-    scene = scene_of("emoji64", "a heart", "a cat face", steps=5, cfg_scale=1.0)
+    scene = scene_of("emoji", "a heart", "a cat face", steps=5, cfg_scale=1.0)
     method = of("boundary:examples=3,strength=0.8")
     normal, gap = method._boundary(scene, (0.98, 0.8, 0.6))
     assert np.isclose(np.linalg.norm(normal), 1) and gap > 0
@@ -49,7 +49,7 @@ def test_the_latents_cross_the_gap_once():
 def test_shifts_grow_and_opposite_ones_go_apart():
     made = {}
     for shift in (-1.0, 0.3, 1.0):
-        scene = scene_of("emoji64", "a heart", "a cat face", steps=5)
+        scene = scene_of("emoji", "a heart", "a cat face", steps=5)
         made[shift] = of(f"boundary:examples=2,shift={shift}").edit(scene) - scene.x0
     assert abs(made[0.3]).mean() < 0.6 * abs(made[1.0]).mean()
     assert (made[-1.0] * made[1.0]).sum() < 0
@@ -58,6 +58,6 @@ def test_shifts_grow_and_opposite_ones_go_apart():
 def test_no_shift_is_no_edit_and_noise_on_the_way_is_shared():
     scene = scene_of(mask=half((16, 16)))
     assert of("boundary:shift=0").edit(scene) is scene.x0
-    noisy = scene_of("emoji64", "a heart", "a cat face", steps=4)
+    noisy = scene_of("emoji", "a heart", "a cat face", steps=4)
     tiny = of("boundary:examples=2,shift=0.001,eta=1").edit(noisy)
     assert 0 < abs(tiny - noisy.x0).mean() < 0.02  # the same noise in both rows cancels

@@ -55,7 +55,7 @@ def test_cycles_draw_the_inside_towards_what_is_kept():
     for cycles in (0, 8):
         pixels = np.full((1, 4, 64, 64), 1, np.float32)
         pixels[:, 1:3] = 0.1  # all red
-        scene = scene_of("emoji64", "red square", "red square", mask=half((8, 8)), pixels=pixels,
+        scene = scene_of("emoji", "red square", "red square", mask=half((8, 8)), pixels=pixels,
                          steps=6)  # fmt: skip
         scene.x0 = scene.session.model.codec.encode(pixels)
         made = scene.session.model.codec.decode(of(f"cow:cycles={cycles},leg=2").edit(scene))

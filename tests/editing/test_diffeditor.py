@@ -28,7 +28,7 @@ def disc(x, y, radius, size=64):
 def scene_with_disc(text, x=20, y=32, radius=11, **values):
     """A scene of the built-in model with a disc at x, y, which is masked."""
     pixels, thing = disc(x, y, radius)
-    scene = scene_of("emoji64-torch", "red circle", "red circle", pixels=pixels, **values)
+    scene = scene_of("emoji-torch", "red circle", "red circle", pixels=pixels, **values)
     scene.x0 = precise(encode(scene.session, pixels), "float32")
     scene.selection = thing
     region = of(text).region(thing > 0).astype(np.float32)

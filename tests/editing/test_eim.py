@@ -41,7 +41,7 @@ def test_the_pictures_own_direction_is_what_the_predictions_differ_by():
 def test_small_amounts_change_little_and_opposite_ones_go_apart():
     made = {}
     for amount in (-0.5, 0.1, 0.5):
-        scene = scene_of("emoji64", "a red heart", "a blue heart", steps=4)
+        scene = scene_of("emoji", "a red heart", "a blue heart", steps=4)
         made[amount] = of(f"eim:amount={amount},draws=2").edit(scene) - scene.x0
     assert abs(made[0.1]).mean() < 0.5 * abs(made[0.5]).mean()
     assert _cosine(made[-0.5], made[0.5]) < 0.5 < _cosine(made[0.1], made[0.5])

@@ -63,7 +63,7 @@ def test_a_gray_picture_makes_a_grayer_edit():
     pixels[:, 1:3, 12:52, 12:52] = 0.1  # red on white
     found = []
     for name in ("none", "gray"):
-        scene = scene_of("emoji64", "square", "square", pixels=pixels, steps=6)
+        scene = scene_of("emoji", "square", "square", pixels=pixels, steps=6)
         scene.x0 = scene.session.model.codec.encode(pixels)
         made = of(f"filterprompt:filter={name},strength=0.4").edit(scene)
         found.append(saturation(scene.session.model.codec.decode(made)))

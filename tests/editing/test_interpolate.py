@@ -43,18 +43,18 @@ def test_noise_stays_at_its_level_whatever_the_share():
 
 
 def test_as_the_share_goes_to_nothing_the_picture_comes_back():
-    scene = scene_of("emoji64", "red heart", "red heart", steps=8)
+    scene = scene_of("emoji", "red heart", "red heart", steps=8)
     x0 = scene.x0 * 0.5
     errors = []
     for share in (0.01, 0.5):
-        scene = scene_of("emoji64", "red heart", "red heart", steps=8, x0=x0)
+        scene = scene_of("emoji", "red heart", "red heart", steps=8, x0=x0)
         made = of(f"interpolate:share={share},bound=0,strength=0.5").edit(scene)
         errors.append(float(abs(made - x0).mean()))
     assert errors[0] < 0.5 * errors[1]
 
 
 def test_the_middle_lies_between_both_and_extremes_are_bounded():
-    scene = scene_of("emoji64", "", "", steps=6)
+    scene = scene_of("emoji", "", "", steps=6)
     other = scene.references[0].x0
     made = of("interpolate").edit(scene)
     apart = abs(scene.x0 - other).mean()

@@ -41,7 +41,7 @@ def test_late():
 
 
 def test_img2img_at_full_strength_is_generation_with_the_same_seed():
-    scene = scene_of("emoji64", target="red heart", seed="5", steps=4)
+    scene = scene_of("emoji", target="red heart", seed="5", steps=4)
     session = scene.session
     x, noise = sampling.start(session.model, session.plan, session.shape, [5])
     given = session.denoiser(["red heart"]).denoise._conditions
@@ -52,7 +52,7 @@ def test_img2img_at_full_strength_is_generation_with_the_same_seed():
 
 def test_img2img_stays_nearer_with_less_strength():
     far = [
-        float(abs((s := scene_of("emoji64", target="cat face", steps=8)).x0
+        float(abs((s := scene_of("emoji", target="cat face", steps=8)).x0
                   - of(f"img2img:strength={k}").edit(s)).mean())
         for k in (0.25, 0.5, 1.0)
     ]  # fmt: skip
@@ -84,7 +84,7 @@ def test_inpaint_with_all_of_it_masked_is_plain_sampling():
 
 
 def test_flowedit_with_the_same_prompt_and_scale_changes_nothing():
-    for family in ("numpy", "emoji64"):
+    for family in ("numpy", "emoji"):
         scene = scene_of(family, "red", "red")
         made = of("flowedit:source_scale=3,target_scale=3,average=2").edit(scene)
         assert np.array_equal(made, scene.x0)
@@ -144,7 +144,7 @@ def test_flowchef_limits():
 
 @pytest.mark.parametrize("inversion", ["edict", "bdia", "dpm-encoder"])
 def test_editing_by_an_exact_inversion_with_the_same_prompt_gives_the_picture_back(inversion):
-    scene = scene_of("emoji64", "red heart", "red heart", inversion=inversion, steps=6)
+    scene = scene_of("emoji", "red heart", "red heart", inversion=inversion, steps=6)
     made = of("inversion:target_scale=1,source_scale=1").edit(scene)
     assert abs(made - scene.x0).max() < 1e-5
 
@@ -152,17 +152,17 @@ def test_editing_by_an_exact_inversion_with_the_same_prompt_gives_the_picture_ba
 def test_direct_inversion_runs_the_source_beside_the_edit():
     edits = {}
     for inversion in ("direct", "ddim"):
-        scene = scene_of("emoji64", "red heart", "blue heart", inversion=inversion, steps=4)
+        scene = scene_of("emoji", "red heart", "blue heart", inversion=inversion, steps=4)
         edits[inversion] = of("inversion").edit(scene)
     assert np.allclose(edits["direct"], edits["ddim"], atol=1e-3)  # share = 0: no help from beside
-    scene = scene_of("emoji64", "red heart", "blue heart", inversion="direct:share=1", steps=4)
+    scene = scene_of("emoji", "red heart", "blue heart", inversion="direct:share=1", steps=4)
     assert abs(of("inversion").edit(scene) - edits["ddim"]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_prompts_matter_on_the_built_in_model(name):
     mask = half((8, 8))
-    family = "emoji64-torch" if of(name).info.needs else "emoji64"
+    family = "emoji-torch" if of(name).info.needs else "emoji"
     one, two = (
         of(EXAMPLES.get(name, name)).edit(scene_of(family, "red heart", target, mask=mask, steps=4))
         for target in ("cat face", "green apple")

@@ -55,7 +55,7 @@ def test_the_edit_is_nearer_to_the_picture_that_was_learnt():
     distances = []
     for train in (0, 30):
         x0 = 0.5 * torch.ones(1, 16, 8, 8).sign()
-        scene = scene_of("emoji64-torch", "sks thing", "sks thing", x0=x0, steps=5)
+        scene = scene_of("emoji-torch", "sks thing", "sks thing", x0=x0, steps=5)
         made = of(f"sine:mix=1,scale=1,until=0,train={train},rate=0.01").edit(scene)
         distances.append(float((made - x0).abs().mean()))
     assert distances[1] < 0.8 * distances[0]

@@ -26,7 +26,7 @@ FAST = {"steps": 3}
 
 @functools.cache
 def model(backend="onnx"):
-    return load("emoji64", backend=backend)
+    return load("emoji", backend=backend)
 
 
 def drawn(height=64, width=64):
@@ -86,7 +86,7 @@ def test_a_latent_file_with_a_mask_keeps_the_rest_bit_for_bit(place):
     ({"source_prompt": "a cat"}, "was inverted with 'red circle'"),
     ({"strength": 0.5}, "--strength: --inversion .*disc.latent has decided that"),
     ({"method": "flowedit"}, "--method flowedit does not invert"),
-    ({"source_model": "emoji64"}, "is inverted already"),
+    ({"source_model": "emoji"}, "is inverted already"),
 ])  # fmt: skip
 def test_what_a_latent_file_decides_is_refused(place, request_, message):
     values = {"prompt": "x", "inversion": str(place / "disc.latent"), "values": {}} | request_
@@ -112,7 +112,7 @@ def test_a_latent_file_of_another_model_is_refused_by_its_hash(place):
 
 def test_cycle_diffusion_between_equal_models_is_that_of_one(place):
     edits = []
-    for asked in ({"source_model": "emoji64"}, {"inversion": "dpm-encoder"}):
+    for asked in ({"source_model": "emoji"}, {"inversion": "dpm-encoder"}):
         item = run(place, prompt="blue square", source_prompt="red circle",
                    method="inversion", **asked)[1]  # fmt: skip
         edits.append(image.read(place / "out.png").pixels)
@@ -140,7 +140,7 @@ def test_a_phrase_becomes_a_mask_around_the_thing(place):
     item = run(place, "torch", prompt="blue circle", source_prompt="red circle",
                mask_text="circle")[1]  # fmt: skip
     assert item["psnr_outside"] == 200 and item["record"]["mask_text"] == "circle"
-    session = methods.scene_of("emoji64-torch").session
+    session = methods.scene_of("emoji-torch").session
     picture = image.read(place / "disc.png")
     mask = _where.phrase_mask(session, picture, "circle", "red circle")
     disc = picture.pixels[:, :, 1] < 0.5
@@ -192,11 +192,9 @@ def test_too_large_margins_are_refused(place):
 
 def test_text_injection_lies_between_the_picture_and_editing_by_inversion():
     def made(text, source="red heart", target="cat face"):
-        return spec.parse("editing", text).edit(
-            methods.scene_of("emoji64", source, target, steps=6)
-        )
+        return spec.parse("editing", text).edit(methods.scene_of("emoji", source, target, steps=6))
 
-    scene = methods.scene_of("emoji64", steps=6)
+    scene = methods.scene_of("emoji", steps=6)
     held = made("text-injection:hold=1")
     assert abs(held - scene.x0).max() < 1e-5
     free = made("text-injection:hold=0,mix=1")
@@ -209,7 +207,7 @@ def test_text_injection_lies_between_the_picture_and_editing_by_inversion():
 
 
 def test_a_tuned_embedding_describes_the_picture_better():
-    scene = methods.scene_of("emoji64-torch", "red heart", "cat face", steps=3)
+    scene = methods.scene_of("emoji-torch", "red heart", "cat face", steps=3)
     chosen = spec.parse("editing", "text-injection:tune=12,rate=0.05")
     seen: list = []
     scene.session.denoiser(["cat face"], 1.0, change=lambda c: seen.append(c["cond"]) or c)
@@ -226,4 +224,4 @@ def test_a_tuned_embedding_describes_the_picture_better():
         misses.append(sum(errors))
     assert misses[1] < misses[0]
     with pytest.raises(DitError, match="use --backend torch"):
-        chosen.edit(methods.scene_of("emoji64", steps=3))
+        chosen.edit(methods.scene_of("emoji", steps=3))

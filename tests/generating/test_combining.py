@@ -28,7 +28,7 @@ def both(prompt="a", **rest):
 def test_both_models_are_loaded_and_share_the_steps():
     outcome, events, stand_in = both(output="a.png")
     assert outcome.exit_code == 0
-    assert [reference for reference, _ in stand_in.loaded] == ["emoji64", "small"]
+    assert [reference for reference, _ in stand_in.loaded] == ["emoji", "small"]
     assert [len(model.network.calls) for model in stand_in.models] == [6, 4]
     record = metadata.read_record("a.png")
     validator("record").validate(record)
@@ -46,7 +46,7 @@ def test_share_0_is_the_picture_of_the_first_model():
 def test_a_picture_is_asked_for_again_by_its_record():
     _, _, first = both(output="one.png")
     _, _, again = go(from_image="one.png", output="two.png", stand_in=Counting())
-    assert [reference for reference, _ in again.loaded] == ["emoji64", "small"]
+    assert [reference for reference, _ in again.loaded] == ["emoji", "small"]
     assert np.array_equal(pixels("one.png"), pixels("two.png"))
 
 

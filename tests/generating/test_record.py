@@ -86,7 +86,7 @@ def test_only_base_names_are_recorded(tmp_path):
 
 @pytest.mark.parametrize(
     "reference, name",
-    [("owner/name", "owner/name"), ("emoji64", "emoji64"), ("/no/where/x.safetensors",
+    [("owner/name", "owner/name"), ("emoji", "emoji"), ("/no/where/x.safetensors",
      "x.safetensors"), ("../x", "x"), ("~/models/y", "y")],
 )  # fmt: skip
 def test_base_names(reference, name):

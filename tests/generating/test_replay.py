@@ -79,7 +79,7 @@ def test_a_changed_picture_is_found_out():
 
 def test_another_revision_is_refused_unless_forced():
     made()
-    with pytest.raises(ModelError, match="made by revision r1 of emoji64, here is r2"):
+    with pytest.raises(ModelError, match="made by revision r1 of emoji, here is r2"):
         replay("a.png", revision="r2")
     outcome, run, events = replay("a.png", revision="r2", force=True, check=True)
     assert outcome.exit_code == 0 and "model_revision r1 -> r2" in events[1]["drift"]

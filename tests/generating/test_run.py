@@ -136,7 +136,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_once():
             raise ModelError("it is broken", "mend it")
 
     outcome, events, stand_in = go("a", seed="1..3", stand_in=Broken())
-    assert outcome.exit_code == 5 and stand_in.loaded == ["emoji64"]
+    assert outcome.exit_code == 5 and stand_in.loaded == ["emoji"]
     assert len([e for e in events if e["type"] == "error"]) == 3
 
 

@@ -99,7 +99,7 @@ def test_a_calibration_becomes_a_parameter_of_the_cache():
 
 def test_a_word_means_what_was_measured_on_the_model(tmp_path, monkeypatch):
     table = tmp_path / "presets.json"
-    table.write_text('{"emoji64": {"20": {"fast": "output:interval=5"}}}')
+    table.write_text('{"emoji": {"20": {"fast": "output:interval=5"}}}')
     monkeypatch.setattr(_presets, "SHIPPED", table)
     monkeypatch.setattr(_presets, "own_table", lambda: tmp_path / "none.json")
     assert cache_spec(Settings(cache="fast"), 20) == "output:interval=5"

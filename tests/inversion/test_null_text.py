@@ -27,7 +27,7 @@ from dit_tools.models.load import load
 @functools.cache
 def model_of(family):
     if family == "emoji":
-        return load("emoji64", backend="torch")
+        return load("emoji", backend="torch")
     pipe = importlib.import_module(f"tests.support.{family}").pipeline()
     made = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
     size = min(made.defaults.size, 4 * made.family.vae_scale * made.family.patch)

@@ -27,7 +27,7 @@ def transformer_only(
 
 
 def test_built_in_models_need_no_torch_parts() -> None:
-    model = load("emoji64")
+    model = load("emoji")
     assert (model.backend, model.dtype, model.alpha) == ("onnx", "float32", True)
     assert isinstance(model.encode, OnnxTextEncoder) and isinstance(model.codec, OnnxCodec)
 
@@ -82,7 +82,7 @@ def test_damaged_graphs_and_weights(transformer_only: Path, tmp_path: Path) -> N
 
 
 def test_a_built_in_model_must_be_whole(tmp_path: Path) -> None:
-    shutil.copytree(resolve("emoji64").path, tmp_path / "model")
+    shutil.copytree(resolve("emoji").path, tmp_path / "model")
     (tmp_path / "model/vae_decoder.onnx").unlink()
     refused(tmp_path / "model", "vae_decoder.onnx is missing", ModelError, backend="onnx")
 

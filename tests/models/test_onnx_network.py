@@ -108,7 +108,7 @@ def test_pixart_alpha_is_told_the_size() -> None:
         def run(self, names: Any, feeds: dict[str, Any]) -> list[Any]:
             return [np.zeros((*feeds["input_ids"].shape, 8), np.float32)]
 
-    tokenizer = resolve("emoji64").path / "tokenizer/tokenizer.json"
+    tokenizer = resolve("emoji").path / "tokenizer/tokenizer.json"
     encode = OnnxTextEncoder(tokenizer, States(), 16, micro=True)
     made = encode(Prompts(("a", "b"), ("", ""), 32, 64))
     for branch in ("cond", "uncond"):

@@ -35,7 +35,7 @@ def folder(root: Path, seed: int = 0) -> Path:
 @pytest.fixture
 def builtin(tmp_path, monkeypatch):
     """Two built-in models of this test's own."""
-    for name in ("emoji64", "flowers"):
+    for name in ("emoji", "flowers"):
         folder(tmp_path / "builtin" / name)
         (tmp_path / "builtin" / name / "dit.json").write_text(json.dumps({"revision": f"r-{name}"}))
     monkeypatch.setattr(module, "BUILTIN", tmp_path / "builtin")
@@ -75,10 +75,10 @@ def refused(reference: str, message: str, **options) -> str:
 
 
 def test_a_built_in_name_comes_first(builtin, tmp_path, monkeypatch):
-    monkeypatch.chdir(folder(tmp_path / "emoji64").parent)
-    assert builtin_names() == ["emoji64", "flowers"]
-    assert resolve("emoji64") == Resolved("builtin", builtin / "emoji64", "emoji64", "r-emoji64")
-    assert resolve("./emoji64").kind == "folder"
+    monkeypatch.chdir(folder(tmp_path / "emoji").parent)
+    assert builtin_names() == ["emoji", "flowers"]
+    assert resolve("emoji") == Resolved("builtin", builtin / "emoji", "emoji", "r-emoji")
+    assert resolve("./emoji").kind == "folder"
 
 
 def test_a_folder_is_named_by_itself_and_its_content(tmp_path):
@@ -112,7 +112,7 @@ def test_an_unknown_name_brings_the_nearest(builtin):
 
 def test_a_path_that_is_not_there_is_called_a_path(builtin):
     for reference in (
-        "./emoji64",
+        "./emoji",
         "models/gone.safetensors",
         "gone.ckpt",
         "/no/such/folder",
@@ -230,7 +230,7 @@ def test_pull_fetches_the_parts_and_nothing_else(cache, tmp_path, monkeypatch):
         f for f in files if f not in ("evil.py", "big.safetensors")
     )
     with pytest.raises(ModelError, match="not a hub id"):
-        pull("emoji64")
+        pull("emoji")
 
 
 def test_one_set_of_weights_is_wanted():

@@ -75,7 +75,7 @@ def test_the_distilled_gradient_is_autograds_of_the_fixed_error_times_the_latent
 def test_the_guard_climbs(masked):
     mask = np.zeros((64, 64), np.float32)
     mask[4:30, 4:30] = 1
-    shield = shield_of("emoji64-torch", mask if masked else None)
+    shield = shield_of("emoji-torch", mask if masked else None)
     method = of("diffusionguard:iterations=8,step=2")
     change = method.protect(shield)
     kept = torch.from_numpy(1 - mask) if masked else 1.0
@@ -111,7 +111,7 @@ def test_masks_wobble_along_their_outline_only():
 
 @pytest.mark.parametrize("text", ["sds:lower=false", "sds", "diffusionguard:step=1"])
 def test_latents_of_the_built_in_model_move_farther_than_by_noise(text):
-    session = scene_of("emoji64-torch", "red heart", "red heart").session
+    session = scene_of("emoji-torch", "red heart", "red heart").session
     rows, columns = np.mgrid[:64, :64] / 64
     pixels = np.stack([rows, columns, 1 - rows], axis=2).astype(np.float32) * 0.8 + 0.1
     picture = Picture(np.round(pixels * 255) / np.float32(255), None, None, 8, "png")

@@ -60,7 +60,7 @@ class Loads(Counting):
 def go(source="in", prompts=("cat",), **options):
     fields = {k: options.pop(k) for k in list(options) if k in Request.__dataclass_fields__}
     stand_in, events = Loads(), []
-    values = {"steps": 4, "model": "emoji64", **options}
+    values = {"steps": 4, "model": "emoji", **options}
     run = assemble(Request(source, prompts, values, **fields), events.append, stand_in.load)
     return run.start(), events, run, stand_in
 

@@ -29,11 +29,11 @@ def of(text):
 
 @functools.cache
 def model_of(family):
-    """A model: ``numpy``, ``emoji64`` or ``emoji64-torch``, or a tiny random pipeline's."""
+    """A model: ``numpy``, ``emoji`` or ``emoji-torch``, or a tiny random pipeline's."""
     if family == "numpy":
         return numpy_model.model()
-    if family.startswith("emoji64"):
-        return load("emoji64", backend="torch" if family.endswith("torch") else "onnx")
+    if family.startswith("emoji"):
+        return load("emoji", backend="torch" if family.endswith("torch") else "onnx")
     pipe = importlib.import_module(f"tests.support.{family}").pipeline()
     made = model_from_pipeline(pipe, name=family, revision="0", device="cpu", dtype="float32")
     size = min(made.defaults.size, 4 * made.family.vae_scale * made.family.patch)

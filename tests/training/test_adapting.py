@@ -165,7 +165,7 @@ def test_twenty_pictures_teach_the_built_in_model_a_style(tmp_path: Path) -> Non
         picture[top : top + 30, left : left + 30] = rng.integers(120, 255, 3)
         Image.fromarray(picture).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text("night square", encoding="utf-8")
-    made = recipe("emoji64", folder, "lora:rank=4", samples=128, batch_size=4, size=64,
+    made = recipe("emoji", folder, "lora:rank=4", samples=128, batch_size=4, size=64,
                   learning_rate=1e-2, prompt_dropout=0.0)  # fmt: skip
     path = run(made, Session(tmp_path / "run", save_every=3, sample_every=10**6), None)
     rows = plot.rows(tmp_path / "run")["adapter"]
@@ -180,7 +180,7 @@ def brightness(text: str, loras: tuple[str, ...]) -> float:
     from dit_tools import sampling
     from tests.support.small import plan
 
-    model = load("emoji64", loras=loras, backend="torch")
+    model = load("emoji", loras=loras, backend="torch")
     asked = adapting.Prompts((text,), ("",), 64, 64, ("cond",))
     chosen = plan(steps=6)
     x, noise = sampling.start(model, chosen, model.family.latent_shape(64, 64), (0,))

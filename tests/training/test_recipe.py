@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from dit_tools.core.errors import UsageError
 from dit_tools.training import recipe as recipes
 
-RECIPE = Path(__file__).parents[2] / "recipes/emoji64.toml"
+RECIPE = Path(__file__).parents[2] / "recipes/emoji.toml"
 COLOURS = ("red", "green", "blue", "orange")
 
 
@@ -64,7 +64,7 @@ def emoji(data: Path, monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
 
 
 def test_the_shipped_recipe_states_every_key() -> None:
-    assert recipes.load(RECIPE).name == "emoji64"
+    assert recipes.load(RECIPE).name == "emoji"
 
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
         (("seed = 0", "seed = 0\nsede = 1"), "unknown key 'sede'; did you mean 'seed'"),
         (('captions = "emoji', 'folder = "x"\ncaptions = "emoji'), "folder or captions"),
         (("[transformer]", "[transformer]\nobjectives = ['srra']"), "no method 'srra'"),
-        (('name = "emoji64"', 'name = "../up"'), "is no folder name"),
+        (('name = "emoji"', 'name = "../up"'), "is no folder name"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_remedy(change, words, tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_adaptive_normalization_is_shared_by_the_blocks(emoji: recipes.Recipe) -
 
 
 def test_sections_of_an_adapter_are_checked(tmp_path: Path) -> None:
-    text = 'name = "x"\n[data]\nfolder = "p"\nsize = 50\n[adapter]\nmodel = "emoji64"\n'
+    text = 'name = "x"\n[data]\nfolder = "p"\nsize = 50\n[adapter]\nmodel = "emoji"\n'
     path = tmp_path / "x.toml"
     path.write_text(text, encoding="utf-8")
     assert recipes.load(path).adapter.method == "lora"  # and 50 px are the model's own affair
     for change, words in (
-        ('model = "emoji64"', "samples = 9"), ("[adapter]", "[transformer]\nwidth = 8\n[adapter]"),
+        ('model = "emoji"', "samples = 9"), ("[adapter]", "[transformer]\nwidth = 8\n[adapter]"),
     ):  # fmt: skip
         path.write_text(text.replace(change, words), encoding="utf-8")
         with pytest.raises(recipes.RecipeError, match=r"no key 'model'|\[adapter\] trains no"):

@@ -171,7 +171,7 @@ KEEP = ("ff", "attn2", "caption", r"blocks\.[1-9]")
 
 def test_the_built_in_model_by_sensitivity(tmp_path) -> None:
     """Fewer bytes than eight bits, and no more loss than allowed; tough layers get fewer bits."""
-    source = resolve("emoji64")
+    source = resolve("emoji")
     trial = Trial(prompts=1, calibration=1, steps=2, device="cpu", max_loss=0.3)
     events = []
     facts = quantize(source, wanted(tmp_path / "out", "rtn", keep=KEEP), trial, events.append)
@@ -183,5 +183,5 @@ def test_the_built_in_model_by_sensitivity(tmp_path) -> None:
     errors = [e["errors"] for e in events if e["type"] == "sensitivity"]
     assert np.mean([e[2] > e[4] for e in errors]) > 0.9
     model = load(str(tmp_path / "out"), device="cpu")
-    assert model.alpha and model.defaults.size == 64  # the facts of the built-in model go along
+    assert model.alpha and model.defaults.size == 128  # the facts of the built-in model go along
     assert len(list(probing.draw(model, ("a red apple",), 2))[0].pixels) == 4

@@ -5,5 +5,5 @@ A target says beforehand what it cannot do (``check``), what it would write (``p
 
     target = spec.parse("weights.targets", "onnx:form=static,provider=cuda")
     wanted = run.Wanted(Path("small"), target.scheme(None))
-    facts = target.make(resolve("emoji64"), wanted, Trial(), print)
+    facts = target.make(resolve("emoji"), wanted, Trial(), print)
 """
