@@ -28,8 +28,10 @@ import torch
 from diffusers import DiffusionPipeline
 folder, out, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 pipe = DiffusionPipeline.from_pretrained(folder)
-noise = np.random.Generator(np.random.Philox(0)).standard_normal((16, 8, 8), dtype=np.float32)
-picture = pipe(sys.argv[4], num_inference_steps=steps, guidance_scale=4.0, height=64, width=64,
+net, size = pipe.transformer.config, pipe.vae.config.sample_size
+shape = net.in_channels, net.sample_size, net.sample_size
+noise = np.random.Generator(np.random.Philox(0)).standard_normal(shape, dtype=np.float32)
+picture = pipe(sys.argv[4], num_inference_steps=steps, guidance_scale=4.0, height=size, width=size,
                latents=torch.from_numpy(noise)[None], use_resolution_binning=False,
                max_sequence_length=int(sys.argv[5])).images[0]
 picture.save(out)

@@ -111,7 +111,9 @@ def int8_network(folder: Path) -> Any:
             path = Path(temporary) / "transformer.int8.onnx"
             quantize(folder / "transformer.onnx", path)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return OnnxNetwork(session, one_by_one=True)
+    apart = folder / "transformer.context.onnx"
+    context = onnxruntime.InferenceSession(apart) if apart.exists() else None
+    return OnnxNetwork(session, one_by_one=True, context=context)
 
 
 def main() -> None:

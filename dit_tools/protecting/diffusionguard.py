@@ -31,7 +31,7 @@ class DiffusionGuard(Protecting):
 
     levels: int = param(8, "largest change of a colour, of 255; 0 = none", ge=0, le=64)
     step: float = param(0.5, "change a step, of 255", gt=0, le=64)
-    iterations: int = param(100, "steps", ge=0, le=100000)
+    iterations: int = param(100, "steps of the ascent", ge=0, le=100000)
     level: float = param(0.9, "noise of the step that is disturbed, 0..1", gt=0, le=0.99)
     wobble: float = param(0.1, "how far outlines move, of the mask's depth", ge=0, le=1)
 

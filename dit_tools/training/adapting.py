@@ -233,9 +233,8 @@ def write(tuner: Tuner) -> Path:
 
     recipe = tuner.recipe
     facts = {"method": recipe.adapter.method, "model": tuner.model.name, "step": tuner.step}
-    about = {"dit": json.dumps(facts)}
-    if spec.parse("adapters", recipe.adapter.method).info.name != "lora":
-        about[ADAPTER] = json.dumps(facts)
+    lora = spec.parse("adapters", recipe.adapter.method).info.name == "lora"
+    about = {"dit" if lora else ADAPTER: json.dumps(facts)}  # one key: several have no fixed order
     path = tuner.session.run / f"{recipe.name}.safetensors"
     with atomic_path(path) as part:
         save_file(tuner.attached.tensors(), part, about)

@@ -41,7 +41,7 @@ def test_a_pipe_becomes_a_pipe(tmp_path: Path) -> None:
     )
     assert done.returncode == 0 and done.stderr == b""
     made = list(frames.of_pipe(io.BytesIO(done.stdout)))
-    assert [frame.shape for frame in made] == [(64, 64, 3)] * 2
+    assert [frame.shape for frame in made] == [(128, 128, 3)] * 2
 
 
 @pytest.mark.parametrize(

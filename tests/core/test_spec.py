@@ -109,8 +109,8 @@ def test_nothing_but_our_errors(room, name, rest):
     [
         ("cgf", "--guidance: no method 'cgf'; did you mean 'cfg'?"),
         ("CFG", "--guidance: no method 'CFG'; did you mean 'cfg'?"),
-        ("", "--guidance: no method ''; choose from adaptive, apg, cfg, cfg-zero-star, linear-ag, "
-         "none, residual-cfg, soft-pag"),
+        ("", "--guidance: no method ''; choose from adaptive, apg, cfg, cfg-zero-star, "
+         "classifier, feedback, linear-ag, none, residual-cfg, soft-pag"),
         ("cfg:sclae=3", "--guidance cfg: no parameter 'sclae'; did you mean 'scale'?"),
         ("none:scale=3", "--guidance none: no parameter 'scale'; it takes none"),
         ("cfg:scale", "--guidance cfg: 'scale' is not KEY=VALUE; for example "

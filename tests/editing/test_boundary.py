@@ -51,7 +51,7 @@ def test_shifts_grow_and_opposite_ones_go_apart():
     for shift in (-1.0, 0.3, 1.0):
         scene = scene_of("emoji", "a heart", "a cat face", steps=5)
         made[shift] = of(f"boundary:examples=2,shift={shift}").edit(scene) - scene.x0
-    assert abs(made[0.3]).mean() < 0.6 * abs(made[1.0]).mean()
+    assert abs(made[0.3]).mean() < 0.7 * abs(made[1.0]).mean()
     assert (made[-1.0] * made[1.0]).sum() < 0
 
 

@@ -53,7 +53,7 @@ def test_cycles_draw_the_inside_towards_what_is_kept():
     """Colours at the seam come nearer to their neighbours' than without cycles."""
     jumps = []
     for cycles in (0, 8):
-        pixels = np.full((1, 4, 64, 64), 1, np.float32)
+        pixels = np.full((1, 4, 128, 128), 1, np.float32)
         pixels[:, 1:3] = 0.1  # all red
         scene = scene_of("emoji", "red square", "red square", mask=half((8, 8)), pixels=pixels,
                          steps=6)  # fmt: skip

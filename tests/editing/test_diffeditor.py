@@ -25,14 +25,14 @@ def disc(x, y, radius, size=64):
     return np.concatenate([colours, inside[None]])[None], (inside > 0).astype(np.float32)
 
 
-def scene_with_disc(text, x=20, y=32, radius=11, **values):
+def scene_with_disc(text, x=40, y=64, radius=22, **values):
     """A scene of the built-in model with a disc at x, y, which is masked."""
-    pixels, thing = disc(x, y, radius)
+    pixels, thing = disc(x, y, radius, 128)
     scene = scene_of("emoji-torch", "red circle", "red circle", pixels=pixels, **values)
     scene.x0 = precise(encode(scene.session, pixels), "float32")
     scene.selection = thing
     region = of(text).region(thing > 0).astype(np.float32)
-    cells = _collage.cells(region, 16).repeat(2, axis=0).repeat(2, axis=1)
+    cells = _collage.cells(region, 32).repeat(2, axis=0).repeat(2, axis=1)
     scene.mask = torch.from_numpy(cells)[None, None]
     return scene
 
@@ -125,8 +125,8 @@ def test_features_are_the_image_tokens_and_carry_gradients(family):
 
 
 def test_guidance_lowers_the_energy():
-    scene = scene_with_disc("diffeditor:right=24", steps=10)
-    method = of("diffeditor:right=24")
+    scene = scene_with_disc("diffeditor:right=48", steps=10)
+    method = of("diffeditor:right=48")
     times = capped(scene.times[3:], scene.path)
     job = _Job.of(method, scene, times)
     x = job.start()
@@ -145,12 +145,12 @@ def test_guidance_lowers_the_energy():
 
 
 def test_a_disc_is_moved_and_the_rest_is_kept():
-    text = "diffeditor:right=24,strength=0.5"
+    text = "diffeditor:right=48,strength=0.5"
     scene = scene_with_disc(text, steps=8)
     made = of(text).edit(scene)
     assert torch.equal(made[:, :, :2], scene.x0[:, :, :2])  # above both places
     x, y = centre(scene.session.model.codec.decode(made)[0])
-    assert abs(x - 44) < 8 and abs(y - 32) < 8  # half a token
+    assert abs(x - 88) < 16 and abs(y - 64) < 16  # half a token
 
 
 @pytest.mark.parametrize("text", ["diffeditor", "diffeditor:task=drag,scale=3"])

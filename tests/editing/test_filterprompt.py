@@ -59,7 +59,7 @@ def test_colours_are_matched_in_mean_and_covariance():
 
 
 def test_a_gray_picture_makes_a_grayer_edit():
-    pixels = np.ones((1, 4, 64, 64), np.float32)
+    pixels = np.ones((1, 4, 128, 128), np.float32)
     pixels[:, 1:3, 12:52, 12:52] = 0.1  # red on white
     found = []
     for name in ("none", "gray"):

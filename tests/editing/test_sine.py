@@ -54,7 +54,7 @@ def test_the_copy_learns_and_leaves_no_trace(family):
 def test_the_edit_is_nearer_to_the_picture_that_was_learnt():
     distances = []
     for train in (0, 30):
-        x0 = 0.5 * torch.ones(1, 16, 8, 8).sign()
+        x0 = 0.5 * torch.ones(1, 32, 8, 8).sign()
         scene = scene_of("emoji-torch", "sks thing", "sks thing", x0=x0, steps=5)
         made = of(f"sine:mix=1,scale=1,until=0,train={train},rate=0.01").edit(scene)
         distances.append(float((made - x0).abs().mean()))

@@ -73,8 +73,8 @@ def test_the_distilled_gradient_is_autograds_of_the_fixed_error_times_the_latent
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_guard_climbs(masked):
-    mask = np.zeros((64, 64), np.float32)
-    mask[4:30, 4:30] = 1
+    mask = np.zeros((128, 128), np.float32)
+    mask[8:60, 8:60] = 1
     shield = shield_of("emoji-torch", mask if masked else None)
     method = of("diffusionguard:iterations=8,step=2")
     change = method.protect(shield)

@@ -78,7 +78,7 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (("ema_decay = 0.998", "ema_decay = 1.5"), "ema_decay = 1.5 is out of range"),
-        (("patch_size = 2", "patch_size = 3"), "give a multiple of 24"),
+        (("patch_size = 2", "patch_size = 3"), "give a multiple of 48"),
         (("width = 256", 'width = "wide"'), "give a whole number"),
         (("seed = 0", "seed = 0\nsede = 1"), "unknown key 'sede'; did you mean 'seed'"),
         (('captions = "emoji', 'folder = "x"\ncaptions = "emoji'), "folder or captions"),

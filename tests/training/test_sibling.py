@@ -94,9 +94,9 @@ def test_a_built_in_model_and_a_path_are_found_too(model: Path, place: Path) -> 
     assert by_path.transformer.sibling_of == str((model / "tiny/pipeline").resolve())
     assert by_path == sibling.resolve(by_path, place / "elsewhere/small")
     built_in = recipe(place, "emoji")
-    built_in = dataclasses.replace(built_in, data=dataclasses.replace(built_in.data, size=64))
+    built_in = dataclasses.replace(built_in, data=dataclasses.replace(built_in.data, size=128))
     made = sibling.resolve(built_in, place / "runs/small")
-    assert (made.autoencoder.channels, made.text_encoder.max_tokens) == ((16, 32, 96, 192), 12)
+    assert (made.autoencoder.channels, made.text_encoder.max_tokens) == ((8, 16, 32, 96, 192), 12)
     assert sibling.load(made).text_encoder.dtype == torch.float32
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_is_one_line_with_its_remedy(model: Path, small: Path, pl
         sibling.resolve(recipe(place, "gone"), model / "small")
     with pytest.raises(ModelError, match="is this run itself"):
         sibling.resolve(recipe(place, "small"), small)
-    with pytest.raises(ModelError, match="draws 64 px, the recipe 16; set size = 64"):
+    with pytest.raises(ModelError, match="draws 128 px, the recipe 16; set size = 128"):
         sibling.resolve(recipe(place, "emoji"), model / "small")
     with pytest.raises(UsageError, match="a sibling has none"):
         run(recipe(place), Session(model / "other"), None, "autoencoder")
