@@ -128,7 +128,7 @@ SLOW = (
     "try:\n"
     "    with Interruptible(), atomic_path(sys.argv[1] + '/a.png') as part:\n"
     "        part.write_bytes(b'half'); print('ready', file=sys.stderr, flush=True)\n"
-    "        time.sleep(30)\n"
+    "        for _ in range(600): time.sleep(0.05)  # a signal between two calls waits for the next\n"
     "except Terminated as error: sys.exit(error.code)\n"
 )
 
