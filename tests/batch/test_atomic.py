@@ -121,6 +121,7 @@ def test_a_disk_that_fills_up_while_writing(tmp_path):
     assert os.listdir(tmp_path) == ["a.png"] and (tmp_path / "a.png").read_bytes() == b"old"
 
 
+# Sleeps are short: a signal that comes between two calls is only heard after the next one.
 SLOW = (
     "import sys, time\n"
     "from dit_tools.batch.atomic import atomic_path\n"
@@ -128,7 +129,7 @@ SLOW = (
     "try:\n"
     "    with Interruptible(), atomic_path(sys.argv[1] + '/a.png') as part:\n"
     "        part.write_bytes(b'half'); print('ready', file=sys.stderr, flush=True)\n"
-    "        for _ in range(600): time.sleep(0.05)  # a signal between two calls waits for the next\n"
+    "        for _ in range(600): time.sleep(0.05)\n"
     "except Terminated as error: sys.exit(error.code)\n"
 )
 
