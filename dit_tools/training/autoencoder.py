@@ -4,8 +4,8 @@ Loss: L1 and L2 on brightness, two differences of colour and opacity, L1 on thei
 differences and on their means over 8 x 8 pixels, with Gaussian noise added to the latents so that
 the decoder forgives what the transformer gets slightly wrong. Errors of red, green and blue apart
 leave a short run almost blind to green against magenta, which is a small part of their sum.
-After training
-the per-channel mean and deviation of the latents are folded into ``quant_conv`` and
+
+After training the per-channel mean and deviation of the latents are folded into ``quant_conv`` and
 ``post_quant_conv``, so that latents are unit normal with ``scaling_factor`` 1 and no other file
 needs their statistics.
 """

@@ -30,6 +30,13 @@ class Subject:
     conditions: dict[str, Any]
 
 
+def hooked(subject: Subject) -> bool:
+    """Whether any part of the network still carries a hook."""
+    modules = subject.model.network.module.modules()
+    found = (getattr(module, "_diffusers_hook", None) for module in modules)
+    return any(registry.hooks for registry in found if registry)
+
+
 @functools.cache
 def subject_of(family: str) -> Subject:
     """The tiny model of a family, with distinct conditions for ``cond`` and ``uncond``."""

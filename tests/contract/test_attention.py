@@ -14,7 +14,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import get, names
 from dit_tools.core.run import Run
-from tests.contract.conftest import Subject, methods
+from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
 BOLD = {
@@ -36,12 +36,6 @@ def run(subject: Subject, attention: Any, guidance: Any = PAIR, **fields: str) -
 def linear(subject: Subject) -> bool:
     """Sana: no softmax attention over image tokens."""
     return subject.model.family.name == "sana"
-
-
-def hooked(subject: Subject) -> bool:
-    modules = subject.model.network.module.modules()
-    found = (getattr(module, "_diffusers_hook", None) for module in modules)
-    return any(registry.hooks for registry in found if registry)
 
 
 @pytest.mark.parametrize("cls", methods(room="attention", identity=True))

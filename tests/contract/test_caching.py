@@ -15,7 +15,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import get, names
 from dit_tools.core.run import Run
-from tests.contract.conftest import Subject, methods
+from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
 BOLD = {
@@ -53,14 +53,6 @@ def units(subject: Subject, cache: str) -> int:
     """How many blocks or modules a network call has."""
     blocks = subject.model.network.blocks()
     return len(modules(blocks)) if cache in MODULES else len(blocks)
-
-
-def hooked(subject: Subject) -> bool:
-    registries = (
-        getattr(module, "_diffusers_hook", None)
-        for block in subject.model.network.blocks() for module in block.module.modules()
-    )  # fmt: skip
-    return any(registry.hooks for registry in registries if registry)
 
 
 def per_step(subject: Subject, cache: str, guidance: Any) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
 from dit_tools.highres._positions import Positions, interpolated, plain
-from tests.contract.conftest import Subject, methods
+from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
 METHODS = [name for name in names("highres") if name != "none"]
@@ -30,12 +30,6 @@ def run(subject: Subject, highres: Any, factor: float = 1.0, **fields: str) -> A
     )
     *_, last = sampling.sample(subject.model, subject.conditions, x, plan, noise)
     return last.x
-
-
-def hooked(subject: Subject) -> bool:
-    modules = subject.model.network.module.modules()
-    found = (getattr(module, "_diffusers_hook", None) for module in modules)
-    return any(registry.hooks for registry in found if registry)
 
 
 def sizes(subject: Subject) -> list[float]:

@@ -16,7 +16,7 @@ from dit_tools.core.registry import get, names
 from dit_tools.core.run import Run
 from dit_tools.nn.narrowing import Memory, Narrowing
 from dit_tools.tokens._cells import token_mask
-from tests.contract.conftest import Subject, methods
+from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
 BOLD = {
@@ -47,12 +47,6 @@ def doubled(conditions: dict[str, Any]) -> dict[str, Any]:
 def convolves(subject: Subject) -> bool:
     """Sana: its feed-forward layers convolve the grid, which needs all of it."""
     return subject.model.family.name == "sana"
-
-
-def hooked(subject: Subject) -> bool:
-    modules = subject.model.network.module.modules()
-    found = (getattr(module, "_diffusers_hook", None) for module in modules)
-    return any(registry.hooks for registry in found if registry)
 
 
 @pytest.mark.parametrize("cls", methods(room="tokens", identity=True))
