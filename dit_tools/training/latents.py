@@ -31,6 +31,7 @@ def cached(
             return found
     made = autoencoder.encode(vae, data).contiguous()
     if keep:
+        run.mkdir(parents=True, exist_ok=True)
         with atomic_path(run / NAME) as part:
             save_file({"latents": made}, part, {"of": wanted})
     return made

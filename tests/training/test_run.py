@@ -100,12 +100,13 @@ def test_latents_are_cached_and_belong_to_their_data(whole: Path, tmp_path: Path
 
     vae = AutoencoderKL.from_pretrained(whole / "vae")
     data = np.random.default_rng(0).integers(0, 255, (3, 4, 16, 16), dtype=np.uint8)
-    made = latents.cached(tmp_path, vae, data)
+    folder = tmp_path / "not" / "made yet"
+    made = latents.cached(folder, vae, data)
     assert torch.equal(made, autoencoder.encode(vae, data))
-    stamp = (tmp_path / latents.NAME).stat().st_mtime_ns
-    assert torch.equal(latents.cached(tmp_path, vae, data), made)
-    assert (tmp_path / latents.NAME).stat().st_mtime_ns == stamp
-    assert not torch.equal(latents.cached(tmp_path, vae, data[::-1].copy()), made)
+    stamp = (folder / latents.NAME).stat().st_mtime_ns
+    assert torch.equal(latents.cached(folder, vae, data), made)
+    assert (folder / latents.NAME).stat().st_mtime_ns == stamp
+    assert not torch.equal(latents.cached(folder, vae, data[::-1].copy()), made)
 
 
 def test_another_recipe_is_refused_and_the_checkpoint_stays(whole: Path, tiny: Recipe) -> None:
