@@ -1,7 +1,10 @@
 """Every editing method on 200 edits of emoji, scored as PIE-Bench scores (Ju et al. 2023).
 
-    python benchmarks/editing.py [--model NAME] [--cases 200] [--steps 28] [--seed 0]
-        [--run METHOD[+inversion=SPEC][+mask] ...] [--write FOLDER] [--json FILE]
+    python benchmarks/editing.py                       # goes on where it stopped; prints the table
+    python benchmarks/editing.py --time 3              # adds seconds, on an idle machine
+    python benchmarks/editing.py --table [--write docs/edit.md]
+        [--model NAME] [--cases 200] [--steps 20] [--seed 0] [--folder runs/editing]
+        [--run METHOD[+inversion=SPEC][+source-model=NAME][+mask] ...] [--files FOLDER]
 
 The cases are made here from the emoji of $DIT_DATA (or ../shared/data), ``--seed`` choosing them,
 a third each:
@@ -11,181 +14,89 @@ object    one of two things is exchanged for another
 added     a small thing is added in a corner
 
 A case is a source picture, a source prompt, a target prompt and a mask of what may change. With
-``--write`` they are written as files: pictures, masks and an instructions file for ``dit edit``.
+``--files`` they are written as files: pictures, masks and an instructions file for ``dit edit``.
 
+n           cases: methods that go back through the network or hook it are run on the first few
 background  PSNR in dB, SSIM and MSE x 1e4 of the pictures with the mask blackened, over the frame
 structure   distance x 1e3 between self-similarities of 8 x 8 cells by their edges and brightness;
             PIE-Bench takes keys of DINO: these figures compare with each other only
 target      %, the judge prefers the target prompt to the source's and to 98 of other cases
             (row ``source``: the untouched picture)
-calls, seconds  a picture, of the network, and of the whole edit in latents
+calls       of the network, a picture
+s           a whole edit in latents, one at a time; median of ``--time`` cases
 
-A method is worth it when no point of plain inversion (DDIM, Euler on a flow, over its strengths)
-is as good both in background PSNR and in target; else it is marked "-". Methods are run without the
-mask unless ``+mask`` is given, as in PIE-Bench; those that need one get it, and "m" says so. All
+A method is "worth it" when plain inversion (DDIM, Euler on a flow) is nowhere as good both in
+background PSNR and in target on the same cases: neither at one of its strengths nor on the straight
+lines between them. Methods that get the mask ("m") compare with plain inversion that gets it. All
 are scored as decoded: ``dit edit`` puts the picture's own pixels back outside the mask after that.
+
+Cases go through the network together where it needs no hooks, and what it has answered for a case
+is not asked again by another run: inversions are shared. ``calls`` counts as if they were not.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import math
+import statistics
+import sys
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SIDE = 128
-STYLES = {"fluent3d": "", "fluentflat": "flat "}
-"""Styles that the built-in models know, and how a prompt asks for them."""
-GROUPS = ("Food & Drink", "Animals & Nature", "Objects", "Travel & Places", "Activities")
-COLOURS = {"red": 0, "orange": 15, "yellow": 28, "green": 60, "blue": 108, "purple": 140}
-"""Hues as OpenCV counts them, 0 to 179."""
-PLAIN = tuple(f"inversion:strength={s}+inversion=ddim" for s in (0.3, 0.5, 0.7, 1.0))
-RUNS = (
-    *PLAIN,
-    "inversion:strength=0.7+inversion=midpoint", "inversion:strength=0.7+inversion=edict",
-    "inversion:strength=0.7+inversion=bdia", "inversion:strength=0.7+inversion=dpm-encoder",
-    "inversion:strength=0.7+inversion=direct", "inversion:strength=0.7+inversion=null-text",
-    "flowedit", "flowedit:strength=0.5", "img2img", "img2img:strength=0.4", "flowchef",
-    "prompt-to-prompt", "prompt-to-prompt:cross=0.4", "prompt-to-prompt:blend=0.3", "masactrl",
-    "text-injection", "inpaint+mask", "flowedit+mask", "img2img+mask",
-)  # fmt: skip
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.editing_cases import Case, Emoji, cases, seen, write
+from benchmarks.editing_runs import LIMITS, PLAIN, PLAIN_MASKED, RUNS, Run
+from benchmarks.editing_scores import Finder, scores
+
+SET = 200
+"""Cases that the judge's other prompts are drawn from, however many are run."""
+CHUNK = 20
+"""Cases that every run does before the next ones, so that an unfinished table compares."""
+BEGIN, END = "<!-- benchmarks/editing.py -->\n", "<!-- end -->\n"
 
 
-@dataclass(frozen=True)
-class Case:
-    """One edit: pixels (SIDE, SIDE, 4) in [0, 1], prompts, and a mask of what may change."""
+class Together:
+    """Stands for a network or codec function: asks ``ask`` together with other edits."""
 
-    kind: str
-    picture: Any
-    mask: Any
-    source: str
-    target: str
+    def __init__(self, function: Any, ask: Any):
+        self.function, self.ask = function, ask
+        self.offers: frozenset[str] = frozenset()
 
+    def __call__(self, **arrays: Any) -> np.ndarray:
+        """The function's rows for these arrays, whose first axis is the batch."""
+        return self.ask((self.function, {name: _single(x) for name, x in arrays.items()}))
 
-class Emoji:
-    """The drawings by style and code point. Raises SystemExit where the data is not there."""
-
-    def __init__(self, folder: Path):
-        lines = folder / "emoji/captions.jsonl"
-        if not lines.is_file():
-            raise SystemExit(f"{lines}: no such file; set DIT_DATA to the folder of the data")
-        rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
-        kept = [r for r in rows if r["style"] in STYLES and r["group"] in GROUPS
-                and not r["skin_tone"] and len(r["name"].split()) <= 3]  # fmt: skip
-        self.rows = sorted(kept, key=lambda r: r["file"])
-        self._zips = {s: zipfile.ZipFile(folder / f"emoji/{s}.zip") for s in STYLES}
-
-    def drawing(self, row: Mapping[str, Any], side: int) -> np.ndarray:
-        """Pixels (side, side, 4), premultiplied by nothing: straight alpha."""
-        from PIL import Image
-
-        name = row["file"].split("/", 1)[1]
-        opened = Image.open(io.BytesIO(self._zips[row["style"]].read(name))).convert("RGBA")
-        return np.asarray(opened.resize((side, side), Image.Resampling.LANCZOS), np.float32) / 255
+    def blocks(self) -> list[Any]:
+        """None: hooks would see rows of other edits."""
+        return []
 
 
-def cases(emoji: Emoji, count: int, seed: int) -> list[Case]:
-    """``count`` cases, a third of each kind, the same for the same seed."""
-    random = np.random.default_rng(seed)
-    makers = (colour, swapped, added)
-    made: list[Case] = []
-    while len(made) < count:
-        case = makers[len(made) % 3](emoji, random)
-        if case is not None and 0.02 < case.mask.mean() < 0.7:
-            made.append(case)
-    return made
+class Codec:
+    """An autoencoder that is asked together with other edits."""
+
+    def __init__(self, codec: Any, ask: Any):
+        self.codec, self.ask = codec, ask
+
+    def encode(self, pixels: Any) -> np.ndarray:
+        """Latents (B, C, h, w)."""
+        return Together(self.codec.encode, self.ask)(pixels=pixels)
+
+    def decode(self, latents: Any) -> np.ndarray:
+        """Pixels (B, 3 or 4, H, W)."""
+        return Together(self.codec.decode, self.ask)(latents=latents)
 
 
-def named(row: Mapping[str, Any], words: str = "") -> str:
-    """A prompt in the words of the captions that the models are trained on."""
-    return STYLES[row["style"]] + (words or row["name"]).lower()
-
-
-def colour(emoji: Emoji, random: np.random.Generator) -> Case | None:
-    """Everything of the most frequent hue is turned to another hue."""
-    import cv2
-
-    row = emoji.rows[random.integers(len(emoji.rows))]
-    picture = emoji.drawing(row, SIDE)
-    hsv = cv2.cvtColor(picture[:, :, :3].copy(), cv2.COLOR_RGB2HSV)
-    vivid = (picture[:, :, 3] > 0.5) & (hsv[:, :, 1] > 0.4) & (hsv[:, :, 2] > 0.3)
-    near = {name: vivid & _near(hsv[:, :, 0] / 2, hue) for name, hue in COLOURS.items()}
-    old = max(near, key=lambda name: near[name].sum())
-    if near[old].mean() < 0.08:
-        return None
-    new = str(random.choice([name for name in COLOURS if name != old]))
-    plain = " ".join(word for word in row["name"].split() if word not in COLOURS)
-    mask = cv2.dilate(near[old].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    return Case("colour", picture, mask, named(row, f"{old} {plain}"), named(row, f"{new} {plain}"))
-
-
-def _near(hues: np.ndarray, hue: int) -> np.ndarray:
-    return np.abs((hues - hue + 90) % 180 - 90) < 10
-
-
-def swapped(emoji: Emoji, random: np.random.Generator) -> Case | None:
-    """A thing for another of the same style and group, where either of them is."""
-    row = emoji.rows[random.integers(len(emoji.rows))]
-    alike = [r for r in emoji.rows if r["style"] == row["style"] and r["group"] == row["group"]
-             and r["name"] != row["name"]]  # fmt: skip
-    if not alike:
-        return None
-    other = alike[random.integers(len(alike))]
-    picture, wanted = emoji.drawing(row, SIDE), emoji.drawing(other, SIDE)
-    mask = (picture[:, :, 3] > 0.1) | (wanted[:, :, 3] > 0.1)
-    return Case("object", picture, mask, named(row), named(other))
-
-
-def added(emoji: Emoji, random: np.random.Generator) -> Case | None:
-    """A small thing in the lower right corner, in front of what is there."""
-    one, two = (emoji.rows[random.integers(len(emoji.rows))] for _ in range(2))
-    mask = np.zeros((SIDE, SIDE), bool)
-    mask[SIDE // 2 :, SIDE // 2 :] = True
-    target = f"{named(one)} and {two['name']}"
-    return Case("added", emoji.drawing(one, SIDE), mask, named(one), target)
-
-
-def write(made: Sequence[Case], folder: Path) -> None:
-    """The cases as files, for ``dit edit FOLDER --instructions FOLDER/edits.jsonl``."""
-    from dit_tools.media import image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for i, case in enumerate(made):
-        names = [f"{i:03d}.png", f"{i:03d}-mask.png"]
-        layers = (case.picture, case.mask[:, :, None].astype(np.float32))
-        for name, pixels in zip(names, layers, strict=True):
-            (folder / name).write_bytes(image.encode(pixels, "png"))
-        lines.append({"picture": names[0], "mask": names[1], "source_prompt": case.source,
-                      "prompt": case.target})  # fmt: skip
-    (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-# running -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """The figures of one run, means over the cases."""
-
-    run: str
-    psnr: float
-    ssim: float
-    mse: float
-    structure: float
-    target: float
-    calls: float
-    seconds: float
-    masked: bool = False
-    worth: bool | None = None
+def _single(x: Any) -> np.ndarray:
+    """In single precision, which graphs take: else one question would have several spellings."""
+    x = np.asarray(x)
+    return np.ascontiguousarray(x, np.float32 if x.dtype == np.float64 else x.dtype)
 
 
 class Editor:
@@ -193,155 +104,245 @@ class Editor:
 
     def __init__(self, model: str, steps: int):
         self.model, self.steps = model, steps
-        self._models: dict[str, Any] = {}
+        self._models: dict[tuple[str, bool], Any] = {}
+        self._known: dict[Any, np.ndarray] = {}
 
-    def session(self, needs: frozenset[str]) -> Any:
-        """A session of the model, on ONNX Runtime where nothing needs more."""
-        from dit_tools.generating.request import merge
-        from dit_tools.inverting.session import load_model, open_session
+    @property
+    def revision(self) -> str:
+        """The model's."""
+        return self._loaded(self.model, frozenset()).revision
 
-        asked = merge([{"model": self.model, "steps": self.steps, "seed": "0"}])
-        backend = "torch" if needs else "auto"
-        if backend not in self._models:
-            self._models[backend] = load_model(asked, needs)
-        return open_session(self._models[backend], asked)
+    def forget(self) -> None:
+        """Drop the network's answers: other cases follow."""
+        self._known.clear()
 
-    def edit(self, run: str, case: Case) -> tuple[np.ndarray, int, float]:
-        """Colours over white (3, h, w) in [0, 1], network calls and seconds."""
+    def edits(self, run: Run, made: Sequence[Case]) -> list[tuple[np.ndarray, int]]:
+        """Colours over white (3, h, w) in [0, 1] and network calls, a case each."""
+        from dit_tools.streaming.together import together
+
+        if run.needs:
+            return [self.edit(run, case) for case in made]
+        jobs = [partial(lambda case, ask: self.edit(run, case, ask), case) for case in made]
+        return together(jobs, self._answers)
+
+    def edit(self, run: Run, case: Case, ask: Any = None) -> tuple[np.ndarray, int]:
+        """One edit; ``ask`` answers for the network where several are made at once."""
         from dit_tools.editing._latents import Part, Task, edit_latents
         from dit_tools.inverting import frame
         from dit_tools.media.image import Picture
 
-        method, inversion, masked = parsed(run)
-        needs = method.info.needs | (inversion.info.needs if uses(method) else frozenset())
-        session = self.session(needs)
+        session = self._session(self.model, run.needs, ask)
+        origin = None
+        if run.source_model:
+            origin = self._session(run.source_model, run.needs, ask)
+            origin.run = session.run
         picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
-        mask = case.mask if masked else None
-        task = Task("", case.target, case.source, None, method, session.settings, 0)
+        mask = case.mask if run.masked else None
+        task = Task("", case.target, case.source, None, run.method, session.settings, 0)
         whole = frame.whole(case.mask.shape, session.size)
-        began = time.perf_counter()
-        made = edit_latents(Part(session, picture, mask, mask, whole), task, inversion)
-        seconds = time.perf_counter() - began
-        if made.latents is None:
-            return seen(case.picture), session.calls, seconds
-        return session.model.codec.decode(made.latents)[0][:3], session.calls, seconds
+        part = Part(session, picture, mask, mask, whole, origin=origin)
+        latents = edit_latents(part, task, run.inversion).latents
+        if latents is None:
+            return seen(case.picture), session.calls
+        return session.model.codec.decode(latents)[0][:3], session.calls
+
+    def _session(self, model: str, needs: frozenset[str], ask: Any) -> Any:
+        from dit_tools.inverting.session import open_session
+
+        loaded = self._loaded(model, needs)
+        if ask is not None:
+            loaded = replace(loaded, network=Together(loaded.network, ask),
+                             codec=Codec(loaded.codec, ask))  # fmt: skip
+        return open_session(loaded, self._settings(model))
+
+    def _loaded(self, model: str, needs: frozenset[str]) -> Any:
+        from dit_tools.inverting.session import load_model
+
+        key = (model, bool(needs))
+        if key not in self._models:
+            self._models[key] = load_model(self._settings(model), needs)
+        return self._models[key]
+
+    def _settings(self, model: str) -> Any:
+        from dit_tools.generating.request import merge
+
+        return merge([{"model": model, "steps": self.steps, "seed": "0"}])
+
+    def _answers(self, waiting: list[tuple[int, Any]]) -> list[np.ndarray]:
+        """One call of each function for everybody; rows that are known are not asked again."""
+        groups: dict[Any, list[int]] = {}
+        for place, (_, (function, arrays)) in enumerate(waiting):
+            form = tuple((name, x.shape[1:], str(x.dtype)) for name, x in arrays.items())
+            groups.setdefault((function, form), []).append(place)
+        replies: list[Any] = [None] * len(waiting)
+        for (function, _), places in groups.items():
+            rows = [self._rows(function, waiting[place][1][1]) for place in places]
+            new = {key: row for asked in rows for key, row in asked if key not in self._known}
+            if new:
+                names = next(iter(new.values()))
+                joined = {name: np.concatenate([r[name] for r in new.values()]) for name in names}
+                self._known |= dict(zip(new, function(**joined), strict=True))
+            for place, asked in zip(places, rows, strict=True):
+                replies[place] = np.stack([self._known[key] for key, _ in asked])
+        return replies
+
+    def _rows(self, function: Any, arrays: Mapping[str, np.ndarray]) -> list[tuple[Any, Any]]:
+        """Each row of a question, with what tells it from others."""
+        count = len(next(iter(arrays.values())))
+        rows = [{name: x[i : i + 1] for name, x in arrays.items()} for i in range(count)]
+        return [((function, *(x.tobytes() for x in row.values())), row) for row in rows]
 
 
-def parsed(run: str) -> tuple[Any, Any, bool]:
-    """Method, inversion and whether the mask is given, of a run's text."""
-    from dit_tools.core import spec
-
-    text, *more = run.split("+")
-    method = spec.parse("editing", text)
-    inversion = next((m.partition("=")[2] for m in more if m.startswith("inversion=")), "edict")
-    return method, spec.parse("inversion", inversion), "mask" in more or method.needs_mask
+# results -----------------------------------------------------------------------------------------
 
 
-def uses(method: Any) -> bool:
-    """Whether a method inverts by the chosen inversion."""
-    return method.info.name in ("inversion", "text-injection")
+@dataclass(frozen=True)
+class Row:
+    """The figures of one run, means over its cases."""
+
+    run: str
+    count: int
+    psnr: float
+    ssim: float
+    mse: float
+    structure: float
+    target: float
+    calls: float
+    seconds: float | None = None
+    worth: bool | None = None
 
 
-def seen(picture: np.ndarray) -> np.ndarray:
-    """Colours over white, (3, SIDE, SIDE)."""
-    alpha = picture[:, :, 3:]
-    return (picture[:, :, :3] * alpha + 1 - alpha).transpose(2, 0, 1)
+class Store:
+    """Results in a folder: a JSON line a case in a file a run, and seconds by run.
+
+    Raises SystemExit where the folder holds results of another model, seed or number of steps.
+    """
+
+    def __init__(self, folder: Path, setup: Mapping[str, Any]):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        about = folder / "setup.json"
+        if about.exists() and json.loads(about.read_text()) != dict(setup):
+            raise SystemExit(f"{folder}: holds other results, {about.read_text()}; give --folder")
+        about.write_text(json.dumps(setup))
+
+    def file(self, run: str) -> Path:
+        """Where the cases of a run are."""
+        return self.folder / (run.replace(":", "~").replace("/", "_") + ".jsonl")
+
+    def cases(self, run: str) -> dict[int, dict[str, Any]]:
+        """The figures of a run by case."""
+        file = self.file(run)
+        lines = file.read_text().splitlines() if file.exists() else []
+        return {line["case"]: line for line in map(json.loads, lines)}
+
+    def add(self, run: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """More cases of a run."""
+        with self.file(run).open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def seconds(self, more: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Seconds by run, after adding some."""
+        file = self.folder / "seconds.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if more:
+            known |= more
+            file.write_text(json.dumps(known, indent=1))
+        return known
 
 
-# scores ------------------------------------------------------------------------------------------
+def run_all(editor: Editor, store: Store, runs: Sequence[str], made: Sequence[Case], count: int):
+    """The first ``count`` cases by every run, chunk by chunk; those that are there are kept."""
+    finder = Finder(made)
+    done = {run: set(store.cases(run)) for run in ("source", *runs)}
+    for start in range(0, count, CHUNK):
+        editor.forget()
+        for run in done:
+            limit = count if run == "source" else min(count, limit_of(run))
+            todo = [i for i in range(start, min(start + CHUNK, limit)) if i not in done[run]]
+            if not todo:
+                continue
+            began = time.perf_counter()
+            chosen = [made[i] for i in todo]
+            edits = ([(seen(case.picture), 0) for case in chosen] if run == "source"
+                     else editor.edits(Run.of(run), chosen))  # fmt: skip
+            store.add(run, [
+                {"case": i, **scores(case, picture), "found": finder.found(i, picture),
+                 "calls": calls}
+                for i, case, (picture, calls) in zip(todo, chosen, edits, strict=True)
+            ])  # fmt: skip
+            print(f"{run}: cases {todo[0]} to {todo[-1]} in {time.perf_counter() - began:.0f} s",
+                  flush=True)  # fmt: skip
 
 
-def scores(case: Case, made: np.ndarray) -> dict[str, float]:
-    """Background PSNR, SSIM, MSE x 1e4, and structure distance x 1e3."""
-    from dit_tools.metrics.ssim import Ssim
-
-    before, after = seen(case.picture), resized(made)
-    kept = (~case.mask)[None].astype(np.float32)
-    a, b = (np.ascontiguousarray(x * kept, np.float32)[None] for x in (before, after))
-    mse = float(np.square(a - b, dtype=np.float64).mean())
-    far = 1e3 * float(np.square(similarity(before) - similarity(after)).mean())
-    return {"psnr": min(-10 * math.log10(max(mse, 1e-20)), 100.0), "mse": 1e4 * mse,
-            "ssim": float(Ssim().of(a, b)[0]), "structure": far}  # fmt: skip
+def limit_of(run: str) -> int:
+    """How many cases are enough for a run that is slow."""
+    return min((most for part, most in LIMITS.items() if part in run), default=SET)
 
 
-def resized(pixels: np.ndarray) -> np.ndarray:
-    """(3, h, w) at the cases' size."""
-    import cv2
-
-    how = cv2.INTER_AREA if pixels.shape[1] > SIDE else cv2.INTER_CUBIC
-    grown = cv2.resize(np.ascontiguousarray(pixels.transpose(1, 2, 0)), (SIDE, SIDE),
-                       interpolation=how)  # fmt: skip
-    return grown.clip(0, 1).transpose(2, 0, 1)
-
-
-def similarity(pixels: np.ndarray, cells: int = 8) -> np.ndarray:
-    """Cosines between the cells' descriptors, (cells^2, cells^2): mean edges in four directions."""
-    import cv2
-
-    grey = np.ascontiguousarray(pixels.mean(0), np.float32)
-    dx, dy = (cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
-    layers = np.stack([np.abs(dx), np.abs(dy), np.abs(dx + dy), np.abs(dx - dy), grey, 1 - grey])
-    side = SIDE // cells
-    parts = layers.reshape(len(layers), cells, side, cells, side).mean((2, 4))
-    flat = parts.reshape(len(layers), -1).T
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
-    return flat @ flat.T
+def timed(editor: Editor, runs: Sequence[str], made: Sequence[Case], count: int):
+    """Median seconds a case of each run, one at a time, turn by turn."""
+    spent: dict[str, list[float]] = {run: [] for run in runs}
+    for turn in range(count + 1):
+        for run in runs:
+            began = time.perf_counter()
+            editor.edit(Run.of(run), made[turn])
+            if turn:  # the first opens graphs and models
+                spent[run].append(time.perf_counter() - began)
+    return {run: round(statistics.median(each), 3) for run, each in spent.items()}
 
 
-def found(made: Sequence[Case], pictures: Sequence[np.ndarray], among: int = 100) -> float:
-    """Percent of pictures whose target prompt the judge prefers to the source's and others'."""
-    from dit_tools.metrics._judge import judge
-
-    features = judge().pictures(np.stack([resized(p) for p in pictures]).astype(np.float32))
-    targets, sources = (judge().texts([getattr(c, key) for c in made])
-                        for key in ("target", "source"))  # fmt: skip
-    random, hits = np.random.default_rng(0), 0
-    for i, feature in enumerate(features):
-        names = {made[i].target, made[i].source}
-        others = [j for j, case in enumerate(made) if case.target not in names]
-        others = random.permutation(others)[: among - 2]
-        rivals = np.concatenate([sources[i : i + 1], targets[others]])
-        hits += bool((rivals @ feature < targets[i] @ feature).all())
-    return 100 * hits / len(made)
-
-
-def measure(editor: Editor, run: str, made: Sequence[Case]) -> Row:
-    """One run over all cases; the first edit is made twice, and its first time not counted."""
-    editor.edit(run, made[0])
-    edits = [editor.edit(run, case) for case in made]
-    return row_of(run, made, edits)
-
-
-def row_of(run: str, made: Sequence[Case], edits: Sequence[tuple[np.ndarray, int, float]]) -> Row:
+def row_of(run: str, lines: Sequence[Mapping[str, Any]], seconds: float | None = None) -> Row:
     """The means."""
-    each = [scores(case, edit[0]) for case, edit in zip(made, edits, strict=True)]
-    mean = {key: float(np.mean([e[key] for e in each])) for key in each[0]}
-    calls, seconds = (float(np.mean([edit[i] for edit in edits])) for i in (1, 2))
-    masked = run != "source" and parsed(run)[2]
-    return Row(run, **mean, target=found(made, [e[0] for e in edits]), calls=calls,
-               seconds=seconds, masked=masked)  # fmt: skip
+
+    def mean(key: str) -> float:
+        return float(np.mean([line[key] for line in lines]))
+
+    return Row(run, len(lines), mean("psnr"), mean("ssim"), mean("mse"), mean("structure"),
+               100 * mean("found"), mean("calls"), seconds)  # fmt: skip
 
 
-def judged(rows: Sequence[Row]) -> list[Row]:
-    """The rows, marked by whether plain inversion is as good in both."""
-    plain = [row for row in rows if row.run in PLAIN]
-    made = []
-    for row in rows:
-        rivals = [p for p in plain if p.psnr >= row.psnr and p.target >= row.target]
-        skip = row in plain or row.run == "source" or not plain
-        made.append(row if skip else replace(row, worth=not rivals))
+def rows_of(store: Store, runs: Sequence[str]) -> list[Row]:
+    """The rows of the runs that have cases, marked by whether plain inversion is as good."""
+    known = {run: store.cases(run) for run in ("source", *dict.fromkeys((*PLAIN, *PLAIN_MASKED,
+                                                                         *runs)))}  # fmt: skip
+    seconds, made = store.seconds(), []
+    for run in ("source", *runs):
+        lines = known[run]
+        if not lines:
+            continue
+        row = row_of(run, list(lines.values()), seconds.get(run))
+        rivals = PLAIN_MASKED if run != "source" and Run.of(run).masked else PLAIN
+        if run != "source" and run not in rivals:
+            own = [[known[r][i] for i in lines if i in known[r]] for r in rivals]
+            plain = [row_of(r, found) for r, found in zip(rivals, own, strict=True)
+                     if len(found) == len(lines)]  # fmt: skip
+            row = replace(row, worth=not beaten(row, plain)) if plain else row
+        made.append(row)
     return made
+
+
+def beaten(row: Row, plain: Sequence[Row]) -> bool:
+    """Whether a point of ``plain``, or one on a line between two of them, is as good in both."""
+    points = sorted((p.psnr, p.target) for p in plain)
+    lines = zip(points, points[1:] or points, strict=False)
+    return any(
+        a[0] + share * (b[0] - a[0]) >= row.psnr and a[1] + share * (b[1] - a[1]) >= row.target
+        for a, b in lines for share in np.linspace(0, 1, 101)
+    )  # fmt: skip
 
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    lines = ["| run | | background PSNR | SSIM | MSE e4 | structure e3 | target % | calls | s | |",
+    lines = ["| run | n | background dB | SSIM | MSE e4 | structure e3 | target % | calls | s | |",
              "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for r in rows:
         word = {None: "", True: "worth it", False: "-"}[r.worth]
+        plain = "plain" if r.run in (*PLAIN, *PLAIN_MASKED) else word
+        seconds = "" if r.seconds is None else f"{r.seconds:.2f}"
         lines.append(
-            f"| `{r.run}` | {'m' if r.masked else ''} | {r.psnr:.1f} | {r.ssim:.3f} | {r.mse:.0f} "
-            f"| {r.structure:.1f} | {r.target:.0f} | {r.calls:.0f} | {r.seconds:.2f} | {word} |"
+            f"| `{r.run}` | {r.count} | {r.psnr:.1f} | {r.ssim:.3f} | {r.mse:.0f} "
+            f"| {r.structure:.1f} | {r.target:.0f} | {r.calls:.0f} | {seconds} | {plain} |"
         )
     return "\n".join(lines)
 
@@ -350,28 +351,39 @@ def main() -> None:
     """Make the cases, run, print the table."""
     from dit_tools.training.pictures import data_root
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=28)
+    parser.add_argument("--cases", type=int, default=SET)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", nargs="+", default=RUNS)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("runs/editing"))
+    parser.add_argument("--time", type=int, default=0, metavar="CASES")
+    parser.add_argument("--table", action="store_true", help="print it, and run nothing")
+    parser.add_argument("--files", type=Path, help="write the cases there")
+    parser.add_argument("--write", type=Path, help="a document that holds the table")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    made = cases(Emoji(data_root()), given.cases, given.seed)
-    if given.write:
-        write(made, given.write)
+    made = cases(Emoji(data_root()), SET, given.seed)
+    if given.files:
+        write(made[: given.cases], given.files)
     editor = Editor(given.model, given.steps)
-    rows = [row_of("source", made, [(seen(c.picture), 0, 0.0) for c in made])]
-    for run in given.run:
-        rows.append(measure(editor, run, made))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    rows = judged(rows)
-    print(f"\n{len(made)} cases, seed {given.seed}, {given.model}, {given.steps} steps\n")
-    print(table(rows))
+    setup = {"model": given.model, "revision": editor.revision, "steps": given.steps,
+             "seed": given.seed}  # fmt: skip
+    store = Store(given.folder, setup)
+    if given.time:
+        store.seconds(timed(editor, given.run, made, given.time))
+    elif not given.table:
+        run_all(editor, store, given.run, made, given.cases)
+    rows = rows_of(store, given.run)
+    text = table(rows)
+    print(f"\nseed {given.seed}, {given.model} {editor.revision}, {given.steps} steps\n\n{text}")
     if given.json:
         given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    if given.write:
+        old = given.write.read_text()
+        before, _, rest = old.partition(BEGIN)
+        given.write.write_text(before + BEGIN + text + "\n" + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""The runs of ``benchmarks/editing.py``: a method, perhaps an inversion, a second model, a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+STRENGTHS = (0.3, 0.5, 0.7, 0.85, 1.0)
+PLAIN = tuple(f"inversion:strength={s}+inversion=ddim" for s in STRENGTHS)
+PLAIN_MASKED = tuple(f"{run}+mask" for run in PLAIN[1:])
+RUNS = (
+    *PLAIN, *PLAIN_MASKED,
+    "img2img", "img2img:strength=0.4", "img2img+mask",
+    "flowedit", "flowedit:strength=1.0", "flowedit+mask",
+    "inversion:strength=0.7+inversion=edict", "inversion:strength=0.7+inversion=bdia",
+    "inversion:strength=0.7+inversion=midpoint", "inversion:strength=0.7+inversion=direct",
+    "inversion:strength=0.7+inversion=dpm-encoder",
+    "inversion:strength=0.7+inversion=dpm-encoder+source-model=emoji-small",
+    "flowchef", "flowchef+mask", "inpaint+mask", "cow+mask", "text-injection",
+    "eim", "filterprompt:filter=gray", "filterprompt:filter=blur",
+    "prompt-to-prompt", "prompt-to-prompt:blend=0.3", "masactrl", "boundary",
+    "inversion:strength=0.7+inversion=null-text", "sine",
+)  # fmt: skip
+LIMITS = {"prompt-to-prompt": 60, "masactrl": 60, "boundary": 60, "null-text": 20, "sine": 20}
+"""Part of a run -> cases that are enough for it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to edit: instances of ``editing`` and ``inversion``, whether the mask is given."""
+
+    method: Any
+    inversion: Any
+    masked: bool
+    source_model: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Run:
+        """Read ``METHOD[+inversion=SPEC][+source-model=NAME][+mask]``."""
+        from dit_tools.core import spec
+
+        name, *more = text.split("+")
+        given = {key: value for key, _, value in (part.partition("=") for part in more)}
+        method = spec.parse("editing", name)
+        inversion = spec.parse("inversion", given.get("inversion", "edict"))
+        return cls(method, inversion, "mask" in given or method.needs_mask,
+                   given.get("source-model", ""))  # fmt: skip
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the network must offer."""
+        inverts = self.method.info.name in ("inversion", "text-injection")
+        return self.method.info.needs | (self.inversion.info.needs if inverts else frozenset())
