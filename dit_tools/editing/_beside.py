@@ -1,7 +1,8 @@
-"""An edit that runs beside its source: one batch, whose source row is held to its own trajectory.
+"""An edit that runs beside its source, in one batch.
 
-The source is inverted by DDIM without guidance and stored; in the way back a method looks at its
-row of every network call and takes from it what the edit shall keep.
+``pair``: the source row is held to its own trajectory; it is inverted by DDIM without guidance and
+stored, and in the way back a method looks at its row of every network call and takes from it what
+the edit shall keep. ``departed``: both rows run freely, and what they differ by is the edit.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from dit_tools.core.arrays import Array, concat
-from dit_tools.editing._base import Scene
+from dit_tools.core.arrays import Array, concat, split
+from dit_tools.editing._base import Scene, ddim
 from dit_tools.inversion._base import moved
 from dit_tools.inversion.ddim import DdimInversion
 from dit_tools.inverting.session import Precise, precise, widest
@@ -64,6 +65,24 @@ def pair(scene: Scene, times: tuple[float, ...], source_scale: float, target_sca
 
     denoise = scene.ask("source", "target", scale=target_scale, change=look)
     return Pair(scene, times, passed, denoise, lengths[0])
+
+
+def departed(
+    scene: Scene, times: tuple[float, ...], shift: Array, denoise: Precise, eta: float = 0.0
+) -> Array:
+    """``x0`` and what the run from shifted inverted latents differs by from the run without.
+
+    ``shift`` (1, C, h, w) is kept within the mask; the rows of ``denoise`` are the plain and the
+    shifted. ``eta``: fresh noise on the way back, the same for both. Two predictions a step.
+    """
+    x = DdimInversion(refine=0).invert(scene.ask("source", scale=1.0), scene.x0, times).noise
+    both = concat([x, x + (shift if scene.mask is None else shift * scene.mask)])
+    for t, s in pairwise(times):
+        fresh = concat([scene.stream.fresh()] * 2) if eta else 0.0
+        p = denoise(both, t)
+        both = ddim(p, s, eta, fresh) if eta else moved(p, both, t, s)
+    plain, edited = split(both, 2)
+    return scene.x0 + (edited - plain)
 
 
 def tokens(scene: Scene) -> int:

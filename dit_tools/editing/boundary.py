@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.arrays import Array, concat, like, split, to_numpy
 from dit_tools.core.registry import method, param
-from dit_tools.editing._base import Editing, Scene, ddim, late
+from dit_tools.editing._base import Editing, Scene, late
+from dit_tools.editing._beside import departed
 from dit_tools.inversion._base import capped, moved
-from dit_tools.inversion.ddim import DdimInversion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,15 +48,7 @@ class Boundary(Editing):
         above = (*(t for t in start if t > times[0]), times[0])
         normal, gap = self._boundary(scene, above)
         denoise = scene.ask("source", "source", scale=1.0)
-        x = DdimInversion(refine=0).invert(scene.ask("source", scale=1.0), scene.x0, times).noise
-        step = like(self.shift * gap * normal, x)
-        both = concat([x, x + (step if scene.mask is None else step * scene.mask)])
-        for t, s in pairwise(times):
-            fresh = concat([scene.stream.fresh()] * 2) if self.eta else 0.0
-            p = denoise(both, t)
-            both = ddim(p, s, self.eta, fresh) if self.eta else moved(p, both, t, s)
-        plain, edited = split(both, 2)
-        return scene.x0 + (edited - plain)
+        return departed(scene, times, like(self.shift * gap * normal, scene.x0), denoise, self.eta)
 
     def _boundary(self, scene: Scene, times: tuple[float, ...]) -> tuple[np.ndarray, float]:
         """Unit normal (1, C, h, w) from source to target, and how far the kinds lie apart on it."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 from dit_tools.core.arrays import Array, concat, split
 from dit_tools.core.registry import method, param
 from dit_tools.editing._base import Editing, Scene, late, noised
-from dit_tools.inversion._base import capped, moved
-from dit_tools.inversion.ddim import DdimInversion
+from dit_tools.editing._beside import departed
+from dit_tools.inversion._base import capped
 
 Conditions = dict[str, dict[str, Array]]
 
@@ -43,18 +42,10 @@ class Eim(Editing):
         times = capped(late(scene.times, self.strength), scene.path)
         if self.amount == 0 or len(times) < 2:
             return scene.x0
-        source = scene.ask("source", scale=1.0)
-        x = DdimInversion(refine=0).invert(source, scene.x0, times).noise
         ahead = self.amount * self.picture * scene.path.alpha(times[0])
-        shift = ahead * self._direction(scene, times) if ahead else 0.0
-        if scene.mask is not None:
-            shift = shift * scene.mask
-        both = concat([x, x + shift])
+        shift = ahead * self._direction(scene, times) if ahead else scene.x0 * 0.0
         denoise = scene.ask("source", "target", scale=self.scale, change=self._mixed)
-        for t, s in pairwise(times):
-            both = moved(denoise(both, t), both, t, s)
-        plain, edited = split(both, 2)
-        return scene.x0 + (edited - plain)
+        return departed(scene, times, shift, denoise)
 
     def _direction(self, scene: Scene, times: tuple[float, ...]) -> Array:
         """What the prompts differ by in clean latents, (1, C, h, w)."""
