@@ -49,5 +49,5 @@ class Run:
     @property
     def needs(self) -> frozenset[str]:
         """What the network must offer."""
-        inverts = self.method.info.name in ("inversion", "text-injection")
-        return self.method.info.needs | (self.inversion.info.needs if inverts else frozenset())
+        own = self.method.info.needs
+        return own | self.inversion.info.needs if self.method.inverts else own

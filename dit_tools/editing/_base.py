@@ -97,11 +97,13 @@ class Editing(ABC):
 
     ``needs_mask``: it has nothing to do without one. ``references``: how many other pictures it
     takes, at least and at most. ``needs_prompt``: False where the source prompt will do.
+    ``inverts``: whether it goes by ``--inversion``.
     """
 
     info: ClassVar[MethodInfo]
     needs_mask: ClassVar[bool] = False
     needs_prompt: ClassVar[bool] = True
+    inverts: ClassVar[bool] = False
     references: ClassVar[tuple[int, int]] = (0, 0)
 
     def region(self, mask: np.ndarray) -> np.ndarray:

@@ -288,7 +288,7 @@ class _Work:
 
     def _session(self, task: Task) -> Session:
         """The model's, for one edit; with that of ``--source-model`` as ``origin``."""
-        uses = task.method.info.name == "inversion" and self.source.latent is None
+        uses = task.method.inverts and self.source.latent is None
         needs = task.needs | (self.source.inversion.info.needs if uses else frozenset())
         if self.model is None:
             self.model = load_model(task.settings, needs, self.load)
@@ -331,7 +331,7 @@ class _Work:
         pixels: Any = None
         job = Job(0, task.prompt, task.seed, task.settings)
         drawn = Drawn(job, pixels, session.plan, *session.size, seconds)
-        uses = task.method.info.name == "inversion"
+        uses, request = task.method.inverts, self.request
         extra = {
             "command": "edit", "method": spec.format(task.method),
             "inversion": spec.format(self.source.inversion) if uses else None,
@@ -342,6 +342,8 @@ class _Work:
             "mask_text": task.mask_text, "outpaint": task.outpaint,
             "references": [Path(path).name for path in task.references] or None,
             "steer": spec.format(task.steer) if task.steer else None,
+            "feather": request.feather, "no_crop": not request.crop,
+            "keep_detail": request.keep_detail,
         }  # fmt: skip
         return make_record(drawn, session.model, extra)
 

@@ -28,6 +28,8 @@ class InversionEdit(Editing):
     first time on.
     """
 
+    inverts = True
+
     strength: float = param(0.7, "share of the steps that are run", ge=0, le=1)
     source_scale: float = param(1.0, "guidance of the inversion", ge=0)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
