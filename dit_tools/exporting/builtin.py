@@ -2,7 +2,8 @@
 
 ``python -m dit_tools.exporting.builtin runs/emoji/pipeline dit_tools/builtin/emoji
 --facts recipes/emoji.facts.json --card recipes/emoji.card.md
---notice recipes/emoji.NOTICE.txt``
+--notice recipes/emoji.NOTICE.txt``; ``dit_tools.weights.shipped`` does this too, and adds the graph
+in int8.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any
 
 from dit_tools.exporting import fused
 from dit_tools.exporting._folder import whole_folder
-from dit_tools.exporting.int8 import quantize
 from dit_tools.exporting.shared_weights import attach
 from dit_tools.exporting.simplify import TRACED_BATCH, fold, free_batch
 from dit_tools.exporting.trace import trace
@@ -35,12 +35,11 @@ def export(
     folder: Path,
     facts: dict[str, Any],
     documents: dict[str, str] | None = None,
-    int8: bool = False,
 ) -> dict[str, float]:
     """Write the built-in model ``folder``; returns each graph's difference to torch.
 
-    ``documents``: file name -> text of what else belongs into the folder (card, notices). ``int8``:
-    write the transformer in 8 bits as well. A folder that is there is replaced when all is done.
+    ``documents``: file name -> text of what else belongs into the folder (card, notices). A folder
+    that is there is replaced when all is done.
     """
     import torch
     from diffusers import PixArtSigmaPipeline
@@ -59,11 +58,9 @@ def export(
             name: _graph(made, name, *arguments)
             for name, arguments in _graphs(pipe, facts["max_tokens"]).items()
         }
-        if int8:
-            quantize(made / "transformer.onnx", made / "transformer.int8.onnx")
         for name, text in (documents or {}).items():
             (made / name).write_text(text, encoding="utf-8")
-        _write_facts(made, {"name": folder.name, **facts})
+        write_facts(made, {"name": folder.name, **facts})
     return errors
 
 
@@ -190,7 +187,8 @@ def _difference(path: Path, module: Any, inputs: dict[str, Any]) -> float:
     return error
 
 
-def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Write ``dit.json``: what is known of the model, its revision, and every file's digest."""
     files = {}
     for path in folder.rglob("*.safetensors"):
         path.chmod(0o644)
@@ -213,16 +211,13 @@ def main() -> None:
     parser.add_argument("--facts", type=Path, required=True, help="JSON with what dit.json states")
     parser.add_argument("--card", type=Path, required=True, help="model card, becomes README.md")
     parser.add_argument("--notice", type=Path, required=True, help="notices of the data's licences")
-    parser.add_argument("--int8", action="store_true", help="also write transformer.int8.onnx")
     arguments = parser.parse_args()
     facts = json.loads(arguments.facts.read_text(encoding="utf-8"))
     documents = {
         "README.md": arguments.card.read_text(encoding="utf-8"),
         "NOTICE.txt": arguments.notice.read_text(encoding="utf-8"),
     }
-    for name, error in export(
-        arguments.source, arguments.folder, facts, documents, arguments.int8
-    ).items():
+    for name, error in export(arguments.source, arguments.folder, facts, documents).items():
         print(f"{name}.onnx: largest difference to torch {error:.1e}")
 
 

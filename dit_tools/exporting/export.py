@@ -130,7 +130,7 @@ def _version(name: str) -> str:
 
 def _renew(folder: Path) -> None:
     """State the new graphs in a built-in model's ``dit.json``; they serve any size."""
-    from dit_tools.exporting.builtin import _write_facts as write_facts
+    from dit_tools.exporting.builtin import write_facts
 
     facts = safe.read_json(folder / "dit.json")
     made = {k: v for k, v in facts.items() if k not in ("onnx_size", "revision", "files")}

@@ -2,7 +2,8 @@
 
 ``--backend auto`` takes ONNX Runtime when the model ships graphs, the CPU is meant, full precision
 is wanted and nothing asks for torch (hooks, gradients, LoRA, another size): it starts in a fraction
-of the time. Everything else goes through PyTorch.
+of the time. ``--dtype int8`` takes the graph in int8 where there is one. Everything else goes
+through PyTorch.
 """
 
 from __future__ import annotations
@@ -97,12 +98,32 @@ def _onnx(folder, wishes: Wishes) -> bool:
             raise UnsupportedError(f"--backend onnx cannot serve {reason}", "use --backend torch")
         return True
     if wishes.dtype == "int8":
-        raise UnsupportedError("--dtype int8 needs ONNX Runtime", "use --backend onnx")
+        return _int8(folder, wishes, reason)
     if wishes.backend == "torch" or reason or not graph.exists():
         return False
     if not (folder / "dit.json").exists():  # exported by a user: torch unless asked for
         return False
     return wishes.device in ("auto", "cpu") and _fits(folder, wishes.size)
+
+
+def _int8(folder, wishes: Wishes, reason: str) -> bool:
+    """Whether a graph in int8 serves these wishes. Raises UnsupportedError where it does not."""
+    if wishes.backend == "torch":
+        reason = "--backend torch"
+    elif wishes.device not in ("auto", "cpu"):
+        reason = f"--device {wishes.device}"
+    if reason:
+        raise UnsupportedError(f"--dtype int8 cannot serve {reason}", "leave one of them out")
+    if not (folder / "transformer.int8.onnx").exists():
+        raise UnsupportedError(
+            f"--dtype int8: {folder.name} has no transformer.int8.onnx",
+            "write one with 'dit export --int8', or leave --dtype out",
+        )
+    if not _fits(folder, wishes.size):
+        raise UnsupportedError(
+            f"--dtype int8: the graph of {folder.name} serves one size", "leave --size out"
+        )
+    return True
 
 
 def _fits(folder, size: tuple[int, int] | None) -> bool:
@@ -111,5 +132,6 @@ def _fits(folder, size: tuple[int, int] | None) -> bool:
 
     if size is None:
         return True
-    facts = json.loads((folder / "dit.json").read_text(encoding="utf-8"))
+    path = folder / "dit.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return tuple(facts.get("onnx_size", ())) in (size, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,11 @@ def preflight(source: Any, wanted: run.Wanted, target: Any, dry: bool) -> Layers
         raise UnsupportedError(
             f"--keep: form={target.form} of --target onnx takes every product of a graph",
             "use form=int4, or --target folder",
+        )
+    if target.beside and not (source.path / GRAPH).is_file():
+        raise UnsupportedError(
+            f"--target onnx:beside=true: {source.name} has no graphs to put one beside",
+            "write them with 'dit export', or leave beside out",
         )
     layers = run.preflight(source, wanted, dry)
     if target.form == "int4" or not (source.path / GRAPH).exists():
@@ -63,18 +68,18 @@ def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) ->
     ):
         _copy(source.path, folder)
         made = _write_all(graphs, folder, layers, seen, target, trial, tell)
-        facts = _facts(source, wanted, target, folder, layers)
-        rows = _rows(layers, target, tell)
+        told = facts(source, wanted, target, folder.glob("transformer*.onnx*"), layers)
+        table = rows(layers, target, tell)
         _write_export(folder, graphs, target, made)
-        facts |= quantizing.judge(source, full, trial)(folder)
+        told |= quantizing.judge(source, full, trial)(folder)
         (folder / run.FACTS).write_text(
-            json.dumps(facts | {"layers": rows}, indent=1) + "\n", encoding="utf-8"
+            json.dumps(told | {"layers": table}, indent=1) + "\n", encoding="utf-8"
         )
         if (folder / "dit.json").exists():
             run.renew(folder)
         for path in graphs.glob("transformer*.onnx"):
-            _describe(folder / path.name, facts)
-    return facts | {"layers": rows}
+            describe(folder / path.name, told)
+    return told | {"layers": table}
 
 
 @contextmanager
@@ -189,13 +194,14 @@ def _spread(feeds: list[Any]) -> list[Any]:
 # what the folder says of itself -------------------------------------------------------------------
 
 
-def _facts(
-    source: Any, wanted: run.Wanted, target: Any, folder: Path, layers: Layers
+def facts(
+    source: Any, wanted: run.Wanted, target: Any, files: Iterable[Path], layers: Layers
 ) -> dict[str, Any]:
-    size = sum(path.stat().st_size for path in folder.glob("transformer*.onnx*"))
-    facts = run.facts(source, wanted, layers)
-    scheme = facts["scheme"] if target.form == "int4" else ""
-    return facts | {
+    """What ``quantize.json`` says before anything is measured; ``files``: the new graphs."""
+    size = sum(path.stat().st_size for path in files)
+    told = run.facts(source, wanted, layers)
+    scheme = told["scheme"] if target.form == "int4" else ""
+    return told | {
         "target": spec.format(target),
         "scheme": scheme,
         "bytes": size,
@@ -203,14 +209,15 @@ def _facts(
     }
 
 
-def _rows(layers: Layers, target: Any, tell: Any) -> list[dict[str, Any]]:
-    rows = []
+def rows(layers: Layers, target: Any, tell: Any) -> list[dict[str, Any]]:
+    """A line of the table per linear layer, told as they come."""
+    made = []
     for layer in layers.linear:
         layout = layer.layout.name if layer.layout else "F32" if target.form == "int4" else "F16"
-        rows.append({"name": layer.name, "layout": layout, "why": layer.why,
+        made.append({"name": layer.name, "layout": layout, "why": layer.why,
                      "bytes": layer.nbytes, "snr": None})  # fmt: skip
-        tell({"type": "layer", **rows[-1]})
-    return rows
+        tell({"type": "layer", **made[-1]})
+    return made
 
 
 def _write_export(folder: Path, graphs: Path, target: Any, made: Mapping[str, int]) -> None:
@@ -233,7 +240,7 @@ def _write_export(folder: Path, graphs: Path, target: Any, made: Mapping[str, in
     (folder / _folder.FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def _describe(path: Path, facts: Mapping[str, Any]) -> None:
+def describe(path: Path, facts: Mapping[str, Any]) -> None:
     """The card as metadata of the graph's file."""
     import onnx
 

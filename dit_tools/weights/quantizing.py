@@ -100,29 +100,31 @@ def calibration(full: Any, trial: Trial) -> tuple[str, ...]:
     return probing.default_prompts(full, trial.calibration, skip=judged)
 
 
-def judge(source: Any, full: Any, trial: Trial) -> Callable[[Path], dict[str, Any]]:
-    """What measures a finished folder against the full model."""
+def judge(
+    source: Any, full: Any, trial: Trial, dtype: str = "auto"
+) -> Callable[[Path], dict[str, Any]]:
+    """What measures a finished folder, opened with ``dtype``, against the full model."""
 
     def measure(folder: Path) -> dict[str, Any]:
         if not trial.prompts or full is None or full.pipeline is not None:
             return {}
         asked = trial.prompts
         prompts = probing.default_prompts(full, asked) if isinstance(asked, int) else asked
-        packed = load(source, folder, trial.device)
+        packed = load(source, folder, trial.device, dtype)
         return {"verdict": verdict.compare(full, packed, prompts, trial.steps).to_json()}
 
     return measure
 
 
-def load(source: Any, folder: Path, device: str) -> Any:
+def load(source: Any, folder: Path, device: str, dtype: str = "auto") -> Any:
     """The model of a folder: graphs in few bits in ONNX Runtime, everything else in PyTorch."""
     from dit_tools.models.load import Wishes, graphs_only
 
     here = replace(source, path=folder)
-    if graphs_only(folder):
+    if graphs_only(folder) or dtype == "int8":
         from dit_tools.models.onnx_load import load_onnx
 
-        return load_onnx(here, Wishes(device=device, backend="onnx"))
+        return load_onnx(here, Wishes(device=device, backend="onnx", dtype=dtype))
     from dit_tools.models.torch_load import load_torch
 
     return load_torch(here, Wishes(device=device, backend="torch"))

@@ -260,9 +260,13 @@ def card(facts: Mapping[str, Any]) -> dict[str, str]:
     return {f"dit.{name}": json.dumps(facts[name]) for name in names if name in facts}
 
 
-def renew(folder: Path) -> None:
-    """State the new files in a built-in model's ``dit.json``, which had graphs that are gone."""
-    from dit_tools.exporting.builtin import _write_facts
+def renew(folder: Path, graphs: bool = False) -> None:
+    """State the new files in a built-in model's ``dit.json``.
+
+    ``graphs``: the model's own are still there, else the size that they serve is dropped.
+    """
+    from dit_tools.exporting.builtin import write_facts
 
     facts = safe.read_json(folder / "dit.json")
-    _write_facts(folder, {k: v for k, v in facts.items() if k not in ("onnx_size", "revision")})
+    gone = ("revision",) if graphs else ("revision", "onnx_size")
+    write_facts(folder, {k: v for k, v in facts.items() if k not in gone})

@@ -27,11 +27,13 @@ class Onnx(Target):
     ``static``: int8 in QuantizeLinear and DequantizeLinear nodes with calibrated scales. ``int4``:
     what --scheme packs (rtn, q-diffusion, svd, vidit-q at four bits), as MatMulNBits; with act=8
     products are made in int8. ``fp16``: half precision. The graph is the model's own or is
-    exported for the occasion, and then only for the families that 'dit export' covers.
+    exported for the occasion, and then only for the families that 'dit export' covers. ``beside``
+    keeps the model's own graphs and weights; --dtype int8 then runs the new one.
     """
 
     form: str = param("dynamic", "of weights and activations", choices=FORMS)
     provider: str = param("cpu", "where it is meant to run", choices=("cpu", "cuda", "tensorrt"))
+    beside: bool = param(False, "a whole model, with transformer.int8.onnx beside its own graphs")
 
     def scheme(self, text: str | None) -> Scheme:
         """Four-bit schemes for ``int4``; the other forms have none."""
@@ -40,6 +42,11 @@ class Onnx(Target):
             raise UnsupportedError(
                 f"--target onnx: form={self.form} cannot run on {self.provider}, {reason}",
                 "use form=static or form=fp16",
+            )
+        if self.beside and self.form != "dynamic":
+            raise UsageError(
+                f"--target onnx: beside=true is for form=dynamic, not {self.form}",
+                "leave one of them out",
             )
         if self.form != "int4":
             if text is not None:
@@ -67,6 +74,7 @@ class Onnx(Target):
 
     def make(self, source: Any, wanted: Any, trial: Any, tell: Tell) -> dict[str, Any]:
         """Export where needed, calibrate, write, judge."""
-        from dit_tools.weights import onnx_graphs
+        from dit_tools.weights import onnx_beside, onnx_graphs
 
-        return onnx_graphs.make(source, wanted, self, trial, tell)
+        kind = onnx_beside if self.beside else onnx_graphs
+        return kind.make(source, wanted, self, trial, tell)
