@@ -24,7 +24,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,12 @@ def verdict(plain: Sequence[float], other: Sequence[float], sign: int) -> str:
     return "better" if apart > 0 else "worse"
 
 
-def rows(cells: dict[str, list[dict[str, float]]], reference: str, shown: Sequence[str]) -> str:
+def rows(
+    cells: dict[str, list[dict[str, float]]],
+    reference: str,
+    shown: Sequence[str],
+    signs: Mapping[str, int] = METRICS,
+) -> str:
     """Markdown rows: mean and (lowest to highest) of the metrics, and the verdicts."""
     lines = []
     for name, found in cells.items():
@@ -204,7 +209,7 @@ def rows(cells: dict[str, list[dict[str, float]]], reference: str, shown: Sequen
             parts.append(f"{np.mean(values):.3g} ({min(values):.3g} to {max(values):.3g})")
             if name != reference:
                 mine = [row[metric] for row in cells[reference]]
-                words.append(f"{metric} {verdict(mine, values, METRICS[metric])}")
+                words.append(f"{metric} {verdict(mine, values, signs[metric])}")
         for same in ("within the seed spread", "too few seeds"):
             if words and all(word.endswith(same) for word in words):
                 words = [same]
@@ -236,11 +241,11 @@ def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace)
     return text
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put the table between the marks of a document."""
     whole = path.read_text(encoding="utf-8")
-    before, rest = whole.split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}", encoding="utf-8")
+    before, rest = whole.split(begin)
+    path.write_text(f"{before}{begin}\n{text}{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:

@@ -109,7 +109,8 @@ def prompt(caption: Caption, data: Data, rng: random.Random) -> str:
         text = ", ".join(few)
     if rng.random() < 0.25 and draw < 0.9:
         text = ("an " if text[0] in "aeiou" else "a ") + text
-    if caption.style != data.styles[0] or rng.random() < 0.33:
-        word = rng.choice(data.style_words[caption.style])
+    words = data.style_words.get(caption.style)  # a style without words is never named
+    if words and (caption.style != data.styles[0] or rng.random() < 0.33):
+        word = rng.choice(words)
         text = f"{text}, {word}" if rng.random() < 0.5 else f"{word} {text}"
     return text
