@@ -2,7 +2,7 @@
 
     python benchmarks/acceleration.py [--model emoji] [--backend torch|onnx] [--steps 50]
         [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot docs/acceleration.svg]
-        [--second-model SMALL]
+        [--second-model SMALL] [--retrieval] [--prompt-file FILE]
 
 The model is loaded once. In every round the plain run, each accelerated run and runs of fewer steps
 sample the same prompts from the same seeds, one after the other in this process, so that a busy
@@ -18,19 +18,28 @@ A run is one or several specs joined by "+": ``cache=taylorseer:interval=3+solve
 backend or the model cannot carry is left out, and is said to be. Caches that need a calibration are
 calibrated first, on other prompts, which is not part of their time. "front" marks runs that no
 other run beats in both speed and PSNR.
+
+``--retrieval`` adds "found": the share of pictures whose own prompt the judge of ``dit eval`` puts
+nearest among all prompts of the run, with a row for the plain run. Prompts that come again are
+drawn from other seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import rivals
+from benchmarks.acceleration_report import Row, as_json, judged, plot, table
 
 RUNS = (
     "cache=slow", "cache=medium", "cache=fast", "cache=ultra",
@@ -49,6 +58,8 @@ RUNS = (
     "cache=harmonica", "cache=ilf",
     "rival=first-block:threshold=0.05", "rival=first-block:threshold=0.15",
     "rival=taylorseer:interval=3", "rival=magcache:threshold=0.06",
+    "rival=dbcache:threshold=0.05", "rival=dbcache:threshold=0.15",
+    "rival=dbcache:threshold=0.05,order=1", "rival=dbcache:interval=3,order=1",
     "guidance=adaptive:gamma=0.991", "guidance=linear-ag", "guidance=linear-ag:every=4",
     "guidance=residual-cfg:refresh=5",
     "cache=fast+guidance=adaptive:gamma=0.991",
@@ -70,28 +81,6 @@ class Sampled:
     calls: int
     computed: int = 0
     skipped: int = 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is printed of one run. ``psnr`` in dB is infinite for equal pictures.
-
-    ``line`` is the PSNR that fewer steps give at this speed-up, None for what cannot be told.
-    """
-
-    run: str
-    calls: int
-    computed: int
-    skipped: int
-    speedup: float
-    psnr: float
-    ssim: float
-    line: float | None = None
-
-    @property
-    def worth(self) -> bool | None:
-        """Whether it beats fewer steps in the same time."""
-        return None if self.line is None else self.psnr > self.line
 
 
 def parse_run(text: str) -> dict[str, str]:
@@ -156,9 +145,17 @@ def sample_once(
 
 
 def measure(
-    model: Any, prompts: Sequence[str], runs: Sequence[str], steps: int, rounds: int
+    model: Any,
+    prompts: Sequence[str],
+    runs: Sequence[str],
+    steps: int,
+    rounds: int,
+    retrieval: bool = False,
 ) -> list[Row]:
-    """A row per run and per run of fewer steps, from interleaved rounds after one to warm up."""
+    """A row per run and per run of fewer steps, from interleaved rounds after one to warm up.
+
+    ``retrieval``: with what the judge finds, and a first row for the plain run.
+    """
     from dit_tools.models.families._base import Prompts
     from dit_tools.sampling import Second
 
@@ -178,13 +175,24 @@ def measure(
             if round_:
                 made[name].append(sampled)
     rows = [row(name, made["plain"], made[name]) for name in (*fewer, *runs)]
-    return judged(rows, rows[: len(fewer)])
+    rows = judged(rows, rows[: len(fewer)])
+    if not retrieval:
+        return rows
+    rows = [row("plain", made["plain"], made["plain"]), *rows]
+    return [replace(one, found=found(made[one.run][0].pixels, prompts)) for one in rows]
+
+
+def found(pixels: Any, prompts: Sequence[str]) -> float:
+    """Per cent of pictures (B, C, H, W) whose own prompt is the nearest of all, by the judge."""
+    from dit_tools.metrics.retrieval import Retrieval
+
+    meter = Retrieval(among=max(len(prompts), 2)).begin()
+    meter.update(pixels.clip(0, 1), list(prompts))
+    return meter.value()
 
 
 def calibrated(model: Any, chosen: Any) -> Any:
     """The plan with its cache calibrated, where that needs to be; from prompts of its own."""
-    from dataclasses import replace
-
     cache = chosen.cache
     if cache.calibrated_by is None or cache.calibration in cache.words:
         return chosen
@@ -207,8 +215,6 @@ def carrying(model: Any, name: str, chosen: Any) -> Any:
     text = {} if name == "plain" else parse_run(name)
     if "rival" not in text:
         return model
-    from dataclasses import replace
-
     from dit_tools.calibrating.magcache import calibrate
     from dit_tools.core import spec
     from dit_tools.weights.probing import default_prompts
@@ -218,24 +224,7 @@ def carrying(model: Any, name: str, chosen: Any) -> Any:
         hooked = replace(chosen, cache=spec.parse("caching", "magcache"))
         session = _session(model, hooked, default_prompts)
         ratios = next(iter(calibrate(session).values())).tolist()
-    return rivals().model_with(model, text["rival"], chosen.steps, ratios)
-
-
-def rivals() -> Any:
-    """The module beside this file, however this one was started."""
-    return _beside("rivals")
-
-
-def _beside(name: str) -> Any:
-    import importlib.util
-    import sys
-
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    return rivals.model_with(model, text["rival"], chosen.steps, ratios)
 
 
 def fewer_steps(steps: int) -> list[int]:
@@ -271,89 +260,6 @@ def similarity(pixels: Any, reference: Any) -> float:
     return float(Ssim().of(pixels.clip(0, 1), reference.clip(0, 1)).mean())
 
 
-def judged(rows: Sequence[Row], fewer: Sequence[Row]) -> list[Row]:
-    """The rows with the PSNR of fewer steps at their speed-up; those of fewer steps without."""
-    names = {one.run for one in fewer}
-    return [
-        one if one.run in names else Row(**{**asdict(one), "line": at(fewer, one.speedup)})
-        for one in rows
-    ]
-
-
-def at(fewer: Sequence[Row], speedup: float) -> float | None:
-    """PSNR of fewer steps at a speed-up: linear in its logarithm between and beyond the runs."""
-    points = sorted((math.log(r.speedup), r.psnr) for r in fewer if math.isfinite(r.psnr))
-    x = math.log(speedup)
-    if len(points) < 2:
-        return None
-    after = next((i for i, (log, _) in enumerate(points) if log >= x), len(points) - 1)
-    (x0, y0), (x1, y1) = points[max(after, 1) - 1], points[max(after, 1)]
-    return y1 if x1 == x0 else y0 + (x - x0) / (x1 - x0) * (y1 - y0)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as aligned text under a heading."""
-    best = front([r for r in rows if math.isfinite(r.psnr)])
-    lines = [("run", "calls", "blocks", "skipped", "faster", "PSNR", "SSIM", "fewer steps", "")]
-    for r in rows:
-        line = "" if r.line is None else f"{r.line:.1f}"
-        verdict = {None: "", True: "worth it", False: "not worth it"}[r.worth]
-        lines.append((
-            r.run, str(r.calls), str(r.computed), str(r.skipped), f"{r.speedup:.2f}x",
-            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line,
-            ", ".join(filter(None, (verdict, "front" if r.run in best else ""))),
-        ))  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.rjust(w) if 0 < i < 8 else cell.ljust(w)
-                  for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    )  # fmt: skip
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    """One JSON object per line; what is infinite or not a number is null."""
-    made = []
-    for one in rows:
-        values = asdict(one) | {"worth": one.worth}
-        bad = {k for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
-        made.append(json.dumps({k: None if k in bad else v for k, v in values.items()}))
-    return "\n".join(made)
-
-
-def front(rows: Sequence[Row]) -> set[str]:
-    """Runs that no other run beats in both speed-up and PSNR."""
-    return {
-        one.run for one in rows
-        if not any(two.speedup >= one.speedup and two.psnr >= one.psnr and two is not one
-                   and (two.speedup, two.psnr) != (one.speedup, one.psnr) for two in rows)
-    }  # fmt: skip
-
-
-def plot(rows: Sequence[Row]) -> str:
-    """PSNR against speed-up as SVG: a line for fewer steps, a dot with its name for each run."""
-    f, finite = _beside("figures"), [r for r in rows if math.isfinite(r.psnr)]
-    area = f.frame([(r.speedup, r.psnr) for r in finite], (True, False), 260)
-    best = front(finite)
-    edge = sorted((r.speedup, r.psnr) for r in finite if r.run in best)
-    low, high = round(area.low[1] / 10) * 10, int(area.high[1])
-    ticks = [t for t in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12) if area.low[0] <= t <= area.high[0]]
-    parts = [
-        f.axes(area, ("times faster than the plain run", "PSNR to it, dB"),
-               (ticks, [t for t in range(low, high + 1, 10) if t >= area.low[1]])),
-        f.polyline(area, sorted((r.speedup, r.psnr) for r in finite if r.line is None), "gray"),
-        f.polyline(area, edge, "#1f6feb", "4 3"),
-    ]  # fmt: skip
-    for r in finite:
-        x, y = area.place(r.speedup, r.psnr)
-        colour = {None: "gray", True: "green", False: "firebrick"}[r.worth]
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-        label = f"{r.run} ({r.speedup:.2f}x, {r.psnr:.1f})"
-        parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" fill="{colour}">{label}</text>')
-    legend = "gray: fewer steps; green: nearer than these at its speed; red: not worth it"
-    return f.document(f"Acceleration and fidelity ({legend}; dashed: the front)", parts)
-
-
 def offered(model: Any, runs: Sequence[str], steps: int) -> tuple[list[str], list[str]]:
     """The runs that the model's network can carry, and the others."""
     can = {r: _carries(model, steps, parse_run(r)) for r in runs}
@@ -362,7 +268,8 @@ def offered(model: Any, runs: Sequence[str], steps: int) -> tuple[list[str], lis
 
 def _carries(model: Any, steps: int, given: Mapping[str, str]) -> bool:
     if "rival" in given:
-        return hasattr(model.network, "module") and model.family.batch_branches
+        able = hasattr(model.network, "module") and model.family.batch_branches
+        return able and rivals.installed(given["rival"])
     chosen = plan(model, steps, given)
     needs = frozenset().union(*chosen.needs().values())
     trained = chosen.cache.info.name in ("harmonica", "ilf")
@@ -371,17 +278,18 @@ def _carries(model: Any, steps: int, given: Mapping[str, str]) -> bool:
     return needs | ({"gradients"} if trained else set()) <= model.network.offers
 
 
-def prompts_of(count: int) -> list[str]:
-    """The first prompts of the sheet of forty, over again where there are not enough."""
-    lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
+SHEET = Path(__file__).with_name("prompts40.txt")
+
+
+def prompts_of(count: int, path: Path = SHEET) -> list[str]:
+    """The first prompts of a file, one a line, over again where there are not enough."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     words = [line for line in lines if line and not line.startswith("#")]
     return [words[i % len(words)] for i in range(count)]
 
 
 def main() -> None:
     """Load the model, measure, print."""
-    import sys
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -391,8 +299,10 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--prompt-file", type=Path, default=SHEET, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
     parser.add_argument("--run", nargs="+", default=list(RUNS), metavar="SPEC")
+    parser.add_argument("--retrieval", action="store_true", help="what the judge finds, too")
     parser.add_argument("--json", action="store_true", help="one JSON object per run")
     parser.add_argument("--plot", metavar="FILE", help="also an SVG of PSNR against speed-up")
     a = parser.parse_args()
@@ -405,8 +315,10 @@ def main() -> None:
         check_pair(model, model.second, a.second_model)
     runs, left = offered(model, a.run, a.steps)
     if left:
-        print(f"not on this backend: {', '.join(left)}", file=sys.stderr)
-    rows = measure(model, prompts_of(a.prompts), runs, a.steps, a.rounds)
+        print(f"not with this model, backend or what is installed: {', '.join(left)}",
+              file=sys.stderr)  # fmt: skip
+    prompts = prompts_of(a.prompts, a.prompt_file)
+    rows = measure(model, prompts, runs, a.steps, a.rounds, a.retrieval)
     print(as_json(rows) if a.json else table(rows))
     if a.plot:
         Path(a.plot).write_text(plot(rows), encoding="utf-8")

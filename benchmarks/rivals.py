@@ -1,18 +1,27 @@
-"""Other implementations of caches, to be measured in the same process: diffusers' own hooks.
+"""Other implementations of caches, to be measured in the same process: diffusers' and cache-dit's.
 
-A rival is written as a spec: ``first-block:threshold=0.05``, ``taylorseer:interval=3,order=1``,
-``magcache:threshold=0.06``. Its hooks go on a copy of the model's transformer. Branches must share
-a network call, as PixArt's and the built-in models' do.
+A rival is written as a spec. Of diffusers' hooks: ``first-block:threshold=0.05``,
+``taylorseer:interval=3,order=1``, ``magcache:threshold=0.06``. Of cache-dit
+(``pip install "dit-tools[bench]"``), its DBCache with ``first`` leading blocks (1) always computed:
+
+``dbcache:threshold=0.05``           its gate, full at the first and last call as our first-block
+``dbcache:threshold=0.05,order=1``   the same, the rest forecast by its TaylorSeer
+``dbcache:interval=3,order=1``       full at the very calls that our taylorseer computes
+
+Hooks go on a copy of the model's transformer. Branches must share a network call, as PixArt's and
+the built-in models' do.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-NAMES = ("first-block", "taylorseer", "magcache")
+NAMES = ("first-block", "taylorseer", "magcache", "dbcache")
 
 
 def parse(text: str) -> tuple[str, dict[str, float]]:
@@ -24,16 +33,22 @@ def parse(text: str) -> tuple[str, dict[str, float]]:
     return name, {key: float(value) for key, _, value in pairs}
 
 
+def installed(text: str) -> bool:
+    """Whether the library of a rival is there."""
+    return parse(text)[0] != "dbcache" or importlib.util.find_spec("cache_dit") is not None
+
+
 class RivalNetwork:
-    """The transformer with the library's hooks; counts the blocks that were computed."""
+    """The transformer with a library's hooks; counts the blocks that were computed."""
 
     offers: frozenset[str] = frozenset({"torch"})
 
-    def __init__(self, module: Any):
+    def __init__(self, module: Any, forget: Callable[[Any], None]):
         from dit_tools.models.blocks import blocks
         from dit_tools.models.torch_network import TorchNetwork
 
         self.module, self.computed, self._network = module, 0, TorchNetwork(module)
+        self._forget = forget
         for block in blocks(module):
             attention = getattr(block.module, "attn1", None) or block.module.attn
             attention.to_q.register_forward_hook(self._count)  # runs when the block really does
@@ -43,9 +58,7 @@ class RivalNetwork:
 
     def start(self) -> None:
         """Forget everything of the run before."""
-        from diffusers.hooks import HookRegistry
-
-        HookRegistry.check_if_exists_or_initialize(self.module).reset_stateful_hooks(recurse=True)
+        self._forget(self.module)
         self.computed = 0
 
     def __call__(self, **inputs: Any) -> Any:
@@ -62,11 +75,22 @@ class RivalNetwork:
 
 def model_with(model: Any, text: str, steps: int, ratios: Sequence[float] = ()) -> Any:
     """A copy of the model whose network carries a rival's hooks. ``ratios`` are magcache's."""
+    name, given = parse(text)
+    module = copy.deepcopy(model.network.module)
+    if name == "dbcache":
+        forget = _cache_dit(module, given, steps)
+    else:
+        forget = _diffusers(module, name, given, steps, ratios)
+    return replace(model, network=RivalNetwork(module, forget))
+
+
+def _diffusers(
+    module: Any, name: str, given: Mapping[str, float], steps: int, ratios: Sequence[float]
+) -> Callable[[Any], None]:
+    """Put diffusers' hooks on; gives what clears them."""
     import torch
     from diffusers import hooks
 
-    name, given = parse(text)
-    module = copy.deepcopy(model.network.module)
     if name == "first-block":
         hooks.apply_first_block_cache(module, hooks.FirstBlockCacheConfig(**given))
     elif name == "taylorseer":
@@ -77,8 +101,49 @@ def model_with(model: Any, text: str, steps: int, ratios: Sequence[float] = ()) 
             cache_identifiers=[r"transformer_blocks\.\d+\.(attn\d?|ff)"],
         ))  # fmt: skip
     else:
-        config = hooks.MagCacheConfig(
+        config: Any = hooks.MagCacheConfig(
             num_inference_steps=steps, mag_ratios=list(ratios) or [1.0] * steps, **given
         )
         hooks.apply_mag_cache(module, config)
-    return replace(model, network=RivalNetwork(module))
+
+    def forget(module: Any) -> None:
+        registry = hooks.HookRegistry.check_if_exists_or_initialize(module)
+        registry.reset_stateful_hooks(recurse=True)
+
+    return forget
+
+
+def _cache_dit(module: Any, given: Mapping[str, float], steps: int) -> Callable[[Any], None]:
+    """Enable cache-dit; gives what starts its context anew.
+
+    By itself it does so one call late: the first call of a second run would still be skipped.
+    """
+    import cache_dit
+
+    for name in [n for n in logging.root.manager.loggerDict if n.startswith("CACHE_DIT")]:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    interval, order = int(given.get("interval", 0)), int(given.get("order", 0))
+    full = full_calls(steps, interval)
+
+    def configs() -> dict[str, Any]:
+        forecast = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if order else None
+        cache = cache_dit.DBCacheConfig(
+            Fn_compute_blocks=int(given.get("first", 1)), Bn_compute_blocks=0,
+            residual_diff_threshold=given.get("threshold", 0.08),
+            max_warmup_steps=3 if interval else 1, num_inference_steps=steps,
+            steps_computation_mask=[int(call in full) for call in range(steps)],
+            steps_computation_policy="static" if interval else "dynamic",
+            enable_separate_cfg=False,
+        )  # fmt: skip
+        return {"cache_config": cache} | ({"calibrator_config": forecast} if forecast else {})
+
+    cache_dit.enable_cache(module, **configs())
+    return lambda module: cache_dit.refresh_context(module, **configs())
+
+
+def full_calls(steps: int, interval: int, warmup: int = 3) -> set[int]:
+    """Calls that our taylorseer computes in full; without an interval the first and the last."""
+    if not interval:
+        return {0, steps - 1}
+    later = {call for call in range(warmup, steps) if (call - warmup) % interval == interval - 1}
+    return set(range(min(warmup, steps))) | later | {steps - 1}

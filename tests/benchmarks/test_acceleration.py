@@ -11,21 +11,17 @@ import pytest
 
 from benchmarks.acceleration import (
     RUNS,
-    Row,
     Sampled,
-    as_json,
-    at,
     fewer_steps,
-    judged,
+    found,
     measure,
     offered,
     parse_run,
     plan,
-    plot,
     prompts_of,
     row,
-    table,
-)  # fmt: skip
+)
+from benchmarks.acceleration_report import Row, as_json, at, judged, plot, table
 from dit_tools.models.from_pipeline import model_from_pipeline
 from tests.support import numpy_model, pixart
 
@@ -94,8 +90,23 @@ def test_json_has_no_infinity_and_the_plot_is_svg():
     assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == 2
 
 
-def test_prompts_go_round():
+def test_prompts_go_round(tmp_path):
     assert len(prompts_of(50)) == 50 and prompts_of(41)[40] == prompts_of(1)[0]
+    (tmp_path / "some.txt").write_text("# a comment\ncat\n\ndog\n", encoding="utf-8")
+    assert prompts_of(3, tmp_path / "some.txt") == ["cat", "dog", "cat"]
+
+
+def test_the_judge_finds_a_heart_and_not_noise():
+    heart = np.ones((3, 128, 128), np.float32)
+    y, x = np.mgrid[1.3:-1.3:128j, -1.3:1.3:128j]
+    heart[1:, (x * x + y * y - 1) ** 3 < x * x * y**3] = 0.1
+    noise = np.random.default_rng(0).random((3, 128, 128), dtype=np.float32)
+    among = ["red heart", "pine tree", "aeroplane", "cup of coffee"]
+    assert found(np.stack([heart, noise, noise, noise]), among) >= 25
+    assert found(np.stack([heart, heart]), ["pine tree", "red heart"]) == 50
+    assert "found" not in table(FEWER)
+    seen = [Row("plain", 20, 0, 0, 1.0, math.inf, 1.0, found=75.0), *FEWER]
+    assert "75.0 %" in table(seen) and table(seen).splitlines()[0].rstrip().endswith("found")
 
 
 def test_it_measures_a_tiny_pipeline():
@@ -114,3 +125,6 @@ def test_it_measures_a_tiny_pipeline():
     assert same.psnr == math.inf and same.worth
     assert (other.computed, other.skipped) == (3, 3) and math.isfinite(other.psnr)
     assert solver.calls == 6 and solver.speedup > 0
+    plain, *others = measure(model, ("a", "b"), runs[:1], 2, 1, retrieval=True)
+    assert plain.run == "plain" and plain.psnr == math.inf
+    assert others[-1].found == plain.found in (0.0, 50.0, 100.0)
