@@ -4,7 +4,7 @@
     python benchmarks/editing.py --time 3              # adds seconds, on an idle machine
     python benchmarks/editing.py --table [--write docs/edit.md]
         [--model NAME] [--cases 200] [--steps 20] [--seed 0] [--folder runs/editing]
-        [--run METHOD[+inversion=SPEC][+source-model=NAME][+mask] ...] [--files FOLDER]
+        [--run METHOD[+inversion=SPEC][+source-model=NAME][+mask][+detail] ...] [--files FOLDER]
 
 The cases are made here from the emoji of $DIT_DATA (or ../shared/data), ``--seed`` choosing them,
 a third each:
@@ -28,7 +28,8 @@ s           a whole edit in latents, one at a time; median of ``--time`` cases
 A method is "worth it" when plain inversion (DDIM, Euler on a flow) is nowhere as good both in
 background PSNR and in target on the same cases: neither at one of its strengths nor on the straight
 lines between them. Methods that get the mask ("m") compare with plain inversion that gets it. All
-are scored as decoded: ``dit edit`` puts the picture's own pixels back outside the mask after that.
+are scored as decoded: ``dit edit`` puts the picture's own pixels back outside the mask after that;
+"+detail" also adds what ``--keep-detail`` does.
 
 Cases go through the network together where it needs no hooks, and what it has answered for a case
 is not asked again by another run: inversions are shared. ``calls`` counts as if they were not.
@@ -127,26 +128,32 @@ class Editor:
 
     def edit(self, run: Run, case: Case, ask: Any = None) -> tuple[np.ndarray, int]:
         """One edit; ``ask`` answers for the network where several are made at once."""
+        from dit_tools.editing._compose import compose
         from dit_tools.editing._latents import Part, Task, edit_latents
         from dit_tools.inverting import frame
         from dit_tools.media.image import Picture
 
-        session = self._session(self.model, run.needs, ask)
+        session = self.session(self.model, run.needs, ask)
         origin = None
         if run.source_model:
-            origin = self._session(run.source_model, run.needs, ask)
+            origin = self.session(run.source_model, run.needs, ask)
             origin.run = session.run
         picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
         mask = case.mask if run.masked else None
         task = Task("", case.target, case.source, None, run.method, session.settings, 0)
         whole = frame.whole(case.mask.shape, session.size)
         part = Part(session, picture, mask, mask, whole, origin=origin)
-        latents = edit_latents(part, task, run.inversion).latents
-        if latents is None:
+        found = edit_latents(part, task, run.inversion)
+        if found.latents is None:
             return seen(case.picture), session.calls
-        return session.model.codec.decode(latents)[0][:3], session.calls
+        made = session.model.codec.decode(found.latents)[0]
+        if run.detail:
+            plain = session.model.codec.decode(found.x0)[0]
+            return seen(compose(picture, made, whole, None, plain)), session.calls
+        return made[:3], session.calls
 
-    def _session(self, model: str, needs: frozenset[str], ask: Any) -> Any:
+    def session(self, model: str, needs: frozenset[str], ask: Any = None) -> Any:
+        """A session of a model; ``ask`` as for ``edit``."""
         from dit_tools.inverting.session import open_session
 
         loaded = self._loaded(model, needs)

@@ -131,7 +131,7 @@ Inversion = Annotated[
 ]
 EditInversion = Annotated[
     str | None,
-    _option("--inversion", "inversion", "The same, or a file of 'dit invert'; else edict.",
+    _option("--inversion", "inversion", "The same, or a file of 'dit invert'; else ddim.",
             file=".latent"),
 ]  # fmt: skip
 Editing = Annotated[

@@ -56,7 +56,7 @@ Feather = Annotated[
 ]  # fmt: skip
 Detail = Annotated[
     bool,
-    typer.Option("--keep-detail", rich_help_panel=o.PICTURE,
+    typer.Option("--keep-detail/--no-keep-detail", rich_help_panel=o.PICTURE,
                  help="Keep fine detail where the edit changes little."),
 ]  # fmt: skip
 Reference = Annotated[
@@ -87,7 +87,7 @@ def edit(
     outpaint: Outpaint = None,
     feather: Feather = None,
     no_crop: Whole = False,
-    keep_detail: Detail = False,
+    keep_detail: Detail = True,
     strength: Strength = None,
     reference: Reference = None,
     method: choices.Editing = None,

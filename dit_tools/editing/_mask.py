@@ -53,6 +53,7 @@ def _fitted(path: str, levels: np.ndarray, size: tuple[int, int], notes: list[st
     import cv2
     import numpy as np
 
+    grey = np.any((levels > 0.1) & (levels < 0.9))
     if levels.shape != size:
         (height, width), (rows, columns) = size, levels.shape
         if abs(rows * width - columns * height) > max(rows, columns, height, width):
@@ -62,7 +63,7 @@ def _fitted(path: str, levels: np.ndarray, size: tuple[int, int], notes: list[st
             )
         notes.append(f"mask scaled from {columns}x{rows}")
         levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
-    elif np.any((levels > 0.1) & (levels < 0.9)):
+    if grey:
         notes.append("mask is not black and white: cut at half")
     return levels >= 0.5
 

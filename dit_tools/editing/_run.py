@@ -65,7 +65,7 @@ class Request:
     mask_text: str | None = None
     outpaint: str | None = None
     source_model: str | None = None
-    keep_detail: bool = False
+    keep_detail: bool = True
 
 
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
@@ -343,7 +343,7 @@ class _Work:
             "references": [Path(path).name for path in task.references] or None,
             "steer": spec.format(task.steer) if task.steer else None,
             "feather": request.feather, "no_crop": not request.crop,
-            "keep_detail": request.keep_detail,
+            "no_keep_detail": not request.keep_detail,
         }  # fmt: skip
         return make_record(drawn, session.model, extra)
 

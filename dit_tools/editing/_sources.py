@@ -17,7 +17,7 @@ from dit_tools.inverting.invert import digest
 from dit_tools.inverting.session import Session, load_model, open_session
 from dit_tools.media.image import Picture
 
-DEFAULT, CYCLE = "edict", "dpm-encoder"
+DEFAULT, CYCLE = "ddim", "dpm-encoder"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ class Cow(Editing):
     again, putting the stored latents back after every step. Then on to the picture, with one more
     putting back. Differs from the paper: inversion without guidance; no terms that suppress a
     second instance, for which --negative-prompt is there. Pure repainting: --method inpaint starts
-    from noise and has no cycles.
+    from noise and has no cycles. Not worth it on the built-in model: plain inversion with the mask
+    keeps 2 dB more for the same targets (docs/edit.md).
     """
 
     needs_mask = True

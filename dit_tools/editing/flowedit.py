@@ -25,9 +25,9 @@ class FlowEdit(Editing):
     velocities. Two guided predictions a step and average.
     """
 
-    strength: float = param(0.7, "share of the steps that are run", ge=0, le=1)
-    source_scale: float = param(1.5, "guidance towards the source prompt", ge=0)
-    target_scale: float = param(5.5, "guidance towards the target prompt", ge=0)
+    strength: float = param(0.85, "share of the steps that are run", ge=0, le=1)
+    source_scale: float = param(1.0, "guidance towards the source prompt", ge=0)
+    target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
     average: int = param(1, "noises a step, averaged", ge=1, le=100)
     finish: float = param(0.0, "share of the steps that are plain sampling at the end", ge=0, le=1)
 

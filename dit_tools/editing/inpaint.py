@@ -26,7 +26,7 @@ class Inpaint(Editing):
 
     needs_mask = True
 
-    strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
+    strength: float = param(0.9, "share of the steps that are run", ge=0, le=1)
     resample: int = param(1, "times that each step is made; 1 = once", ge=1, le=50)
 
     def edit(self, scene: Scene) -> Array:

@@ -28,7 +28,8 @@ class TextInjection(Editing):
     until they describe the picture (Kawar et al. 2023, arXiv:2210.09276, Sec. 3), ``tune`` times,
     from the target's on; with none the source's own stand for them. Tuning needs gradients
     (``--backend torch``). Holding to the end gives the picture back, not holding is editing by
-    inversion. Guidance that no mixture follows is left to the target.
+    inversion. Guidance that no mixture follows is left to the target. Not worth it on the built-in
+    model, where plain inversion keeps more for the same targets (docs/edit.md).
     """
 
     inverts = True

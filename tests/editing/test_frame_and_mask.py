@@ -96,6 +96,8 @@ def test_mask_files(tmp_path):
     grey = np.full((10, 12, 1), 0.4)
     assert not _mask.read_mask(save(tmp_path / "g.png", grey), (10, 12), notes).any()
     assert "not black and white" in notes.pop()
+    assert not _mask.read_mask(str(tmp_path / "g.png"), (20, 24), notes).any()
+    assert "not black and white" in notes.pop() and notes.pop() == "mask scaled from 12x10"
     clear = np.concatenate([np.ones((10, 12, 3)), np.zeros((10, 12, 1))], 2)
     assert not _mask.read_mask(save(tmp_path / "a.png", clear), (10, 12), notes).any()
     with pytest.raises(InputError, match="a mask of 12x10 for a picture of 40x10; give one"):

@@ -58,7 +58,7 @@ EDITS = [
     {"mask": "5,5,20,20", "method": "inpaint:resample=2"},
     {"outpaint": "8,0,0,0"},
     {"method": "inversion", "inversion": "bdia", "source_prompt": "noise"},
-    {"method": "text-injection", "inversion": "ddim", "keep_detail": True},
+    {"method": "text-injection", "inversion": "ddim", "keep_detail": False},
     {"method": "inversion", "source_model": "emoji-small"},
     {"inversion": "one.latent", "values": {}},
     {"method": "interpolate", "references": ["one.png"]},
@@ -78,8 +78,9 @@ def test_records_of_edits(place, request_):
     assert record["command"] == "edit" and str(place) not in json.dumps(record)
     if record["method"].startswith(("inversion", "text-injection")):
         assert record["inversion"]
-    for name in ("mask", "outpaint", "feather", "keep_detail", "steer", "source_model"):
+    for name in ("mask", "outpaint", "feather", "steer", "source_model"):
         assert record.get(name) == request_.get(name), name
+    assert record.get("no_keep_detail") == (True if "keep_detail" in request_ else None)
     assert record.get("no_crop") == (True if request_.get("crop") is False else None)
 
 
