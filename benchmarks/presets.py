@@ -1,12 +1,14 @@
 """Measures what --cache slow, medium, fast and ultra stand for on a model.
 
     python benchmarks/presets.py [--model emoji] [--steps 10 20 50] [--prompts 8] [--all]
-        [--write]
+        [--backend auto] [--write]
 
 For every number of steps the plain run and each candidate sample the same prompts from the same
-seeds on PyTorch. Work is counted in block evaluations, nothing is timed, so that the table is the
-same on every machine up to the rounding of its arithmetic. A word stands for the candidate that
-computes least among those whose pictures keep the word's PSNR (``calibrating/presets.py``).
+seeds, on the backend that ``dit generate`` would take: a word must run where the model does, and
+caches of whole calls, all that ONNX Runtime takes, run on PyTorch too. Work is counted in block
+evaluations, nothing is timed, so that the table is the same on every machine up to the rounding of
+its arithmetic. A word stands for the candidate that computes least among those whose pictures keep
+the word's PSNR (``calibrating/presets.py``), for no cache where none does.
 ``--write`` puts the choices into dit_tools/caching/presets.json, which --cache reads.
 """
 
@@ -16,11 +18,11 @@ import argparse
 from typing import Any
 
 
-def session(model: str, steps: int, prompts: int) -> Any:
-    """A calibration session of a model with its own way of sampling, on PyTorch."""
+def session(model: str, steps: int, prompts: int, backend: str) -> Any:
+    """A calibration session of a model with its own way of sampling."""
     from dit_tools.calibrating import start
 
-    values = {"model": model, "steps": steps, "backend": "torch", "cache": "none"}
+    values = {"model": model, "steps": steps, "backend": backend, "cache": "none"}
     return start.session(values, prompts, 1, 0, lambda done, total: None)[0]
 
 
@@ -41,12 +43,13 @@ def main() -> None:
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"))
     parser.add_argument("--all", action="store_true", help="print every candidate too")
     parser.add_argument("--write", action="store_true", help="into the table that --cache reads")
     a = parser.parse_args()
     table = _presets.read(_presets.SHIPPED) if _presets.SHIPPED.is_file() else {}
     for steps in a.steps:
-        every = presets.measure(session(a.model, steps, a.prompts))
+        every = presets.measure(session(a.model, steps, a.prompts, a.backend))
         found = presets.chosen(every)
         print(f"{a.model}, {steps} steps, {a.prompts} prompts")
         print("\n".join(line(row) for row in (*found, *(every if a.all else ()))), flush=True)

@@ -8,12 +8,13 @@ pictures keep its fidelity.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dit_tools.caching import PRESETS, _presets
+from dit_tools.caching import _presets
 from dit_tools.calibrating.run import psnr
 from dit_tools.calibrating.session import Probe, Session
 from dit_tools.core import spec
@@ -41,8 +42,9 @@ class Measured:
     word: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As an object."""
-        return asdict(self)
+        """As an object; an infinite PSNR is None."""
+        made = asdict(self)
+        return made if math.isfinite(self.psnr) else made | {"psnr": None}
 
 
 def measure(session: Session, candidates: Sequence[str] = CANDIDATES) -> list[Measured]:
@@ -69,7 +71,7 @@ def evaluations(run: Any, blocks: int) -> float:
 
 
 def chosen(found: Sequence[Measured]) -> list[Measured]:
-    """For each word of ``FIDELITY`` the one that computes least and keeps it, else the plain spec.
+    """For each word of ``FIDELITY`` the one that computes least and keeps it, else no cache.
 
     Of equals the one that needs nothing of the network, which runs on every backend and computes no
     embedding either; then the nearer one.
@@ -78,7 +80,7 @@ def chosen(found: Sequence[Measured]) -> list[Measured]:
     for word, least in FIDELITY.items():
         fit = [one for one in found if one.psnr >= least]
         best = min(fit, key=_order, default=None)
-        made.append(replace(best or Measured(PRESETS[word], 1.0, 0.0), word=word))
+        made.append(replace(best or Measured("none", 1.0, math.inf), word=word))
     return made
 
 

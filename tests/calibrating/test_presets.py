@@ -34,8 +34,9 @@ def test_a_word_is_what_computes_least_and_keeps_its_fidelity_whole_calls_first(
     }  # fmt: skip
 
 
-def test_words_that_nothing_keeps_are_the_plain_ones():
-    assert [row.spec for row in chosen([])] == [PRESETS[word] for word in presets.FIDELITY]
+def test_words_that_nothing_keeps_are_no_cache():
+    assert [row.spec for row in chosen([])] == ["none"] * 4
+    assert chosen([])[0].to_json()["psnr"] is None
     assert list(presets.FIDELITY) == list(PRESETS)
 
 
