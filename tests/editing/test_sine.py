@@ -17,6 +17,13 @@ def test_without_mixture_it_is_plain_sampling_with_guidance():
     assert torch.allclose(made, plain, atol=1e-5)
 
 
+def test_a_copy_that_learnt_nothing_has_no_effect():
+    made = [of(f"sine:train=0,mix={mix},scale=3").edit(scene_of("pixart", "1", "1"))
+            for mix in (0, 0.6, 1)]  # fmt: skip
+    for other in made[1:]:
+        assert (other - made[0]).abs().max() < 1e-5 * made[0].abs().max()
+
+
 def test_the_guidance_is_that_of_equation_7():
     scene = scene_of("pixart", "1", "2")
     network, x = scene.session.model.network, scene.x0
