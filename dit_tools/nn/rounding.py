@@ -202,18 +202,22 @@ def learned(
     return made if better else near
 
 
-def input_scale(tokens: Tensor, peak: Tensor, bits: int, candidates: int = 80) -> Tensor:
-    """The scale (1,), float16, at which tokens (n, columns) have the least mean square error.
+def input_scale(
+    tokens: Tensor, peak: Tensor, weight: Tensor, bits: int, candidates: int = 80
+) -> Tensor:
+    """The scale (1,), float16, of tokens (n, columns) at which a layer's output errs least.
 
-    The range is that of all that was seen, or one of those each a hundredth smaller.
+    ``weight`` (rows, columns) is the layer's. The range is that of all that was seen, or one of
+    those each a hundredth smaller.
     """
     top = 2 ** (bits - 1) - 1
     widest = float(peak.max()) / top
     tried = [_stored(torch.tensor([widest * (1 - SHRINK * i)])) for i in range(candidates)]
+    gram = weight.T @ weight  # |e W^T|^2 = e (W^T W) e^T
     errors = []
     for scale in tried:
-        made = (tokens / scale.float()).round().clamp_(-top, top) * scale.float()
-        errors.append(float((made - tokens).square().sum()))
+        made = (tokens / scale.float()).round().clamp_(-top, top) * scale.float() - tokens
+        errors.append(float(((made @ gram) * made).sum()))
     return tried[errors.index(min(errors))]
 
 

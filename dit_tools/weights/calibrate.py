@@ -17,8 +17,10 @@ from dit_tools.weights.quantize._base import Seen
 
 CALLS = 20
 """Network calls a prompt where times are random."""
-SAMPLE = 128
-"""Tokens of a layer's input that are kept, spread over all calls."""
+SAMPLE = 256
+"""Tokens of a layer's input that are kept of each half of the prompts, drawn from all of them."""
+EACH = 16
+"""Tokens of a call that may be among them, times the weight of the call."""
 
 
 def check_memory(layers: Layers) -> None:
@@ -55,23 +57,23 @@ def observe(
     with _watching(model.network, names, clock) as sums:
         if how == "trajectory":
             for _ in probing.draw(model, prompts, steps):
-                pass
+                clock.prompt += 1
         elif how == "ntdc":
             _ntdc(model, prompts, steps, clock)
         else:
-            _random(model, prompts, steps or CALLS)
+            _random(model, prompts, steps or CALLS, clock)
     for name, total in sums.items():
         if not bool(total.moments.isfinite().all()):
             raise ModelError(f"calibration: {name} is fed NaN or infinity", "use another model")
     return {name: total.seen() for name, total in sums.items()}
 
 
-def _random(model: Model, prompts: Sequence[str], calls: int) -> None:
+def _random(model: Model, prompts: Sequence[str], calls: int, clock: _Clock) -> None:
     import torch
 
     generator, size = torch.Generator().manual_seed(0), model.defaults.size
     shape = model.family.latent_shape(size, size)
-    for prompt in prompts:
+    for clock.prompt, prompt in enumerate(prompts):
         conditions = model.encode(Prompts((prompt,), ("",), size, size))
         for _ in range(calls):
             t = float(torch.rand((), generator=generator)) * 0.998 + 0.001
@@ -90,6 +92,7 @@ def _ntdc(model: Model, prompts: Sequence[str], steps: int | None, clock: _Clock
         for weight in skewed(times[:-1]):
             clock.weight = weight
             next(steps_of)
+        clock.prompt += 1
 
 
 def skewed(times: Sequence[float]) -> list[float]:
@@ -106,49 +109,87 @@ def skewed(times: Sequence[float]) -> list[float]:
 
 @dataclass
 class _Clock:
-    """How much the call that is about to happen counts."""
+    """How much the call that is about to happen counts, and of which prompt it is."""
 
     weight: float = 1.0
+    prompt: int = 0
 
 
-@dataclass
-class _Total:
-    """Sums over calls."""
+class _Draw:
+    """Some of many tokens, early and late ones alike (reservoir sampling, algorithm R)."""
 
-    moments: Any
-    peak: Any
-    count: float
-    tokens: list[Any]
+    def __init__(self) -> None:
+        self.tokens: Any = None
+        self.offered = 0
 
-    def seen(self) -> Seen:
-        """Means."""
+    def offer(self, some: Any, generator: Any) -> None:
+        """Tokens (n, columns), each of which may take the place of one that is kept."""
         import torch
 
-        tokens = torch.cat(self.tokens)
-        step = max(len(tokens) // SAMPLE, 1)
-        return Seen(self.moments / max(self.count, 1e-30), self.peak, tokens[::step][:SAMPLE])
+        room = SAMPLE - (0 if self.tokens is None else len(self.tokens))
+        first = some[:room].clone()
+        self.tokens = first if self.tokens is None else torch.cat([self.tokens, first])
+        self.offered += len(first)
+        for token in some[room:]:
+            self.offered += 1
+            place = int(torch.randint(self.offered, (), generator=generator))
+            if place < SAMPLE:
+                self.tokens[place] = token
+
+
+class _Total:
+    """Sums over calls, over all prompts, and apart for every second one."""
+
+    def __init__(self, columns: int) -> None:
+        import torch
+
+        self.moments, self.count = torch.zeros(columns, columns), 0.0
+        self.peaks = [torch.zeros(columns), torch.zeros(columns)]
+        self.draws = [_Draw(), _Draw()]
+
+    def seen(self) -> Seen:
+        """Means. Where there was one prompt it stands for both halves."""
+        import torch
+
+        first, second = self.draws
+        if second.tokens is None:
+            second = first
+        kept = [draw.tokens for draw in self.draws if draw.tokens is not None]
+        return Seen(
+            self.moments / max(self.count, 1e-30), self.peaks[0].maximum(self.peaks[1]),
+            torch.cat(kept), half=self.peaks[0], others=second.tokens,
+        )  # fmt: skip
+
+    def add(self, x: Any, clock: _Clock, generator: Any) -> None:
+        """A call with input ``x`` (tokens, columns)."""
+        import torch
+
+        half = clock.prompt % 2
+        self.moments.add_((clock.weight * (x.T @ x)).cpu())
+        self.peaks[half] = self.peaks[half].maximum(x.abs().amax(0).cpu())
+        self.count += clock.weight * len(x)
+        many = EACH * clock.weight
+        count = int(many) + int(float(torch.rand((), generator=generator)) < many % 1)
+        picked = torch.randint(len(x), (count,), generator=generator)
+        self.draws[half].offer(x[picked.to(x.device)].cpu(), generator)
 
 
 @contextmanager
 def _watching(network: Any, names: Sequence[str], clock: _Clock) -> Iterator[Mapping[str, _Total]]:
     """Inside, calls of the named layers add up, each with the weight that the clock shows."""
+    import torch
+
     sums: dict[str, _Total] = {}
+    generator = torch.Generator().manual_seed(0)
 
     def watch(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
             if not clock.weight:
                 return
             x = inputs[0].detach().flatten(0, -2).float()
-            moments, peak = (clock.weight * (x.T @ x)).cpu(), x.abs().amax(0).cpu()
-            some = x[:: max(len(x) // 4, 1)][:4].cpu().clone()
             if name not in sums:
-                sums[name] = _Total(moments, peak, clock.weight * len(x), [some])
-                return
-            total = sums[name]
-            total.moments.add_(moments)
-            total.peak = total.peak.maximum(peak)
-            total.count += clock.weight * len(x)
-            total.tokens.append(some)
+                sums[name] = _Total(x.shape[1])
+            sums[name].add(x, clock, generator)
 
         return hook
 

@@ -44,7 +44,7 @@ class Work:
         """Store what calibration saw and which bits were chosen."""
         from safetensors.torch import save_file
 
-        fields = ("moments", "peak", "sample", "weight", "scale")
+        fields = ("moments", "peak", "sample", "weight", "scale", "half", "others")
         tensors = {
             f"{name}/{key}": getattr(one, key).contiguous()
             for name, one in seen.items() for key in fields if getattr(one, key) is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,7 +124,7 @@ def test_calibrated_schemes_beat_their_rivals(ours: str, theirs: str) -> None:
 
 def test_a_balanced_layer_is_the_same_layer() -> None:
     x, w = inputs(), weight()
-    made = scheme("vidit-q:act=0")
+    made = scheme("vidit-q:act=0,alpha=0.3")
     layout = made.layout(*w.shape)
     tensors = made.pack(w, layout, seen(x))
     noise = restore(tensors, layout) - w
@@ -242,3 +244,20 @@ def test_balance_is_left_out_where_it_does_harm() -> None:
     assert error("vidit-q", w, x) < error("vidit-q:alpha=0.3", w, x)
     x[:, 5] *= 50  # and taken where it does good
     assert error("vidit-q", weight(), x) < 0.5 * error("rtn:act=8", weight(), x)
+
+
+def test_a_balance_that_holds_for_some_prompts_only_is_not_used() -> None:
+    """Channels that stay quiet on one half of the prompts and fire on the other, as after GELU."""
+    w, quiet, loud = weight(), inputs(seed=1), inputs(seed=2)
+    columns = w.shape[1]
+    quiet[:, : columns // 2] *= 0.001
+    loud[:, columns // 2 :] *= 0.001
+    whole = torch.cat([quiet, loud])
+    both = seen(whole)
+    fooled = replace(both, peak=quiet.abs().amax(0), sample=quiet)
+    judged = replace(both, half=quiet.abs().amax(0), others=loud)
+    one = scheme("vidit-q")
+    layout = one.layout(*w.shape)
+    for given, balanced in ((fooled, True), (judged, False)):
+        factors = one.pack(w, layout, given)["balance"]
+        assert bool((factors != 1).any()) is balanced

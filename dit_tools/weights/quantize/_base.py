@@ -18,7 +18,9 @@ class Seen:
 
     ``moments``: E[x x^T] (columns, columns). ``peak``: largest |x| of each column (columns,).
     ``sample``: some of the tokens (n, columns). ``weight`` and ``scale`` (rows, groups): the weight
-    after fine-tuning of the whole network, to be rounded to the nearest at that scale.
+    after fine-tuning of the whole network, to be rounded to the nearest at that scale. ``half``
+    (columns,) is the peak of every second prompt, ``others`` (n, columns) tokens of the rest: what
+    was chosen by some prompts can be judged on others.
     """
 
     moments: Array
@@ -26,6 +28,8 @@ class Seen:
     sample: Array = None
     weight: Array = None
     scale: Array = None
+    half: Array = None
+    others: Array = None
 
 
 class Scheme:

@@ -45,4 +45,4 @@ class Ptq4dm(Scheme):
         made = finished(nearest(weight, found, layout), found, layout)
         if seen is None:  # never called: any scale will do
             return {**made, "input_scale": torch.ones(1, dtype=torch.float16)}
-        return {**made, "input_scale": input_scale(seen.sample, seen.peak, layout.act)}
+        return {**made, "input_scale": input_scale(seen.sample, seen.peak, weight, layout.act)}
