@@ -88,7 +88,7 @@ def _onnx(folder, wishes: Wishes) -> bool:
                 "use the plain model",
             )
         return True
-    if wishes.backend == "onnx":
+    if wishes.backend == "onnx" or (wishes.device == "tensorrt" and wishes.backend == "auto"):
         if not graph.exists():
             raise UnsupportedError(
                 f"--backend onnx: {folder.name} has no transformer.onnx",

@@ -19,9 +19,9 @@ from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models.families import family_class
 from dit_tools.models.families._base import Family
 from dit_tools.models.model import Defaults, Model
-from dit_tools.models.onnx_network import OnnxCodec, OnnxNetwork, OnnxTextEncoder, providers
+from dit_tools.models.onnx_network import GPUS, OnnxCodec, OnnxNetwork, OnnxTextEncoder, providers
 
-NO_CUDA = "--device {}: ONNX Runtime has no working CUDA provider here"
+NO_GPU = "--device {}: ONNX Runtime has no working {} here"
 GRAPHS = ("transformer.onnx", "text_encoder.onnx", "vae_decoder.onnx")
 
 
@@ -37,9 +37,10 @@ def load_onnx(resolved: Any, wishes: Any) -> Model:
     if facts and not exported:
         _check_whole(folder)
     _check_size(exported, wishes.size)
-    chosen = _providers(wishes.device)
-    device = "cuda" if chosen[0].startswith("CUDA") else "cpu"
     int8 = wishes.dtype == "int8"
+    _check_form(wishes.device, exported, int8)
+    chosen = _providers(wishes.device)
+    device = "cpu" if len(chosen) == 1 else "cuda"
     transformer = _beside(partial(_session, folder / _transformer(folder, int8), chosen))
     encode, codec = _parts(folder, family, facts | exported, chosen, device)
     alone = int8 or _one_by_one(exported)
@@ -152,12 +153,23 @@ def defaults(facts: dict[str, Any]) -> Defaults:
 
 
 def _providers(device: str) -> list[str]:
-    chosen = providers(device)
-    if device.startswith("cuda") and not chosen[0].startswith("CUDA"):
+    chosen, wanted = providers(device), GPUS.get(device.partition(":")[0])
+    if wanted and chosen[0] != wanted[0]:
         raise UnsupportedError(
-            NO_CUDA.format(device), "install onnxruntime-gpu or use --device cpu"
+            NO_GPU.format(device, wanted[0]), "install onnxruntime-gpu or use --device cpu"
         )
     return chosen
+
+
+def _check_form(device: str, exported: dict[str, Any], int8: bool) -> None:
+    """Raise UnsupportedError for operators that TensorRT does not have."""
+    few = exported.get("quantized")
+    form = "dynamic" if int8 else few.get("form") if isinstance(few, dict) else None
+    if device == "tensorrt" and form in ("dynamic", "int4"):
+        raise UnsupportedError(
+            f"--device tensorrt: it cannot run a graph of form={form}",
+            "use a graph of form=static, or --device cpu",
+        )
 
 
 def _beside(work: Callable[[], Any]) -> Callable[[], Any]:
@@ -197,7 +209,9 @@ def _session(path: Path, chosen: list[str]) -> Any:
         line = str(error).splitlines()[0][:200]
         raise ModelError(f"{path}: cannot be opened ({line})", "run 'dit models verify'") from None
     if session.get_providers()[0] != chosen[0]:  # a CUDA build without a usable GPU falls back
-        raise UnsupportedError(NO_CUDA.format("cuda"), "check the driver, or use --device cpu")
+        raise UnsupportedError(
+            NO_GPU.format("cuda or tensorrt", chosen[0]), "check the driver, or use --device cpu"
+        )
     return session
 
 

@@ -19,11 +19,18 @@ STATES, CONTEXT = "encoder_hidden_states", "context"
 KNOWN = 4  # contexts that are kept: as many as a run has branches that are called apart
 
 
+GPUS = {
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+"""Device -> its execution providers; what the first one cannot run goes to the next."""
+
+
 def providers(device: str) -> list[str]:
     """Execution providers for a device, best first."""
     import onnxruntime
 
-    wanted = ["CUDAExecutionProvider"] if device.startswith("cuda") else []
+    wanted = GPUS.get(device.partition(":")[0], ())
     return [p for p in wanted if p in onnxruntime.get_available_providers()] + [
         "CPUExecutionProvider"
     ]

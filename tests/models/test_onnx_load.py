@@ -12,7 +12,7 @@ import pytest
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models.load import load
 from dit_tools.models.onnx_hybrid import NumpyCodec, NumpyText
-from dit_tools.models.onnx_network import OnnxCodec, OnnxTextEncoder
+from dit_tools.models.onnx_network import OnnxCodec, OnnxTextEncoder, providers
 from dit_tools.models.resolve import resolve
 from tests.support.exports import exported, relative, sampled
 from tests.support.loading import refused
@@ -94,3 +94,39 @@ def test_a_pipeline_without_an_adapter(transformer_only: Path, tmp_path: Path) -
     table = json.loads(index.read_text()) | {"_class_name": "StableDiffusionPipeline"}
     index.write_text(json.dumps(table))
     refused(folder, "StableDiffusionPipeline has no adapter", UnsupportedError, backend="onnx")
+
+
+TENSORRT, CUDA, CPU = (f"{kind}ExecutionProvider" for kind in ("Tensorrt", "CUDA", "CPU"))
+
+
+def test_tensorrt_is_taken_where_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU, CUDA, TENSORRT])
+    assert providers("tensorrt") == [TENSORRT, CUDA, CPU]
+    assert providers("cuda:1") == [CUDA, CPU] and providers("auto") == providers("cpu") == [CPU]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    refused(Path("emoji"), f"--device tensorrt: ONNX Runtime has no working {TENSORRT} here",
+            UnsupportedError, device="tensorrt")  # fmt: skip
+
+
+def test_a_session_that_falls_back_to_the_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build with TensorRT on a machine without a GPU opens the graph on the CPU, silently."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    real, asked = onnxruntime.InferenceSession, []
+
+    def session(path: Path, options: object, providers: list[str]) -> object:
+        asked.append(providers)
+        return real(path, options, providers=[CPU])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    refused(Path("emoji"), f"no working {TENSORRT} here; check the driver", UnsupportedError,
+            device="tensorrt")  # fmt: skip
+    assert asked[0] == [TENSORRT, CUDA, CPU]
+
+
+def test_forms_that_tensorrt_has_no_operators_for() -> None:
+    refused(Path("emoji"), "--device tensorrt: it cannot run a graph of form=dynamic",
+            UnsupportedError, device="tensorrt", backend="onnx", dtype="int8")  # fmt: skip
