@@ -5,8 +5,10 @@
 
 The full network (PyTorch, float32, CPU) draws the prompts once; every scheme then draws them from
 the same seeds. Printed for schemes: size of the transformer's weights as a share of float32, PSNR
-(mean, worst) and SSIM to the full pictures, the rise of the denoising error on those pictures, and
-whether a scheme beats its rival by that error: rounding to the nearest at its bits, the same scheme
+(mean, worst) and SSIM to the full pictures, the rise of the denoising error on those pictures, the
+signal-to-noise ratio of the network's output there against the full network's (SNR), and whether a
+scheme beats its rival by that ratio, which varies least with the prompts (``--quick`` measures it
+without drawing pictures with every scheme): rounding to the nearest at its bits, the same scheme
 calibrated on random times, codebooks without calibration. For graphs (``--target onnx``): the same,
 with sizes of files, and how much faster than PyTorch in float32 they sample, the median over
 prompts drawn by one and the other in turn. Then the goals. Calibration uses other prompts than the
@@ -53,7 +55,7 @@ GRAPHS = {
 @dataclass(frozen=True)
 class Row:
     """One scheme or graph. ``psnr`` in dB, ``loss``: rise of the denoising error in dB, ``faster``:
-    PyTorch's seconds by the graph's, 0 where it was not measured.
+    PyTorch's seconds by the graph's, 0 where it was not measured. ``snr``: of the output, in dB.
     """
 
     scheme: str
@@ -64,6 +66,7 @@ class Row:
     ssim: float
     loss: float
     faster: float = 0.0
+    snr: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ GOALS = (
 
 
 def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
-    """Scheme -> whether it loses less than its rival, of those whose rival was measured."""
-    losses = {row.scheme: row.loss for row in rows}
-    return {row.scheme: row.loss < losses[row.rival] for row in rows if row.rival in losses}
+    """Scheme -> whether its output is nearer to the full one, of those whose rival was measured."""
+    ratios = {row.scheme: row.snr for row in rows}
+    return {row.scheme: row.snr > ratios[row.rival] for row in rows if row.rival in ratios}
 
 
 class Bench:
@@ -118,13 +121,17 @@ class Bench:
         self.full = list(probing.draw(self.model, prompts, steps))
         self.probes = probing.probes(self.model, self.full)
         self.noise = [probe.noise for probe in self.probes]
-        self.base = self._error()
+        self.exact = probing.predicted(self.model, self.probes)
+        self.base = probing.mean_square(self.exact, self.noise)
         self._seen: dict[str, Mapping[str, Any]] = {"": {}}
 
-    def _error(self) -> float:
+    def _outputs(self, now: Sequence[Any]) -> tuple[float, float]:
+        """Rise of the denoising error, and signal-to-noise ratio of outputs, in dB."""
         from dit_tools.weights import probing
 
-        return probing.mean_square(probing.predicted(self.model, self.probes), self.noise)
+        signal = sum(float(one.square().mean()) for one in self.exact) / len(self.exact)
+        loss = probing.loss_db(self.base, probing.mean_square(now, self.noise))
+        return loss, 10 * math.log10(signal / probing.mean_square(now, self.exact))
 
     def seen(self, how: str, layers: Any) -> Mapping[str, Any]:
         """What layers are fed, by the kind of calibration."""
@@ -136,8 +143,8 @@ class Bench:
             )
         return self._seen[how]
 
-    def measure(self, text: str, rival: str = "") -> Row:
-        """One scheme."""
+    def measure(self, text: str, rival: str = "", quick: bool = False) -> Row:
+        """One scheme; ``quick``: without pictures."""
         from dit_tools.core import spec
         from dit_tools.weights import allocate, finetune, probing, run
 
@@ -150,9 +157,10 @@ class Bench:
             )
         chosen = {layer.name: (layer, layer.packer) for layer in layers.linear if layer.layout}
         with allocate.packed(self.model, chosen, seen):
-            loss = probing.loss_db(self.base, self._error())
-            drawn = list(probing.draw(self.model, self.prompts, self.steps))
-        return Row(text, rival, layers.ratio, *self._against(drawn), loss)
+            loss, snr = self._outputs(probing.predicted(self.model, self.probes))
+            drawn = [] if quick else list(probing.draw(self.model, self.prompts, self.steps))
+        seen_as = (math.nan,) * 3 if quick else self._against(drawn)
+        return Row(text, rival, layers.ratio, *seen_as, loss, snr=snr)
 
     def _against(self, drawn: Sequence[Any]) -> tuple[float, float, float]:
         """PSNR, the worst one and SSIM to the full pictures."""
@@ -179,10 +187,9 @@ class Bench:
             packed = quantizing.load(self.source, wanted.output, "cpu")
             drawn = list(probing.draw(packed, self.prompts, self.steps))
             found = probing.reconditioned(self.probes, drawn)
-            now = probing.mean_square(probing.predicted(packed, found), self.noise)
+            loss, snr = self._outputs(probing.predicted(packed, found))
             faster = self._faster(packed, rounds)
-        loss = probing.loss_db(self.base, now)
-        return Row(text, "", facts["ratio"], *self._against(drawn), loss, faster)
+        return Row(text, "", facts["ratio"], *self._against(drawn), loss, faster, snr)
 
     def _faster(self, packed: Any, rounds: int) -> float:
         """Median of seconds of the full network by those of the graph, drawing in turn."""
@@ -202,7 +209,8 @@ def line(row: Row, better: Mapping[str, bool]) -> str:
     faster = f"{row.faster:5.2f}x of torch float32" if row.faster else ""
     return (
         f"{row.scheme:40} {row.ratio:6.3f} {row.psnr:6.1f} {row.psnr_worst:6.1f} {row.ssim:7.4f} "
-        f"{row.loss:+8.3f}  {word[better.get(row.scheme)]}{faster}"
+        f"{row.loss:+8.3f} "
+        f"{row.snr:6.2f}  {word[better.get(row.scheme)]}{faster}"
     ).rstrip()
 
 
@@ -216,6 +224,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--calibration", type=int, default=4, help="prompts")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--quick", action="store_true", help="schemes without their pictures")
     parser.add_argument("--only", choices=("schemes", "graphs"))
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     a = parser.parse_args()
@@ -224,7 +233,8 @@ def main() -> None:
     began = time.perf_counter()
     bench = Bench(a.model, words, a.calibration, a.steps)
     if not a.json:
-        print(f"{'scheme':40} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8}")
+        print(f"{'scheme':40} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8} "
+              f"{'SNR':>6}")  # fmt: skip
     rows: list[Row] = []
 
     def show(row: Row) -> None:
@@ -237,7 +247,7 @@ def main() -> None:
     for text, scheme in graphs.items():
         show(bench.graph(text, scheme))
     for text in a.specs or (() if a.only == "graphs" else SCHEMES):
-        show(bench.measure(text, SCHEMES.get(text, "")))
+        show(bench.measure(text, SCHEMES.get(text, ""), a.quick))
     goals(rows, a.json)
     if not a.json:
         print(f"{time.perf_counter() - began:.0f} seconds")
@@ -248,7 +258,7 @@ def goals(rows: Sequence[Row], as_json: bool) -> None:
     by_scheme = {row.scheme: row for row in rows}
     for goal in GOALS:
         row = by_scheme.get(goal.scheme)
-        if row is None:
+        if row is None or math.isnan(getattr(row, goal.field)):
             continue
         made = {"goal": f"{goal.scheme} {goal.field}", "met": goal.met(row)}
         print(json.dumps(made) if as_json else goal.text(row))

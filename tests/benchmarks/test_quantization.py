@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from tests.support import pixart
 
 
 def row(scheme: str, loss: float) -> Row:
-    return Row(scheme, SCHEMES.get(scheme, ""), 0.25, 30.0, 25.0, 0.9, loss)
+    return Row(scheme, SCHEMES.get(scheme, ""), 0.25, 30.0, 25.0, 0.9, loss, snr=20 - loss)
 
 
 def test_a_scheme_is_held_against_its_rival() -> None:
@@ -20,8 +21,10 @@ def test_a_scheme_is_held_against_its_rival() -> None:
     found = verdicts(rows)
     assert found == {"svd": True}  # the rivals of the others were not measured
     assert verdicts([row("rtn:bits=4", 0.1), row("svd", 0.2)]) == {"svd": False}
-    assert line(rows[1], {"svd": True}).endswith("+0.200  better than rtn:bits=4")
-    assert "WORSE" in line(rows[1], {"svd": False}) and line(rows[0], found).endswith("+0.500")
+    assert line(rows[1], {"svd": True}).endswith("+0.200  19.80  better than rtn:bits=4")
+    assert "WORSE" in line(rows[1], {"svd": False}) and line(rows[0], found).endswith(
+        "+0.500  19.50"
+    )
 
 
 def test_every_scheme_is_one_and_is_measured_after_its_rival() -> None:
@@ -56,3 +59,6 @@ def test_it_runs_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert bench.measure("rtn") == eight
+    quick = bench.measure("rtn", quick=True)
+    assert (quick.snr, quick.loss) == (eight.snr, eight.loss) and math.isnan(quick.psnr)
+    assert eight.snr > four.snr
