@@ -110,8 +110,6 @@ def test_what_is_refused_before_the_work(models: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", builtin_names())
 def test_the_shipped_file_is_what_the_command_writes(name: str, tmp_path: Path) -> None:
     source = resolve(name)
-    if not (source.path / INT8).exists():
-        pytest.skip("run python -m dit_tools.weights.shipped")
     target = spec.parse("weights.targets", shipped.TARGET)
     wanted = run.Wanted(tmp_path / "out", target.scheme(None))
     target.make(source, wanted, Trial(prompts=0), lambda event: None)
