@@ -85,7 +85,7 @@ def model_with(model: Any, text: str, steps: int, ratios: Sequence[float] = ()) 
 
 
 def _diffusers(
-    module: Any, name: str, given: Mapping[str, float], steps: int, ratios: Sequence[float]
+    module: Any, name: str, given: Mapping[str, Any], steps: int, ratios: Sequence[float]
 ) -> Callable[[Any], None]:
     """Put diffusers' hooks on; gives what clears them."""
     import torch

@@ -23,6 +23,7 @@ FIDELITY = {"slow": 45.0, "medium": 38.0, "fast": 32.0, "ultra": 26.0}
 """Word -> mean PSNR in dB that its pictures keep."""
 CANDIDATES = (
     *(f"output:interval={n},order={order}" for n in range(2, 8) for order in (1, 2)),
+    *(f"output:interval=2,order=1,warmup={n}" for n in (6, 10)),
     *(f"taylorseer:interval={n},order={order}" for n in range(2, 8) for order in (1, 2)),
     *(f"cg-taylor:threshold={t}" for t in (0.01, 0.03, 0.06, 0.1, 0.2)),
     *(f"first-block:threshold={t}" for t in (0.03, 0.08, 0.15, 0.3)),
