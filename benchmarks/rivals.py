@@ -120,7 +120,7 @@ def _cache_dit(module: Any, given: Mapping[str, float], steps: int) -> Callable[
     """
     import cache_dit
 
-    for name in [n for n in logging.root.manager.loggerDict if n.startswith("CACHE_DIT")]:
+    for name in [n for n in logging.root.manager.loggerDict if n.lower().startswith("cache_dit")]:
         logging.getLogger(name).setLevel(logging.ERROR)
     interval, order = int(given.get("interval", 0)), int(given.get("order", 0))
     full = full_calls(steps, interval)
