@@ -134,8 +134,9 @@ AllowPickle = Annotated[
 
 Device = Annotated[
     str | None,
-    _option("--device", metavar="NAME", rich_help_panel=PLACE, help="auto, cpu, cuda, cuda:1, mps.",
-            autocompletion=_words("auto", "cpu", "cuda", "mps")),
+    _option("--device", metavar="NAME", rich_help_panel=PLACE,
+            help="auto, cpu, cuda, cuda:1, mps, tensorrt.",
+            autocompletion=_words("auto", "cpu", "cuda", "mps", "tensorrt")),
 ]  # fmt: skip
 Dtype = Annotated[
     str | None,
