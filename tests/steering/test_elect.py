@@ -109,7 +109,13 @@ def test_the_kept_background_wins_and_no_edit_at_all_does_not():
 
 def test_the_early_score_ranks_as_the_final_one():
     """Spearman's correlation of the score at the stop and of the finished backgrounds."""
-    edit = Edit("flowedit:strength=0.8", "emoji", "red heart", "blue heart", steps=6)
+    edit = Edit(
+        "flowedit:strength=0.8,source_scale=1.5,target_scale=5.5",
+        "emoji",
+        "red heart",
+        "blue heart",
+        steps=6,
+    )
     x0 = edit.scene.x0 * 0.5
     edit.scene.x0 = x0
     decode = edit.scene.session.model.codec.decode
