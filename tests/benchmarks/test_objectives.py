@@ -12,7 +12,8 @@ from benchmarks import objectives
 from dit_tools.core.registry import get, names
 
 OPTIONS = {"size": 128, "groups": ["Food & Drink"], "base": "emoji", "width": 64, "layers": 4,
-           "pictures": 64, "count": 8, "autoencoder_pictures": 64, "encoder": "patches"}  # fmt: skip
+           "pictures": 64, "count": 8, "autoencoder_pictures": 64,
+           "encoder": "patches"}  # fmt: skip
 
 
 def test_every_objective_of_the_room_is_compared() -> None:
