@@ -13,8 +13,8 @@ from dit_tools.core import spec
 from dit_tools.core.errors import MemoryLimitError, ModelError, UnsupportedError, UsageError
 from dit_tools.models.load import load
 from dit_tools.models.resolve import resolve
-from dit_tools.weights import allocate, calibrate, probing, run, verdict
-from dit_tools.weights.quantizing import Trial, quantize
+from dit_tools.weights import allocate, calibrate, finetune, probing, run, verdict
+from dit_tools.weights.quantizing import Trial, calibration, quantize
 
 
 def wanted(out, text: str = "rtn", **fields) -> run.Wanted:
@@ -104,15 +104,20 @@ def test_skewed_times_weigh_clean_steps_more_and_move_the_moments(folders) -> No
     assert ours[name].sample.shape[1] == ours[name].moments.shape[0]
 
 
-def test_fine_tuning_lowers_the_error_of_what_it_tunes(folders, tmp_path) -> None:
-    """On the inputs it was tuned on; ``benchmarks/quantization.py`` tells what pictures gain."""
-    source = resolve(str(folders("pixart")))
+def test_fine_tuning_brings_the_output_nearer(folders, tmp_path) -> None:
+    """That of the written model, on the calls that it was tuned on."""
+    source, trial = resolve(str(folders("pixart"))), Trial(0, 1, 2, "cpu")
     events = []
     text = "quest:group=8,calls=4,epochs=8,rate=0.02"
-    quantize(source, wanted(tmp_path / "out", text), Trial(0, 1, 2, "cpu"), events.append)
+    quantize(source, wanted(tmp_path / "out", text), trial, events.append)
     errors = [event["error"] for event in events if event["type"] == "tuning"]
     assert len(errors) == 9 and errors[-1] < 0.8 * errors[0]
-    assert load(str(tmp_path / "out"), device="cpu").name
+    quantize(source, wanted(tmp_path / "plain", "quest:group=8,epochs=0"), trial)
+    full = load(str(folders("pixart")), device="cpu")
+    calls = finetune._recorded(full, calibration(full, trial), trial.steps, 4)
+    ours, theirs = (finetune._error(load(str(tmp_path / name), device="cpu").network.module, calls)
+                    for name in ("out", "plain"))  # fmt: skip
+    assert ours < 0.9 * theirs
 
 
 def test_nan_in_calibration_is_one_line(folders) -> None:
