@@ -30,6 +30,7 @@ class Caption:
     name: str
     keywords: tuple[str, ...]
     group: str
+    recoloured: bool = False  # a copy in another colour, whose name begins with its word
 
 
 def data_root() -> Path:
@@ -84,9 +85,17 @@ def _decode(content: bytes, size: int) -> np.ndarray:
 
 
 def weights(captions: list[Caption], data: Data) -> np.ndarray:
-    """Probability of drawing each picture, from the recipe's group and style weights."""
+    """Probability of drawing each picture, from the recipe's group and style weights.
+
+    Recoloured copies are ``data.recoloured_share`` of all draws.
+    """
     groups, styles = data.group_weights, data.style_weights
     raw = np.array([groups.get(c.group, 1.0) * styles.get(c.style, 1.0) for c in captions])
+    copies = np.array([caption.recoloured for caption in captions])
+    if copies.any():
+        share = data.recoloured_share
+        raw[copies] *= share / raw[copies].sum()
+        raw[~copies] *= (1 - share) / raw[~copies].sum()
     return raw / raw.sum()
 
 
@@ -101,13 +110,14 @@ def prompt(caption: Caption, data: Data, rng: random.Random) -> str:
         return caption.name
     draw = rng.random()
     few = rng.sample(caption.keywords, min(len(caption.keywords), rng.randint(1, 3)))
-    if draw < 0.68 or not few:
+    named = 1 - data.keyword_prompts
+    if draw < named - 0.22 or not few:
         text = caption.name
-    elif draw < 0.9:
+    elif draw < named:
         text = f"{caption.name}, {', '.join(few)}"
     else:
         text = ", ".join(few)
-    if rng.random() < 0.25 and draw < 0.9:
+    if rng.random() < 0.25 and draw < named:
         text = ("an " if text[0] in "aeiou" else "a ") + text
     words = data.style_words.get(caption.style)  # a style without words is never named
     if words and (caption.style != data.styles[0] or rng.random() < 0.33):

@@ -36,6 +36,10 @@ class Data:
     style_weights: dict[str, float] = field(default_factory=dict)
     folder: str = ""
     strict: bool = False  # refuse the data when one picture of the folder is bad
+    keyword_prompts: float = 0.1  # share of prompts that are keywords without the name
+    recoloured: int = 0  # copies of a picture in other colours, for the transformer (``recolour``)
+    recoloured_share: float = 0.3  # share of the draws that are such copies
+    not_recoloured: tuple[str, ...] = ()  # "COLOUR THING" that no copy may show
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Transformer:
     """Stage 3: sizes and training of the transformer.
 
     ``sibling_of``: a finished run or model, whose autoencoder, tokenizer and text encoder this one
-    takes as they are (see ``sibling``).
+    takes as they are (see ``sibling``). ``start_from``: one of the same sizes, whose transformer's
+    weights this one begins with.
     """
 
     width: int = 256
@@ -95,6 +100,7 @@ class Transformer:
     prompt_dropout: float = 0.1
     objectives: tuple[str, ...] = ()
     sibling_of: str = ""
+    start_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,9 +148,10 @@ SECTIONS = {
     "transformer": Transformer,
     "adapter": Adapter,
 }
-ZERO = {"seed", "gradient_weight", "coarse_weight", "latent_noise", "prompt_dropout", "ema_decay"}
+ZERO = {"seed", "gradient_weight", "coarse_weight", "latent_noise", "prompt_dropout", "ema_decay",
+        "keyword_prompts", "recoloured", "recoloured_share"}  # fmt: skip
 """Numbers that may be 0; all others must be positive."""
-UNIT = {"prompt_dropout", "ema_decay", "decay_fraction"}
+UNIT = {"prompt_dropout", "ema_decay", "decay_fraction", "keyword_prompts", "recoloured_share"}
 """Numbers that may not exceed 1."""
 
 
@@ -173,6 +180,7 @@ def load(path: Path) -> Recipe:
         made = replace(made, data=replace(made.data, folder=place))
     if made.transformer.sibling_of:
         made = _sibling(made, table, path)
+    made = _start(made, path)
     if "adapter" in table:
         made = _adapter(made, table, path)
     check(made, str(path))
@@ -196,10 +204,23 @@ def _sibling(recipe: Recipe, table: dict[str, Any], path: Path) -> Recipe:
     for name in ("autoencoder", "tokenizer", "text_encoder"):
         if name in table:
             raise RecipeError(f"{path}: [{name}] is taken from sibling_of", "leave one of them out")
-    name = recipe.transformer.sibling_of
-    if len(Path(name).parts) > 1:
-        name = str(path.parent / Path(name).expanduser())
+    name = _place(recipe.transformer.sibling_of, path)
     return replace(recipe, transformer=replace(recipe.transformer, sibling_of=name))
+
+
+def _start(recipe: Recipe, path: Path) -> Recipe:
+    """``start_from`` relative to the recipe where it is a path. Raises RecipeError."""
+    if not (name := recipe.transformer.start_from):
+        return recipe
+    if not recipe.transformer.sibling_of:
+        raise RecipeError(f"{path} [transformer]: start_from without sibling_of",
+                          "name the model that gives autoencoder and text encoder")  # fmt: skip
+    return replace(recipe, transformer=replace(recipe.transformer, start_from=_place(name, path)))
+
+
+def _place(name: str, path: Path) -> str:
+    """A model's name as it is; a path relative to the recipe."""
+    return str(path.parent / Path(name).expanduser()) if len(Path(name).parts) > 1 else name
 
 
 def _section(cls: type, table: dict[str, Any], where: str) -> Any:

@@ -22,12 +22,16 @@ PARTS = ("vae", "text_encoder", "tokenizer")
 
 @dataclass
 class Shared:
-    """The frozen parts, and the folder whose cached latents may be those of this recipe."""
+    """The frozen parts, and the folder whose cached latents may be those of this recipe.
+
+    ``start``: weights that the transformer begins with, by name.
+    """
 
     vae: Any
     text_encoder: Any
     words: Any
     cache: Path
+    start: dict[str, Any] | None = None
 
 
 def resolve(recipe: Recipe, run: Path) -> Recipe:
@@ -67,12 +71,16 @@ def resolve(recipe: Recipe, run: Path) -> Recipe:
         raise ModelError(
             f"{where}: draws {size} px, the recipe {recipe.data.size}", f"set size = {size}"
         )
-    made = replace(recipe, **sizes, transformer=replace(recipe.transformer, sibling_of=str(folder)))
+    transformer = replace(recipe.transformer, sibling_of=str(folder))
+    if transformer.start_from:
+        start = _folder(transformer.start_from, run, "start_from")
+        transformer = replace(transformer, start_from=str(start))
+    made = replace(recipe, **sizes, transformer=transformer)
     check(made, where)
     return made
 
 
-def _folder(name: str, run: Path) -> Path:
+def _folder(name: str, run: Path, key: str = "sibling_of") -> Path:
     """The model's folder in diffusers format, absolute."""
     place = Path(name)
     if len(place.parts) == 1 and not place.is_dir():
@@ -80,7 +88,7 @@ def _folder(name: str, run: Path) -> Path:
     if not place.is_dir() and name in models.builtin_names():
         return models.BUILTIN / name
     if place.resolve() == run.resolve():
-        raise ModelError(f"sibling_of = {name!r}: is this run itself", "name another one")
+        raise ModelError(f"{key} = {name!r}: is this run itself", "name another one")
     if (place / "pipeline").is_dir():
         rows = plot.rows(place).get("transformer", [])
         if rows and rows[-1]["step"] < rows[-1]["steps"]:
@@ -89,7 +97,7 @@ def _folder(name: str, run: Path) -> Path:
         place = place / "pipeline"
     if not all((place / part).is_dir() for part in ("transformer", *PARTS)):
         raise ModelError(
-            f"sibling_of = {name!r}: no such run or model", f"looked in {place}; give its folder"
+            f"{key} = {name!r}: no such run or model", f"looked in {place}; give its folder"
         )
     return place.resolve()
 
@@ -109,5 +117,24 @@ def load(recipe: Recipe) -> Shared:
         text: Any = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         words = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     return Shared(
-        vae.eval().requires_grad_(False), text.eval().requires_grad_(False), words, folder.parent
-    )
+        vae.eval().requires_grad_(False), text.eval().requires_grad_(False), words, folder.parent,
+        _start(recipe),
+    )  # fmt: skip
+
+
+def _start(recipe: Recipe) -> dict[str, Any] | None:
+    """Weights of ``start_from``'s transformer in float32. Raises ModelError for damaged files."""
+    if not (name := recipe.transformer.start_from):
+        return None
+    import torch
+    from diffusers import PixArtTransformer2DModel
+
+    from dit_tools.models.torch_load import explained, quiet
+
+    folder = Path(name)
+    safe.check_folder(folder)
+    with quiet(), explained(folder):
+        model: Any = PixArtTransformer2DModel.from_pretrained(
+            folder / "transformer", torch_dtype=torch.float32
+        )
+    return model.state_dict()

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from dit_tools.core.errors import ModelError
 from dit_tools.models.torch_load import quiet
 from dit_tools.objectives._base import Setting, View
-from dit_tools.training import checkpoint, latents, pictures, terms, tokenizer
+from dit_tools.training import checkpoint, latents, pictures, recolour, terms, tokenizer
 from dit_tools.training.networks import Networks, pipeline, sheet, tokenize
 from dit_tools.training.optimizers import Optimizers, factor
 from dit_tools.training.recipe import Recipe
@@ -36,7 +36,8 @@ SHEET_PROMPTS = (
     "red heart", "cat face", "pizza", "red apple", "dog face", "yellow star", "house", "red car",
     "sun", "rocket", "smiling face", "birthday cake", "tree", "guitar", "fish", "umbrella",
     "green apple", "crown", "soccer ball", "airplane", "frog", "robot", "flat pizza",
-    "flat cat face",
+    "flat cat face", "blue apple", "purple dog face", "green house", "blue guitar", "pink car",
+    "black cat face", "flower", "moon",
 )  # fmt: skip
 
 
@@ -60,20 +61,24 @@ def loss(networks: Networks, x0, ids, mask, t, noise) -> torch.Tensor:
 class Trainer:
     """Networks, optimizers, moving average and objectives of a run.
 
-    ``data``: the pictures, uint8 (N, 4, H, W). A given ``text_encoder`` is not trained.
+    ``data``: the pictures, uint8 (N, 4, H, W). The text encoder of ``shared`` is not trained; its
+    ``start`` is what the transformer begins with. Raises ModelError when that has other sizes.
     """
 
     def __init__(
         self, recipe: Recipe, session: Session, examples: Examples, data: np.ndarray,
-        text_encoder: Any = None,
+        shared: Shared | None = None,
     ):  # fmt: skip
         r = recipe.transformer
         self.recipe, self.session, self.examples = recipe, session, examples
         self.steps = r.samples // r.batch_size
         chosen = terms.parse(r.objectives, "transformer")
         torch.manual_seed(recipe.seed)
-        self.networks = Networks(recipe, len(examples.words), text_encoder).to(session.device)
-        self.frozen = text_encoder is not None
+        frozen = shared.text_encoder if shared else None
+        self.networks = Networks(recipe, len(examples.words), frozen).to(session.device)
+        self.frozen = frozen is not None
+        if shared and shared.start is not None:
+            self._begin(shared.start)
         trained = [self.networks.text_encoder] * (not self.frozen) + [self.networks.transformer]
         self.optimizers = Optimizers(trained, r.learning_rate, r.muon_learning_rate)
         self.average: Any = AveragedModel(
@@ -87,6 +92,16 @@ class Trainer:
         self.terms = terms.Terms(chosen, setting, recipe.seed, r.learning_rate, session.team)
         self.plain = torch.compile(loss) if session.compiling else loss
         self.step = 0
+
+    def _begin(self, start: dict[str, Any]) -> None:
+        name = self.recipe.transformer.start_from
+        try:
+            self.networks.transformer.load_state_dict(start)
+        except RuntimeError:
+            raise ModelError(
+                f"start_from = {name!r}: its transformer has other sizes",
+                "give the recipe its width, heads, layers and patch_size",
+            ) from None
 
     def resume(self) -> None:
         """Go on from the run's checkpoint. Raises ModelError when it is of another recipe."""
@@ -172,16 +187,19 @@ def train(
     run = session.run
     tell = session.tell if shared else lambda event: None  # else told with the autoencoder
     data, captions = pictures.read(recipe.data, pictures.data_root(), skin_tones=False, tell=tell)
+    named = captions
+    if recipe.data.recoloured:
+        data, captions = recolour.add(data, captions, recipe.data, recipe.seed)
     with session.team.first():
-        words = shared.words if shared else _tokenizer(recipe, run, captions)
+        words = shared.words if shared else _tokenizer(recipe, run, named)
         made = latents.cached(run, vae, data, shared and shared.cache, session.team.leads)
     examples = Examples(made, captions, pictures.weights(captions, recipe.data), words)
-    trainer = Trainer(recipe, session, examples, data, shared and shared.text_encoder)
+    trainer = Trainer(recipe, session, examples, data, shared)
     check_space(run, trainer.size())
     trainer.resume()
     end = min(trainer.steps, session.stop or trainer.steps)
     start, first, running = time.time(), trainer.step, []
-    prompts = sheet_prompts(recipe, captions)
+    prompts = sheet_prompts(recipe, named)
     if trainer.step >= end and not (run / "pipeline").exists():
         _show(trainer, vae, prompts)
     while trainer.step < end:

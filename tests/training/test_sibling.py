@@ -89,6 +89,42 @@ def test_it_resumes_to_the_bit(model: Path, small: Path, place: Path) -> None:
         assert torch.equal(tensor, states[1]["networks"][name]), name
 
 
+def start(place: Path, name: str, width: int = 24) -> recipes.Recipe:
+    """A recipe whose transformer begins as ``name``'s."""
+    sizes = f'start_from = "{name}"\nwidth = {width}\nheads = 2\nlayers = 3'
+    text = SMALL.replace("width = 16\nheads = 2\nlayers = 2", sizes).replace("small", "more")
+    path = place / "more.toml"
+    path.write_text(text.format(of=name).replace("learning_rate = 3e-3", "learning_rate = 1e-9")
+                    .replace("1e-2", "1e-9"), encoding="utf-8")  # fmt: skip
+    return recipes.load(path)
+
+
+def test_it_goes_on_from_a_models_transformer(model: Path, place: Path) -> None:
+    assert run(start(place, "tiny"), Session(model / "more"), None)
+    folders = (model / "tiny/pipeline", model / "more/pipeline")
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    before, after = (load_file(folder / file) for folder in folders)
+    for name, tensor in before.items():  # at a rate of nothing it stays what it began with
+        assert torch.allclose(tensor, after[name], atol=1e-6), name
+
+
+def test_a_start_of_other_sizes_is_refused(model: Path, place: Path) -> None:
+    with pytest.raises(ModelError, match="its transformer has other sizes; give the recipe"):
+        run(start(place, "tiny", width=16), Session(model / "wide"), None)
+    with pytest.raises(ModelError, match="start_from = 'gone': no such run"):
+        sibling.resolve(
+            dataclasses.replace(
+                recipe(place),
+                transformer=dataclasses.replace(recipe(place).transformer, start_from="gone"),
+            ),
+            model / "small",
+        )
+    alone = TEXT.replace("[transformer]", '[transformer]\nstart_from = "x"')
+    (place / "alone.toml").write_text(alone, encoding="utf-8")
+    with pytest.raises(recipes.RecipeError, match="start_from without sibling_of"):
+        recipes.load(place / "alone.toml")
+
+
 def test_a_built_in_model_and_a_path_are_found_too(model: Path, place: Path) -> None:
     by_path = sibling.resolve(recipe(place, str(model / "tiny")), place / "runs/small")
     assert by_path.transformer.sibling_of == str((model / "tiny/pipeline").resolve())
