@@ -2,8 +2,9 @@
 
 Plain training on the model's own path and prediction: ``x_t = alpha x_0 + sigma noise``, squared
 error of what the network says natively (velocity, noise or v). Times are logit-normal on the flow
-path, uniform steps otherwise. Pictures go through the network one by one, each at its own time, so
-that every family can be called as it is; the gradients of a step are summed.
+path, uniform steps otherwise. Every picture has a time of its own. Those of a step go through a
+small network together where that gives what they give alone (``together``), else one by one; their
+gradients are summed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dit_tools.models.families._base import Prompts
 from dit_tools.models.load import Wishes, load
 from dit_tools.models.lora import ADAPTER
 from dit_tools.models.model import Model
-from dit_tools.training import checkpoint, pictures
+from dit_tools.training import checkpoint, pictures, together
 from dit_tools.training.optimizers import factor
 from dit_tools.training.recipe import Recipe
 from dit_tools.training.session import Interrupted, Session, check_loss, check_space
@@ -46,6 +47,16 @@ class Examples:
     conditions: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Shot:
+    """A picture's latents (1, C, h, w), the noise on it, its time and its prompt."""
+
+    x0: Any
+    noise: Any
+    t: float
+    text: str
+
+
 class Tuner:
     """A model with an adapter attached, and the optimizer of the adapter alone."""
 
@@ -60,6 +71,7 @@ class Tuner:
         for parameter in self.trained:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.trained, a.learning_rate, weight_decay=0.0)
+        self.batches: bool | None = None  # whether pictures may go together, once that was tried
 
     def save(self) -> None:
         """Write the run's checkpoint."""
@@ -94,14 +106,17 @@ class Tuner:
         choice = random.Random(f"{self.recipe.seed}-{self.step}")
         rows = rng.choice(len(examples.captions), size=a.batch_size, p=examples.probabilities)
         uniform = (rng.permutation(a.batch_size) + rng.random(a.batch_size)) / a.batch_size
-        total = 0.0
+        shots = []
         for row, quantile in zip(rows, uniform, strict=True):
             text = pictures.prompt(examples.captions[row], self.recipe.data, choice)
             text = "" if choice.random() < a.prompt_dropout else text
             x0 = examples.latents[row : row + 1]
             noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0)
+            shots.append(Shot(x0, noise, self.time(float(quantile)), text))
+        total = 0.0
+        for part in self.parts(shots):
             with self.session.autocast():
-                value = self.loss(x0, noise, self.time(float(quantile)), text) / a.batch_size
+                value = self.losses(part).sum() / a.batch_size
             value.backward()
             total += value.item()
         check_loss(total, "adapter", self.step + 1)
@@ -122,20 +137,39 @@ class Tuner:
         term = spec.parse("objectives", "logit-normal").begin(None)
         return float(term.times(torch.tensor([quantile], dtype=torch.float64)))
 
-    def loss(self, x0: Any, noise: Any, t: float, text: str) -> torch.Tensor:
-        """Squared error of the native prediction at one picture (1, C, h, w)."""
-        family, path, network = self.model.family, self.model.path, self.model.network
-        alpha, sigma = path.alpha(t), path.sigma(t)
-        x = alpha * x0 + sigma * noise
-        inputs = family.inputs(x, t, self.condition(text))
-        # The network itself records gradients only for inputs that ask; here its weights do.
-        cast: Any = network
-        made = {key: cast._cast(value) for key, value in inputs.items()}
-        raw = self.network(**made, return_dict=False)[0]
-        raw = torch.stack(raw) if isinstance(raw, list) else raw
-        found = family.read(raw.float(), x, t)
-        targets = {"flow": noise - x0, "eps": noise, "v": alpha * noise - sigma * x0, "x0": x0}
-        return (found.raw - targets[found.kind]).square().mean()
+    def parts(self, shots: list[Shot]) -> list[list[Shot]]:
+        """The pictures of a step as they go through the network: all at once, or each alone."""
+        if together.fits(self.network) and together.joins(inputs := self.inputs(shots)):
+            if self.batches is None:
+                self.batches = together.agrees(self.network, inputs)
+            if self.batches:
+                return [shots]
+        return [[shot] for shot in shots]
+
+    def losses(self, shots: list[Shot]) -> torch.Tensor:
+        """Squared errors (B) of the native prediction at each picture."""
+        family, path = self.model.family, self.model.path
+        raw = together.call(self.network, self.inputs(shots))
+        errors = []
+        for shot, own in zip(shots, raw.float().split(1), strict=True):
+            alpha, sigma = path.alpha(shot.t), path.sigma(shot.t)
+            x0, noise = shot.x0, shot.noise
+            found = family.read(own, alpha * x0 + sigma * noise, shot.t)
+            targets = {"flow": noise - x0, "eps": noise, "v": alpha * noise - sigma * x0, "x0": x0}
+            errors.append((found.raw - targets[found.kind]).square().mean())
+        return torch.stack(errors)
+
+    def inputs(self, shots: list[Shot]) -> list[dict[str, Any]]:
+        """The network's arguments of each picture, in its own precision."""
+        cast: Any = (
+            self.model.network
+        )  # records gradients only for inputs that ask; weights do here
+        made = []
+        for shot in shots:
+            x = self.model.path.alpha(shot.t) * shot.x0 + self.model.path.sigma(shot.t) * shot.noise
+            given = self.model.family.inputs(x, shot.t, self.condition(shot.text))
+            made.append({key: cast._cast(value) for key, value in given.items()})
+        return made
 
     def condition(self, text: str) -> Any:
         """What the text encoders give for a prompt, kept."""

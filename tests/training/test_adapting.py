@@ -17,7 +17,7 @@ from dit_tools.core.errors import ModelError, UsageError
 from dit_tools.models import lora
 from dit_tools.models.from_pipeline import model_from_pipeline
 from dit_tools.models.load import load
-from dit_tools.training import adapting, checkpoint, pictures, plot
+from dit_tools.training import adapting, checkpoint, pictures, plot, together
 from dit_tools.training import recipe as recipes
 from dit_tools.training.run import run
 from dit_tools.training.session import Session
@@ -59,17 +59,55 @@ def tuner(family: str, method: str, **more: Any) -> adapting.Tuner:
     return adapting.Tuner(made, Session(Path("unused"), dtype="float32"), model, examples)
 
 
+def loss(made: adapting.Tuner, text: str, noise: Any = None, t: float = 0.4) -> float:
+    """The loss of the first picture."""
+    x0 = made.examples.latents[:1]
+    noise = torch.ones_like(x0) if noise is None else noise
+    return made.losses([adapting.Shot(x0, noise, t, text)]).item()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_that_go_together_give_what_each_gives_alone(family: str) -> None:
+    made = tuner(family, "lora:rank=2")
+    name, x0 = made.examples.captions[0].name, made.examples.latents
+    shots = [adapting.Shot(x0[i : i + 1], torch.full_like(x0[:1], 0.5 - i), 0.3 + 0.4 * i, name)
+             for i in range(2)]  # fmt: skip
+    assert made.parts(shots) == [shots]
+    both = made.losses(shots)
+    alone = torch.cat([made.losses([shot]) for shot in shots])
+    assert torch.allclose(both, alone, rtol=1e-4)
+    assert both[0] != both[1]
+
+
+def test_what_cannot_go_together_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tuner("pixart", "lora")
+    x0 = made.examples.latents[:1]
+    shots = [adapting.Shot(x0, torch.ones_like(x0), t, "a red apple") for t in (0.2, 0.7)]
+    given = made.inputs(shots)
+    assert together.joins(given)
+    longer = torch.cat([given[1]["encoder_hidden_states"]] * 2, 1)
+    assert not together.joins([given[0], {**given[1], "encoder_hidden_states": longer}])
+    straight = made.network.forward
+
+    def mixing(x: torch.Tensor, *rest: Any, **more: Any) -> Any:  # pictures see each other
+        return straight(x.mean(0, keepdim=True).expand_as(x), *rest, **more)
+
+    made.network.forward = lambda hidden_states, **more: mixing(hidden_states, **more)
+    shots[1].x0 = -x0
+    assert made.parts(shots) == [[shots[0]], [shots[1]]]
+    monkeypatch.setattr(together, "LARGEST", 1)
+    assert not together.fits(made.network)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_trains_an_adapter_and_nothing_else(family: str) -> None:
     made = tuner(family, "lora:rank=2", learning_rate=1e-2)
     before = {n: p.detach().clone() for n, p in made.network.named_parameters()
               if not p.requires_grad}  # fmt: skip
-    fixed = [made.loss(made.examples.latents[:1], torch.ones_like(made.examples.latents[:1]), 0.5,
-                       made.examples.captions[0].name).item()]  # fmt: skip
+    fixed = [loss(made, made.examples.captions[0].name)]
     for _ in range(6):
         made.advance()
-    fixed.append(made.loss(made.examples.latents[:1], torch.ones_like(made.examples.latents[:1]),
-                           0.5, made.examples.captions[0].name).item())  # fmt: skip
+    fixed.append(loss(made, made.examples.captions[0].name))
     assert fixed[0] != fixed[1] and np.isfinite(fixed[1])
     after = dict(made.network.named_parameters())
     assert all(torch.equal(p, after[n]) for n, p in before.items())
@@ -80,8 +118,7 @@ def test_the_loss_of_an_untrained_adapter_is_that_of_the_base() -> None:
     plain = None
     for method in METHODS:
         made = tuner("pixart", method)
-        x0 = made.examples.latents[:1]
-        value = made.loss(x0, torch.ones_like(x0), 0.4, "a red apple").item()
+        value = loss(made, "a red apple")
         plain = value if plain is None else plain
         assert value == plain
 
@@ -94,7 +131,7 @@ def test_targets_are_what_the_network_predicts() -> None:
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
         truth = noise if family == "pixart" else noise - x0
         made.network.forward = lambda *a, truth=truth, **k: (truth,)
-        assert made.loss(x0, noise, 0.3, "a red apple").item() == pytest.approx(0, abs=1e-12)
+        assert loss(made, "a red apple", noise, 0.3) == pytest.approx(0, abs=1e-12)
         times = [made.time(q) for q in (0.001, 0.3, 0.999)]
         assert times == sorted(times) and 0 < times[0] and times[-1] <= 1
 
