@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -102,6 +103,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The installed program: runs the command line and exits with its code."""
+    installed = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are
@@ -113,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise
     except BaseException as error:  # KeyboardInterrupt and Terminated, too
         code = _failed(error, arguments)
+    if installed:  # all is done: Ctrl-C while Python shuts down would only print a traceback
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -165,3 +165,16 @@ def test_ctrl_c_in_a_running_command() -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (130, "")
+
+
+def test_ctrl_c_after_the_work_is_done_ends_without_a_traceback() -> None:
+    code = (
+        "import os, signal, sys, threading; from dit_cli import main\n"
+        "def late() -> None:\n"  # threads are waited for when the program has ended
+        "    threading.main_thread().join(); os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=late).start()\n"
+        "sys.argv = ['dit', '--version']; main.main()"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          timeout=20, env=environment())  # fmt: skip
+    assert (made.returncode, made.stderr) == (0, "") and made.stdout.startswith("dit ")
