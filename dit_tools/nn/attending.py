@@ -1,8 +1,6 @@
 """Standing in for the softmax product inside a network's self-attention, in one place for all.
 
-Whatever a family's attention does before and after (projections, norms, rotary positions, joining
-text and image), it calls ``torch.nn.functional.scaled_dot_product_attention`` once. A torch
-function mode sees that call, with queries and keys as the product takes them.
+``products`` takes over torch's product; here it is told where the image's tokens are.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.nn.hooks import around_forward
+from dit_tools.nn.products import Products
 
 ATTENTIONS = {
     "BasicTransformerBlock": ("attn1",),
@@ -93,10 +91,12 @@ def attending(
     found = sites(blocks, option)
 
     def around(site: int, compute: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        def stand_in(product: Product) -> Tensor:
-            return replace(site, product)
+        start = _placed(found[site][1], tokens)
 
-        with _Mode(stand_in, _placed(found[site][1], tokens)) as mode:
+        def take(*asked: Any, **named: Any) -> Tensor:
+            return replace(site, _product(start, *asked, **named))
+
+        with Products(take) as mode:
             output = compute()
         if not mode.seen:
             kind = type(found[site][0]).__name__
@@ -122,21 +122,6 @@ def _placed(kind: str, tokens: Callable[[], int]) -> Callable[[Tensor, Tensor | 
         return mask.reshape(mask.shape[0], -1).sum(1) - count
 
     return start
-
-
-class _Mode(TorchFunctionMode):
-    def __init__(self, stand_in: Callable[[Product], Tensor], start: Callable[..., Any]):
-        super().__init__()
-        self._stand_in, self._start, self.seen = stand_in, start, False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        self.seen = True
-        return self._stand_in(_product(self._start, *args, **kwargs))
 
 
 def _product(

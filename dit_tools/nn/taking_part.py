@@ -1,9 +1,8 @@
 """Taking part in a diffusers transformer's attention while a context lasts.
 
-Whatever processor an attention module has, it ends in ``scaled_dot_product_attention`` on queries,
-keys and values (B, heads, N, d), after norms and rotary embeddings. That call is handed to a
-control, with the knowledge of which tokens are the image's and which the text's. Linear attention
-(Sana's) has no such call and is left alone.
+Every product of queries, keys and values (B, heads, N, d), after norms and rotary embeddings
+(``products``), is handed to a control, with the knowledge of which tokens are the image's and which
+the text's. Linear attention (Sana's) has no such call and is left alone.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
 
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.nn.hooks import around_forward
+from dit_tools.nn.products import Products
 
 JOINT, CROSS, SELF = "joint", "cross", "self"
 LAYERS = {
@@ -82,22 +81,6 @@ Control = Callable[[Call], Tensor]
 """What to give in place of the call's output; ``call.run()`` is the output itself."""
 
 
-class _Taken(TorchFunctionMode):
-    """Gives calls of the fused kernel to a function; the calls that it makes itself run."""
-
-    def __init__(self, take: Callable[..., Tensor]):
-        super().__init__()
-        self._take = take
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        return self._take(*args, **kwargs)  # modes are off inside: no recursion
-
-
 @contextmanager
 def taking_part(blocks: Sequence[Any], tokens: int, control: Control) -> Iterator[None]:
     """Inside the context ``control`` gives the output of every softmax attention of the blocks.
@@ -134,7 +117,7 @@ def taking_part(blocks: Sequence[Any], tokens: int, control: Control) -> Iterato
             call = Call(index, len(blocks), kind, image, text, query, key, value, options)
             return control(call)
 
-        with _Taken(take):
+        with Products(take):
             return compute()
 
     with around_forward(modules, around, "dit-taking-part"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dit_tools.core.arrays import Array
@@ -14,6 +14,7 @@ from dit_tools.core.registry import method, param
 from dit_tools.core.run import Run
 from dit_tools.tokens._base import Tokens, Watch
 from dit_tools.tokens._cells import token_mask
+from dit_tools.tokens._narrowed import Choosing, narrowed
 
 
 @method(
@@ -70,16 +71,7 @@ class Jit(Tokens):
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.first == 1:
             return nullcontext(Watch())
-        return self._attached(blocks, run)
-
-    @contextmanager
-    def _attached(self, blocks: Sequence[Any], run: Run) -> Iterator[Watch]:
-        from dit_tools.nn.narrowing import Narrowing
-
-        watch = _Watch(self, run)
-        narrowing = Narrowing(blocks, run, watch.choose, f"--tokens {self.info.name}")
-        with narrowing.attached(remember=False):
-            yield watch
+        return narrowed(_Watch(self, run), blocks, run, self.info.name)
 
     def tokens_at(self, call: int, run: Run) -> int:
         """How many tokens a call computes."""
@@ -96,7 +88,7 @@ def _climbs(plan: Any) -> str:
     return name if name == "diffusehigh" else "none"
 
 
-class _Watch(Watch):
+class _Watch(Choosing):
     """The state of one run. ``filling`` holds the anchors; None once all tokens are awake."""
 
     def __init__(self, jit: Jit, run: Run):

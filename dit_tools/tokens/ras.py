@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dit_tools.core.arrays import Array
@@ -12,6 +12,7 @@ from dit_tools.core.registry import method, param
 from dit_tools.core.run import Run
 from dit_tools.tokens._base import Tokens, Watch
 from dit_tools.tokens._cells import token_mask
+from dit_tools.tokens._narrowed import Choosing, narrowed
 
 
 @method(
@@ -49,17 +50,7 @@ class Ras(Tokens):
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.ratio == 1:
             return nullcontext(Watch())
-        return self._attached(blocks, run)
-
-    @contextmanager
-    def _attached(self, blocks: Sequence[Any], run: Run) -> Iterator[Watch]:
-        from dit_tools.nn.narrowing import Narrowing
-
-        watch = _Watch(self, run)
-        narrowing = Narrowing(blocks, run, watch.choose, f"--tokens {self.info.name}")
-        narrowing.memory = watch.memory
-        with narrowing.attached(remember=True):
-            yield watch
+        return narrowed(_Watch(self, run), blocks, run, self.info.name)
 
     def dense(self, call: int) -> bool:
         """Whether a call computes all tokens."""
@@ -67,7 +58,7 @@ class Ras(Tokens):
         return after < 0 or (after > 0 and self.refresh > 0 and after % self.refresh == 0)
 
 
-class _Watch(Watch):
+class _Watch(Choosing):
     """The state of one run. ``drops`` (b, N): how often each token was left out."""
 
     def __init__(self, ras: Ras, run: Run):
