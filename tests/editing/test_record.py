@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from dit_tools.editing import _run
+from dit_tools.editing import _protect, _run
 from dit_tools.inversion._latent import unpack
 from dit_tools.inverting import comeback, invert
 from dit_tools.media import image
@@ -40,6 +40,13 @@ def place(tmp_path_factory):
     return folder
 
 
+def keep_to_the_schema(events):
+    """Every event as it is printed is one of ``events.schema.json``."""
+    assert [event["type"] for event in events][::2] == ["start", "done"]
+    for event in events:
+        validator("events").validate(json.loads(json.dumps(event)))
+
+
 def edited(place, **request):
     """The record in the file of an edit."""
     values = {"picture": str(place / "one.png"), "prompt": "a cat", "values": FAST}
@@ -47,6 +54,7 @@ def edited(place, **request):
     events: list[dict] = []
     _run.assemble(_run.Request(**values), events.append, lambda name, _: model(name)).start()
     assert events[1]["type"] == "item", events[1]
+    keep_to_the_schema(events)
     record = read_record(place / "out.png")
     assert record == json.loads(json.dumps(events[1]["record"]))
     return record
@@ -103,3 +111,31 @@ def test_what_one_command_writes_is_refused_of_another(place):
     ):  # fmt: skip
         with pytest.raises(jsonschema.ValidationError):
             validator("record").validate(wrong)
+
+
+def test_events_of_latent_files_and_of_what_comes_back_keep_to_the_schema(place):
+    events: list[dict] = []
+    asked = invert.Request([str(place / "one.png")], "noise", FAST, overwrite=True,
+                           output=str(place / "again.latent"))  # fmt: skip
+    invert.assemble(asked, events.append, lambda *_: model()).start()
+    assert events[1]["calls_invert"] > 0
+    keep_to_the_schema(events)
+    events.clear()
+    back = comeback.Request(str(place / "one.latent"), output=str(place / "b.png"))
+    comeback.assemble(back, events.append, lambda *_: model()).start()
+    keep_to_the_schema(events)
+
+
+def test_events_of_a_picture_that_fails_and_of_one_that_is_protected_keep_to_the_schema(place):
+    (place / "bad.png").write_bytes(b"no picture")
+    events: list[dict] = []
+    asked = _run.Request(str(place / "bad.png"), "a cat", values=FAST)
+    _run.assemble(asked, events.append, lambda name, _: model(name)).start()
+    assert events[1]["type"] == "error" and events[1]["source"]
+    keep_to_the_schema(events)
+    events.clear()
+    safe = _run.Request(str(place / "one.png"), None, protect="sds:levels=0", values=FAST,
+                        output=str(place / "safe.png"))  # fmt: skip
+    _protect.assemble(safe, events.append, lambda *_: load("emoji", backend="torch")).start()
+    assert events[1]["latent_shift"] == 0
+    keep_to_the_schema(events)
