@@ -49,7 +49,7 @@ def hunt(
     if plan.guidance.info.name != "soft-pag":
         raise UsageError("a search for heads needs --guidance soft-pag", "give its scale and share")
     pool = heads_of(model)
-    draw = _Runs(model, plan, prompts, score, seed)
+    draw = Draws(model, plan, prompts, score, seed)
     found = [Round((), draw.mean(()))]
     total, done = sum(len(pool) - keep * i for i in range(rounds)) + rounds, 0
     for _ in range(rounds):
@@ -89,7 +89,7 @@ def heads_of(model: Any) -> list[Head]:
     return made
 
 
-class _Runs:
+class Draws:
     """Pictures of the same prompts and noise, with one or another set of heads perturbed."""
 
     def __init__(self, model: Any, plan: Plan, prompts: Sequence[str], score: Score, seed: int):
@@ -103,11 +103,16 @@ class _Runs:
 
     def mean(self, heads: Sequence[Head]) -> float:
         """The mean score with these heads perturbed; without any the weight is 0."""
-        text = Round(tuple(heads), 0.0).text
-        changes = {"heads": text} if heads else {"weight": 0.0}
-        plan = replace(self._plan, guidance=replace(self._plan.guidance, **changes))
+        scores = self.scores(heads)
+        return sum(scores) / len(scores)
+
+    def scores(self, heads: Sequence[Head] | None) -> list[float]:
+        """A score a picture, as ``mean``; None leaves the plan's own heads."""
+        plan = self._plan
+        if heads is not None:
+            changes = {"heads": Round(tuple(heads), 0.0).text} if heads else {"weight": 0.0}
+            plan = replace(plan, guidance=replace(plan.guidance, **changes))
         x, noise = sampling.start(self._model, plan, self._shape, self._seeds)
         for step in sampling.sample(self._model, self._conditions, x, plan, noise):
             x = step.x
-        scores = [float(value) for value in self._score(x, self._prompts)]
-        return sum(scores) / len(scores)
+        return [float(value) for value in self._score(x, self._prompts)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dit_tools.calibrating.heads import Round, _Runs, best, heads_of, hunt
+from dit_tools.calibrating.heads import Draws, Round, best, heads_of, hunt
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.guidance import soft_pag
 from dit_tools.models.from_pipeline import model_from_pipeline
@@ -30,7 +30,7 @@ def plan(guidance=GUIDANCE):
 def near(model, *hidden):
     """A score that is 0 for pictures made with these heads perturbed, and else below."""
     seen = []
-    _Runs(model, plan(), PROMPTS, lambda x, _: seen.append(x) or [0.0, 0.0], 0).mean(hidden)
+    Draws(model, plan(), PROMPTS, lambda x, _: seen.append(x) or [0.0, 0.0], 0).mean(hidden)
 
     def score(x, prompts):
         assert prompts == PROMPTS
@@ -74,9 +74,9 @@ def test_the_text_is_read_back_by_the_guidance():
 
 def test_without_heads_it_is_the_plain_run(model):
     seen = []
-    runs = _Runs(model, plan(), PROMPTS, lambda x, _: seen.append(x) or [0.0, 0.0], 0)
+    runs = Draws(model, plan(), PROMPTS, lambda x, _: seen.append(x) or [0.0, 0.0], 0)
     runs.mean(())
-    other = _Runs(model, plan("cfg:scale=2"), PROMPTS, runs._score, 0)
+    other = Draws(model, plan("cfg:scale=2"), PROMPTS, runs._score, 0)
     other._plan = small.plan(steps=2, guidance="soft-pag:scale=2,weight=0")
     other.mean(())
     assert torch.equal(seen[0], seen[1])
