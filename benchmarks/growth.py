@@ -1,14 +1,15 @@
 """Cost as work grows: seconds against tokens and against pictures, plain and cached.
 
     python benchmarks/growth.py [--tokens 256 1024 4096 16384] [--pictures 1 4 16 64]
-        [--caches none taylorseer:interval=3 output:interval=3] [--steps 6] [--rounds 3]
-        [--layers 4] [--width 256] [--json] [--plot docs/growth.svg]
+        [--caches none taylorseer:interval=3,warmup=1 output:interval=3,warmup=1] [--steps 6]
+        [--rounds 3] [--budget 30] [--layers 2] [--width 256] [--json] [--plot docs/growth.svg]
 
 The network is a PixArt transformer of random weights, so that any number of tokens can be asked
 for: values do not matter to its cost. Tokens grow with one picture, pictures grow at the smallest
-number of tokens. In every round each cache samples once, one after the other in this process; the
-first round warms up and is not counted. Seconds are medians of sampling, ``slope`` is the exponent
-of their growth from the size before: 1 is linear, 2 quadratic.
+number of tokens. One step of the plain run warms up at every size. Then in every round each cache
+samples once, one after the other in this process; a size that has taken ``--budget`` seconds gets
+no further round. Seconds are medians of sampling, ``slope`` is the exponent of their growth from
+the size before: 1 is linear, 2 quadratic.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -104,9 +106,12 @@ def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> t
 
 def measure(
     tokens: Sequence[int], pictures: Sequence[int], caches: Sequence[str], steps: int,
-    rounds: int, layers: int, width: int,
+    rounds: int, layers: int, width: int, budget: float = math.inf,
 ) -> list[Row]:  # fmt: skip
-    """A row per cache and size, first for growing tokens, then for growing pictures."""
+    """A row per cache and size, first for growing tokens, then for growing pictures.
+
+    ``budget``: seconds after which a size gets no further round; it always has one.
+    """
     sizes = [("tokens", count, 1) for count in tokens]
     sizes += [("pictures", min(tokens), count) for count in pictures]
     rows: list[Row] = []
@@ -114,11 +119,14 @@ def measure(
         model = network(layers, width, many)
         times: dict[str, list[float]] = {cache: [] for cache in caches}
         shares: dict[str, float] = {}
-        for round_ in range(rounds + 1):
+        sampled(model, "none", many, batch, 1)
+        began, done = time.perf_counter(), 0
+        while done < rounds and (not done or time.perf_counter() - began < budget):
             for cache in caches:
                 seconds, shares[cache] = sampled(model, cache, many, batch, steps)
-                if round_:
-                    times[cache].append(seconds)
+                times[cache].append(seconds)
+            done += 1
+        print(f"{growth}: {many} tokens, {batch} pictures, {done} rounds", file=sys.stderr)
         for cache in caches:
             made = Row(growth, many, batch, cache, statistics.median(times[cache]), shares[cache])
             rows.append(with_slope(made, rows))
@@ -154,8 +162,6 @@ def plot(rows: Sequence[Row]) -> str:
     spec = importlib.util.spec_from_file_location("figures", Path(__file__).with_name("figures.py"))
     assert spec is not None and spec.loader is not None
     figures = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["figures"] = figures  # its dataclasses look themselves up there
     spec.loader.exec_module(figures)
     series: dict[str, list[tuple[float, float]]] = {}
@@ -172,16 +178,17 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16, 64])
-    caches = ["none", "taylorseer:interval=3", "output:interval=3"]
+    caches = ["none", "taylorseer:interval=3,warmup=1", "output:interval=3,warmup=1"]
     parser.add_argument("--caches", nargs="+", default=caches, metavar="SPEC")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3, help="at most")
+    parser.add_argument("--budget", type=float, default=30.0, metavar="SECONDS", help="of a size")
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     parser.add_argument("--plot", metavar="FILE", help="also an SVG")
     a = parser.parse_args()
-    rows = measure(a.tokens, a.pictures, a.caches, a.steps, a.rounds, a.layers, a.width)
+    rows = measure(a.tokens, a.pictures, a.caches, a.steps, a.rounds, a.layers, a.width, a.budget)
     print("\n".join(json.dumps(asdict(r)) for r in rows) if a.json else table(rows))
     if a.plot:
         Path(a.plot).write_text(plot(rows), encoding="utf-8")

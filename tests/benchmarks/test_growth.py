@@ -32,3 +32,11 @@ def test_it_measures_a_tiny_network_and_draws_it():
     assert len(table(rows).splitlines()) == 9
     lines = ET.fromstring(plot(rows)).findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 4
+
+
+def test_a_size_that_took_its_seconds_gets_no_further_round(capsys):
+    measure((16,), (), ("none",), 2, 3, 1, 16, budget=0.0)
+    measure((16,), (), ("none",), 2, 3, 1, 16)
+    assert capsys.readouterr().err.splitlines() == [
+        "tokens: 16 tokens, 1 pictures, 1 rounds", "tokens: 16 tokens, 1 pictures, 3 rounds",
+    ]  # fmt: skip
