@@ -70,10 +70,13 @@ def check_output(
         raise InputError(f"-o {path}: exists", "add --overwrite, or choose another folder")
 
 
-def check_space(files: list[Path], output: Path) -> None:
-    """Raise InputError when the disk cannot hold copies of ``files`` and the graphs."""
+def check_space(files: list[Path], output: Path, held: int = 0) -> None:
+    """Raise InputError when the disk cannot hold copies of ``files`` and the graphs.
+
+    ``held``: bytes on it that the work will use or remove.
+    """
     needed = sum(path.stat().st_size for path in files) + MARGIN
-    free = shutil.disk_usage(output.parent).free
+    free = shutil.disk_usage(output.parent).free + held
     if needed > free:
         raise InputError(
             f"-o {output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",

@@ -18,8 +18,10 @@ DTYPES = ("float32", "float16", "bfloat16")
 OFFLOADS = ("model", "group")
 
 
-def load_torch(resolved: Any, wishes: Any) -> Model:
+def load_torch(resolved: Any, wishes: Any, **parts: Any) -> Model:
     """A Model on PyTorch of what ``resolve`` found, loaded as ``wishes`` (``load.Wishes``) say.
+
+    ``parts`` take the place of those of a folder.
 
     Raises ModelError for files that are missing, damaged, unsafe or do not fit each other,
     UnsupportedError for a device, precision, offload or autoencoder that cannot do what is asked.
@@ -29,7 +31,7 @@ def load_torch(resolved: Any, wishes: Any) -> Model:
     dtype = pick_dtype(wishes.dtype, device)
     _check_offload(wishes.offload, device)
     with quiet(), explained(resolved.path):
-        pipe = _read(resolved, wishes, dtype)
+        pipe = _read(resolved, wishes, dtype, parts)
         applied = lora.apply(pipe, loras) if loras else []
         _vae_options(pipe, tiling=wishes.vae_tiling, slicing=wishes.vae_slicing)
         place(pipe, device, wishes.offload)
@@ -80,7 +82,7 @@ def pick_dtype(wish: str, device: str) -> Any:
 # reading ----------------------------------------------------------------------------------------
 
 
-def _read(resolved: Any, wishes: Any, dtype: Any) -> Any:
+def _read(resolved: Any, wishes: Any, dtype: Any, parts: Any) -> Any:
     if resolved.kind == "file":
         from dit_tools.models.single_file import load_file
 
@@ -89,7 +91,7 @@ def _read(resolved: Any, wishes: Any, dtype: Any) -> Any:
         raise UsageError("--base: only for a single file", f"{resolved.path.name} is a folder")
     without = quantized.PART if gguf_load.there(resolved.path) else ""
     safe.check_folder(resolved.path, allow_pickle=wishes.allow_pickle, without=without)
-    packed = quantized.parts(resolved.path, dtype) or gguf_load.parts(resolved.path, dtype)
+    packed = parts or quantized.parts(resolved.path, dtype) or gguf_load.parts(resolved.path, dtype)
     if packed and wishes.loras:
         raise UnsupportedError(
             f"--lora: the weights of {resolved.path.name} are packed", "add it to the plain model"

@@ -213,11 +213,15 @@ def input_scale(
     top = 2 ** (bits - 1) - 1
     widest = float(peak.max()) / top
     tried = [_stored(torch.tensor([widest * (1 - SHRINK * i)])) for i in range(candidates)]
-    gram = weight.T @ weight  # |e W^T|^2 = e (W^T W) e^T
+    # |e W^T|^2 = e (W^T W) e^T, whichever of the matrices is smaller.
+    gram = weight.T @ weight if weight.shape[1] <= weight.shape[0] else None
     errors = []
     for scale in tried:
         made = (tokens / scale.float()).round().clamp_(-top, top) * scale.float() - tokens
-        errors.append(float(((made @ gram) * made).sum()))
+        if gram is None:
+            errors.append(float((made @ weight.T).square().sum()))
+        else:
+            errors.append(float(((made @ gram) * made).sum()))
     return tried[errors.index(min(errors))]
 
 

@@ -25,7 +25,7 @@ def kmeans(vectors: Tensor, size: int, rounds: int = 15) -> tuple[Tensor, Tensor
     codebook = some[start].clone()
     for _ in range(rounds):
         codes, distances = closest(some, codebook, 1)
-        codes, distances = codes[:, 0], distances[:, 0].clone()
+        codes, distances = codes[:, 0].int(), distances[:, 0].clone()
         count = torch.bincount(codes, minlength=size)
         total = torch.zeros_like(codebook).index_add_(0, codes, some)
         codebook = total / count.clamp_min(1)[:, None]
@@ -36,16 +36,20 @@ def kmeans(vectors: Tensor, size: int, rounds: int = 15) -> tuple[Tensor, Tensor
 
 
 def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` nearest codewords of each vector (n, count), and their squared distances."""
+    """The ``count`` nearest codewords of each vector (n, count), and their squared distances.
+
+    Codewords are counted in the smallest type that holds them, int16 or int32.
+    """
     codes, distances = [], []
     norms = codebook.square().sum(1)
+    kind = torch.int16 if len(codebook) <= 1 << 15 else torch.int32
     for part in vectors.split(PIECE):
         found = norms - 2 * part @ codebook.T
         if count == 1:
             least, places = found.min(1, keepdim=True)  # much faster than topk
         else:
             least, places = found.topk(count, dim=1, largest=False)
-        codes.append(places)
+        codes.append(places.to(kind))
         distances.append((least + part.square().sum(1, keepdim=True)).clamp_min(0))
     return torch.cat(codes), torch.cat(distances)
 
@@ -58,38 +62,67 @@ def calibrated(
     Every vector is a mixture of its nearest codewords with ratios r = softmax(logits). Trained by
     Adam: the output's error as a share of that of k-means, plus the mean of 1 - |2 r - 1|, whose
     weight rises from 0 to 1. Then the largest ratio decides, and codewords alone are trained on for
-    half as long. Returned is the best of all this and k-means.
+    half as long. Returned is the best of all this and k-means. Rows are worked on some at a time.
     """
     length = codebook.shape[1]
-    vectors = weight.reshape(-1, length)
-    near, distances = closest(vectors, codebook, candidates)
-    first = codebook[near[:, 0]].reshape(weight.shape)
-    base = output_error(weight, first, moments)
+    near, distances = closest(weight.reshape(-1, length), codebook, candidates)
+    parts = _parts(weight, length)
+    base = _error(weight, codebook, near[:, 0], moments, parts)
     if base <= 0:
         return codebook, near[:, 0]
     book = codebook.clone()
-    logits = -distances / distances.mean().clamp_min(1e-30)
+    logits = distances.mul_(-1 / float(distances.mean().clamp_min(1e-30)))
     spread = float(codebook.std())
-    move_book, move_logits = adam(book, 0.01 * spread), adam(logits, 0.05)
+    move_book = adam(book, 0.01 * spread)
+    moves = [adam(logits[vectors], 0.05) for _, vectors in parts]
     for i in range(iterations):
-        ratios = logits.softmax(1)
-        chosen = book[near]  # (n, candidates, length)
-        mixed = (ratios[..., None] * chosen).sum(1).reshape(weight.shape)
-        slope = _slope(weight, mixed, moments, base).reshape(-1, length)
-        toward = (slope[:, None] * chosen).sum(-1)
-        toward -= 2 * i / iterations / ratios.numel() * (2 * ratios - 1).sign()
-        shares = (ratios[..., None] * slope[:, None]).reshape(-1, length)
-        move_book(torch.zeros_like(book).index_add_(0, near.reshape(-1), shares))
-        move_logits(ratios * (toward - (ratios * toward).sum(1, keepdim=True)))
+        slopes = torch.zeros_like(book)
+        for (rows, vectors), move in zip(parts, moves, strict=True):
+            places, some = near[vectors].int(), logits[vectors]
+            ratios = some.softmax(1)
+            chosen = book[places]  # (n, candidates, length)
+            mixed = (ratios[..., None] * chosen).sum(1).reshape(weight[rows].shape)
+            slope = _slope(weight[rows], mixed, moments, base).reshape(-1, length)
+            toward = (slope[:, None] * chosen).sum(-1)
+            toward -= 2 * i / iterations / logits.numel() * (2 * ratios - 1).sign()
+            shares = (ratios[..., None] * slope[:, None]).reshape(-1, length)
+            slopes.index_add_(0, places.reshape(-1), shares)
+            move(ratios * (toward - (ratios * toward).sum(1, keepdim=True)))
+        move_book(slopes)
     codes = near.gather(1, logits.argmax(1, keepdim=True))[:, 0]
     move_book = adam(book, 0.01 * spread)
     for _ in range(iterations // 2):
-        slope = _slope(weight, book[codes].reshape(weight.shape), moments, base)
-        move_book(torch.zeros_like(book).index_add_(0, codes, slope.reshape(-1, length)))
+        slopes = torch.zeros_like(book)
+        for rows, vectors in parts:
+            places = codes[vectors].int()
+            made = book[places].reshape(weight[rows].shape)
+            slope = _slope(weight[rows], made, moments, base)
+            slopes.index_add_(0, places, slope.reshape(-1, length))
+        move_book(slopes)
     final = book.half().float()
-    if output_error(weight, final[codes].reshape(weight.shape), moments) < base:
+    if _error(weight, final, codes, moments, parts) < base:
         return final, codes
     return codebook, near[:, 0]
+
+
+ROWS = 1 << 18
+"""Weights that are worked on at a time: a step makes some ten copies of them."""
+Parts = list[tuple[slice, slice]]
+
+
+def _parts(weight: Tensor, length: int) -> Parts:
+    """Slices of a weight's rows, and of the vectors that make them up."""
+    count, columns = weight.shape
+    step, each = max(ROWS // columns, 1), columns // length
+    starts = [(start, min(start + step, count)) for start in range(0, count, step)]
+    return [(slice(a, b), slice(a * each, b * each)) for a, b in starts]
+
+
+def _error(weight: Tensor, book: Tensor, codes: Tensor, moments: Tensor, parts: Parts) -> float:
+    return sum(
+        output_error(weight[rows], book[codes[vectors].int()].reshape(weight[rows].shape), moments)
+        for rows, vectors in parts
+    )
 
 
 def _slope(weight: Tensor, made: Tensor, moments: Tensor, base: float) -> Tensor:

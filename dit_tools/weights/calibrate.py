@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ EACH = 16
 
 def check_memory(layers: Layers) -> None:
     """Raise MemoryLimitError when the moments of all layers do not fit into this machine."""
-    needed = 4 * (layers.numbers + sum(layer.columns**2 for layer in _watched(layers)))
+    sums = sum(layer.columns**2 for layer in watched(layers)) if moments_wanted(layers) else 0
+    needed = 4 * (layers.numbers + sums)
     total = (
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     )
@@ -37,14 +39,23 @@ def check_memory(layers: Layers) -> None:
         )
 
 
-def _watched(layers: Layers) -> list[Any]:
+def watched(layers: Layers) -> list[Any]:
+    """The layers whose inputs their schemes want to know."""
     return [layer for layer in layers.linear if layer.layout and layer.packer.calibration]
 
 
+def moments_wanted(layers: Layers) -> bool:
+    """Whether a scheme reads second moments, by far the largest of what is noted."""
+    return any(layer.packer.moments for layer in watched(layers))
+
+
 def observe(
-    model: Model, layers: Layers, how: str, prompts: Sequence[str], steps: int | None
-) -> dict[str, Seen]:
+    model: Model, layers: Layers, how: str, prompts: Sequence[str], steps: int | None,
+    names: Sequence[str] | None = None, clock: Clock | None = None,
+) -> dict[str, Seen]:  # fmt: skip
     """Run the model and return what each layer that is to be packed saw, by its name.
+
+    ``names``: only these. ``clock`` shows during the run what a call counts.
 
     ``how``: ``trajectory`` samples the prompts as the model is used, so that every time and both
     branches of guidance are seen as often as they occur (Q-Diffusion, arXiv:2302.04304, Sec. 4.2);
@@ -52,9 +63,9 @@ def observe(
     ``random`` feeds plain noise at random times, as calibration that ignores the process does.
     Raises ModelError when something that is not finite comes by.
     """
-    names = [layer.name for layer in _watched(layers)]
-    clock = _Clock()
-    with _watching(model.network, names, clock) as sums:
+    names = [layer.name for layer in watched(layers)] if names is None else names
+    clock = clock or Clock()
+    with watching(_module(model), names, clock, moments_wanted(layers)) as sums:
         if how == "trajectory":
             for _ in probing.draw(model, prompts, steps):
                 clock.prompt += 1
@@ -62,13 +73,22 @@ def observe(
             _ntdc(model, prompts, steps, clock)
         else:
             _random(model, prompts, steps or CALLS, clock)
+    return seen_of(sums)
+
+
+def _module(model: Model) -> Any:
+    return model.network.module  # type: ignore[attr-defined]
+
+
+def seen_of(sums: Mapping[str, _Total]) -> dict[str, Seen]:
+    """What was added up. Raises ModelError for a layer that was fed what is not finite."""
     for name, total in sums.items():
-        if not bool(total.moments.isfinite().all()):
+        if not bool(total.peaks[0].isfinite().all() and total.peaks[1].isfinite().all()):
             raise ModelError(f"calibration: {name} is fed NaN or infinity", "use another model")
     return {name: total.seen() for name, total in sums.items()}
 
 
-def _random(model: Model, prompts: Sequence[str], calls: int, clock: _Clock) -> None:
+def _random(model: Model, prompts: Sequence[str], calls: int, clock: Clock) -> None:
     import torch
 
     generator, size = torch.Generator().manual_seed(0), model.defaults.size
@@ -82,7 +102,7 @@ def _random(model: Model, prompts: Sequence[str], calls: int, clock: _Clock) -> 
                 model.network(**model.family.inputs(x, t, condition))
 
 
-def _ntdc(model: Model, prompts: Sequence[str], steps: int | None, clock: _Clock) -> None:
+def _ntdc(model: Model, prompts: Sequence[str], steps: int | None, clock: Clock) -> None:
     """Sample the prompts; a call counts as often as times were drawn that are nearest to its own.
 
     Times come from a normal distribution around 0.4 whose deviation is 0.5, cut to [0, 1]: later,
@@ -108,7 +128,7 @@ def skewed(times: Sequence[float]) -> list[float]:
 
 
 @dataclass
-class _Clock:
+class Clock:
     """How much the call that is about to happen counts, and of which prompt it is."""
 
     weight: float = 1.0
@@ -140,12 +160,15 @@ class _Draw:
 class _Total:
     """Sums over calls, over all prompts, and apart for every second one."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, name: str, columns: int, moments: bool) -> None:
         import torch
 
-        self.moments, self.count = torch.zeros(columns, columns), 0.0
+        self.moments: Any = torch.zeros(columns, columns) if moments else None
+        self.count = 0.0
         self.peaks = [torch.zeros(columns), torch.zeros(columns)]
         self.draws = [_Draw(), _Draw()]
+        # One for each layer, so that what is drawn does not depend on which others are watched.
+        self.generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
     def seen(self) -> Seen:
         """Means. Where there was one prompt it stands for both halves."""
@@ -156,31 +179,38 @@ class _Total:
             second = first
         kept = [draw.tokens for draw in self.draws if draw.tokens is not None]
         return Seen(
-            self.moments / max(self.count, 1e-30), self.peaks[0].maximum(self.peaks[1]),
+            None if self.moments is None else self.moments.div_(max(self.count, 1e-30)),
+            self.peaks[0].maximum(self.peaks[1]),
             torch.cat(kept), half=self.peaks[0], others=second.tokens,
         )  # fmt: skip
 
-    def add(self, x: Any, clock: _Clock, generator: Any) -> None:
+    def add(self, x: Any, clock: Clock) -> None:
         """A call with input ``x`` (tokens, columns)."""
         import torch
 
         half = clock.prompt % 2
-        self.moments.add_((clock.weight * (x.T @ x)).cpu())
+        if self.moments is not None:
+            self._add_moments(x, clock.weight)
         self.peaks[half] = self.peaks[half].maximum(x.abs().amax(0).cpu())
         self.count += clock.weight * len(x)
         many = EACH * clock.weight
-        count = int(many) + int(float(torch.rand((), generator=generator)) < many % 1)
-        picked = torch.randint(len(x), (count,), generator=generator)
-        self.draws[half].offer(x[picked.to(x.device)].cpu(), generator)
+        count = int(many) + int(float(torch.rand((), generator=self.generator)) < many % 1)
+        picked = torch.randint(len(x), (count,), generator=self.generator)
+        self.draws[half].offer(x[picked.to(x.device)].cpu(), self.generator)
+
+    def _add_moments(self, x: Any, weight: float) -> None:
+        if x.device.type == "cpu":
+            self.moments.addmm_(x.T, x, alpha=weight)
+        else:
+            self.moments.add_((weight * (x.T @ x)).cpu())
 
 
 @contextmanager
-def _watching(network: Any, names: Sequence[str], clock: _Clock) -> Iterator[Mapping[str, _Total]]:
+def watching(
+    root: Any, names: Sequence[str], clock: Clock, moments: bool
+) -> Iterator[Mapping[str, _Total]]:
     """Inside, calls of the named layers add up, each with the weight that the clock shows."""
-    import torch
-
     sums: dict[str, _Total] = {}
-    generator = torch.Generator().manual_seed(0)
 
     def watch(name: str) -> Any:
         def hook(module: Any, inputs: tuple[Any, ...]) -> None:
@@ -188,13 +218,12 @@ def _watching(network: Any, names: Sequence[str], clock: _Clock) -> Iterator[Map
                 return
             x = inputs[0].detach().flatten(0, -2).float()
             if name not in sums:
-                sums[name] = _Total(x.shape[1])
-            sums[name].add(x, clock, generator)
+                sums[name] = _Total(name, x.shape[1], moments)
+            sums[name].add(x, clock)
 
         return hook
 
-    handles = [network.module.get_submodule(name).register_forward_pre_hook(watch(name))
-               for name in names]  # fmt: skip
+    handles = [root.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
     try:
         yield sums
     finally:

@@ -26,20 +26,23 @@ def tune(
 ) -> dict[str, Seen]:
     """What calibration saw, with the weights of the selected layers after fine-tuning.
 
-    ``tell`` hears ``{"type": "tuning", "epoch", "error"}``: the mean square error of the network's
-    output as a share of the output's own.
+    Every fourth prompt is not trained on: the weights that are kept are those of the epoch whose
+    error is least on it, those before training included. (One prompt serves for both.)
+    ``tell`` hears ``{"type": "tuning", "epoch", "error", "unseen"}``: the mean square error of the
+    network's output as a share of the output's own, on the calls that are trained on and on those
+    of the other prompts.
     """
     root = model.network.module  # type: ignore[attr-defined]
     chosen = {layer.name: layer for layer in layers.linear if layer.layout and layer.packer.tuning}
     scheme = next(iter(chosen.values())).packer
-    calls = _recorded(model, prompts, steps, scheme.calls)  # type: ignore[attr-defined]
+    calls, others = _recorded(model, prompts, steps, scheme.calls)  # type: ignore[attr-defined]
     before = {name: root.get_submodule(name) for name in chosen}
     made = {name: _soft(layer, before[name]) for name, layer in chosen.items()}
     try:
         for name, module in made.items():
             root.set_submodule(name, module)
         picked = [made[name] for name in made if SELECTED.search(name)] or list(made.values())
-        _train(root, calls, picked, scheme, tell)
+        _train(root, calls, others, picked, scheme, tell)
     finally:
         for name, module in before.items():
             root.set_submodule(name, module)
@@ -49,23 +52,38 @@ def tune(
     }  # fmt: skip
 
 
-def _recorded(model: Model, prompts: Sequence[str], steps: int | None, most: int) -> list[Any]:
-    """Arguments and output of some of the network's calls while it samples."""
-    kept: list[Any] = []
+UNSEEN = 4
+"""One in so many prompts judges the training, and takes no part in it."""
+
+
+def _recorded(
+    model: Model, prompts: Sequence[str], steps: int | None, most: int
+) -> tuple[list[Any], list[Any]]:
+    """Arguments and output of at most ``most`` of the network's calls while it samples, and a share
+    of those of prompts that are not to be trained on.
+    """
+    kept: list[list[Any]] = [[]]
 
     def hook(module: Any, args: Any, kwargs: Any, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output.sample
-        kept.append((args, {**kwargs, "return_dict": False}, first.detach().clone()))
+        kept[-1].append((args, {**kwargs, "return_dict": False}, first.detach().clone()))
 
     root = model.network.module  # type: ignore[attr-defined]
     handle = root.register_forward_hook(hook, with_kwargs=True)
     try:
         for _ in probing.draw(model, prompts, steps):
-            pass
+            kept.append([])
     finally:
         handle.remove()
-    stride = max(len(kept) / most, 1)
-    return [kept[int(i * stride)] for i in range(min(len(kept), most))]
+    judges = range(len(prompts) - 1, 0, -UNSEEN)  # the last prompt, and back from there
+    seen = [call for i, calls in enumerate(kept) if i not in judges for call in calls]
+    unseen = [call for i in judges for call in kept[i]] or seen
+    return _spread(seen, most), _spread(unseen, max(most // (UNSEEN - 1), 1))
+
+
+def _spread(calls: list[Any], most: int) -> list[Any]:
+    stride = max(len(calls) / most, 1)
+    return [calls[int(i * stride)] for i in range(min(len(calls), most))]
 
 
 def _soft(layer: Any, plain: Any) -> Any:
@@ -105,20 +123,30 @@ def _soft(layer: Any, plain: Any) -> Any:
     return Soft()
 
 
-def _train(root: Any, calls: Sequence[Any], picked: Sequence[Any], scheme: Any, tell: Any) -> None:
-    """Train in place; where the outcome is no better on the calls, weights go back."""
+def _train(
+    root: Any, calls: Sequence[Any], others: Sequence[Any], picked: Sequence[Any], scheme: Any,
+    tell: Any,
+) -> None:  # fmt: skip
+    """Train in place on ``calls``; weights end as they were when ``others`` fared best."""
     import torch
 
-    first = [module.latent.detach().clone() for module in picked]
     groups = [{"params": [module.latent.requires_grad_(True)],
                "lr": scheme.rate * float(module.scale.float().mean())}
               for module in picked]  # fmt: skip
     optimizer = torch.optim.Adam(groups)
     fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, scheme.epochs * len(calls))
     order = torch.Generator().manual_seed(0)
-    before = _error(root, calls)
-    tell({"type": "tuning", "epoch": 0, "error": before})
-    after = before
+
+    def judged(epoch: int) -> float:
+        unseen = _error(root, others)
+        error = unseen if others == calls else _error(root, calls)
+        tell({"type": "tuning", "epoch": epoch, "error": error, "unseen": unseen})
+        return unseen
+
+    def weights() -> list[Any]:
+        return [module.latent.detach().clone() for module in picked]
+
+    least, best = judged(0), weights()
     for epoch in range(scheme.epochs):
         with torch.enable_grad():
             for i in torch.randperm(len(calls), generator=order).tolist():
@@ -126,12 +154,12 @@ def _train(root: Any, calls: Sequence[Any], picked: Sequence[Any], scheme: Any, 
                 _loss(root, calls[i]).backward()
                 optimizer.step()
                 fall.step()
-        after = _error(root, calls)
-        tell({"type": "tuning", "epoch": epoch + 1, "error": after})
-    for module, weight in zip(picked, first, strict=True):
+        now = judged(epoch + 1)
+        if now < least:
+            least, best = now, weights()
+    for module, weight in zip(picked, best, strict=True):
         module.latent.requires_grad_(False)
-        if not after < before:
-            module.latent.copy_(weight)
+        module.latent.copy_(weight)
 
 
 def _loss(root: Any, call: Any) -> Any:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.exporting import _folder
 from dit_tools.models import gguf_file, gguf_load, quantized
-from dit_tools.weights import quantizing, run
+from dit_tools.weights import quantizing, resume, run
 from dit_tools.weights.layers import Layer, Layers
 
 ARCHITECTURE = "diffusers"
+ALIGNMENT = 32  # GGUF's own, where a file names no other
 
 
 def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
     """Write ``wanted.output``; returns its facts. Raises as ``run.write`` does."""
     layers = run.preflight(source, wanted)
-    full, layers, seen = quantizing.learn(source, wanted, trial, layers, tell)
-    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder:
+    asked = quantizing.request(source, wanted, trial, spec.format(target))
+    with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
+        full, layers, seen = quantizing.learn(source, wanted, trial, layers, tell, work)
+        folder = work.folder
         _folder.copy_files(run.rest(source.path), source.path, folder)
         path = folder / quantized.PART / gguf_load.FILE
         path.parent.mkdir(exist_ok=True)
-        rows = list(_write(path, source, layers, seen, target.type, tell))
+        rows = list(_write(path, source, layers, seen, target.type, tell, work))
         size = path.stat().st_size
         told = run.facts(source, wanted, layers) | {
             "target": spec.format(target), "bytes": size,
@@ -50,45 +54,96 @@ def _kind(layer: Layer, type_: str) -> str:
 
 
 def _write(
-    path: Path, source: Any, layers: Layers, seen: Mapping[str, Any], type_: str, tell: Any
-) -> Iterator[dict[str, Any]]:
+    path: Path, source: Any, layers: Layers, seen: Mapping[str, Any], type_: str, tell: Any,
+    work: resume.Work,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Write the file tensor by tensor; yields a line of the table per linear layer."""
     from safetensors import safe_open
 
     gguf = gguf_file.library()
     chosen = kinds(layers, type_)
-    writer = gguf.GGUFWriter(path, ARCHITECTURE)
-    writer.add_name(source.name)
-    writer.add_string("dit.model", layers.kind)
-    writer.add_string("dit.revision", source.revision)
     shapes = {n: (entry[1], "F32" if len(entry[1]) < 2 else "F16")
               for n, (entry, _) in layers.others.items()}  # fmt: skip
     for layer in layers.linear:
         shapes[f"{layer.name}.weight"] = (layer.rows, layer.columns), chosen[layer.name]
-    for name, (shape, kind) in shapes.items():
-        _announce(writer, gguf, name, shape, kind)
+    head, sizes = _header(work.scratch / "head.gguf", source, layers.kind, shapes)
+    files = {path for _, path in layers.others.values()} | {layer.file for layer in layers.linear}
+    opened = {file: safe_open(file, framework="pt") for file in files}
+    done = list(work.rows) if path.is_file() else []
+    work.rows[:] = done
+    skipped = len(layers.others) + len(done) if done else 0
+    with _Data(path, head, sizes[:skipped]) as data:
+        for name, (_, file) in layers.others.items():
+            if done:
+                break  # they come first
+            data.write(_plain(opened[file].get_tensor(name), name, shapes[name][1]))
+        yield from done
+        for layer in layers.linear[len(done) :]:
+            kind = chosen[layer.name]
+            weight = opened[layer.file].get_tensor(f"{layer.name}.weight")
+            run.finite(layer.name, weight)
+            blocks = _blocks(layer, weight.float(), kind, seen, gguf)
+            data.write(blocks)
+            back = gguf.dequantize(blocks, gguf.GGMLQuantizationType[kind])
+            row = {"name": layer.name, "layout": kind, "why": layer.why, "bytes": blocks.nbytes,
+                   "snr": _snr(weight.float().numpy(), back)}  # fmt: skip
+            data.flush()
+            work.add(row)
+            tell({"type": "layer", **row})
+            yield row
+
+
+class _Data:
+    """Tensors behind a header. ``done``: bytes of those that an interrupted run has written."""
+
+    def __init__(self, path: Path, head: bytes, done: Sequence[int]):
+        self._file = path.open("r+b" if done else "wb")
+        if not done:
+            self._file.write(head)
+        self._file.seek(len(head) + sum(_padded(size) for size in done))
+        self._file.truncate()
+
+    def __enter__(self) -> _Data:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+
+    def write(self, array: Any) -> None:
+        """Append a numpy array, filled up to the alignment."""
+        self._file.write(array.tobytes())
+        self._file.write(bytes(_padded(array.nbytes) - array.nbytes))
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _header(
+    scratch: Path, source: Any, kind: str, shapes: Mapping[str, tuple[Any, str]]
+) -> tuple[bytes, list[int]]:
+    """The file up to its first tensor, by the library, and the bytes of every tensor."""
+    gguf = gguf_file.library()
+    writer = gguf.GGUFWriter(scratch, ARCHITECTURE)
+    writer.add_name(source.name)
+    writer.add_string("dit.model", kind)
+    writer.add_string("dit.revision", source.revision)
+    sizes = [_announce(writer, gguf, name, shape, type_) for name, (shape, type_) in shapes.items()]
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    files = {path for _, path in layers.others.values()} | {layer.file for layer in layers.linear}
-    opened = {file: safe_open(file, framework="pt") for file in files}
-    for name, (_, file) in layers.others.items():
-        writer.write_tensor_data(_plain(opened[file].get_tensor(name), name, shapes[name][1]))
-    for layer in layers.linear:
-        kind = chosen[layer.name]
-        weight = opened[layer.file].get_tensor(f"{layer.name}.weight")
-        run.finite(layer.name, weight)
-        data = _blocks(layer, weight.float(), kind, seen, gguf)
-        writer.write_tensor_data(data)
-        back = gguf.dequantize(data, gguf.GGMLQuantizationType[kind])
-        row = {"name": layer.name, "layout": kind, "why": layer.why, "bytes": data.nbytes,
-               "snr": _snr(weight.float().numpy(), back)}  # fmt: skip
-        tell({"type": "layer", **row})
-        yield row
     writer.close()
+    head = scratch.read_bytes()
+    return head + bytes(_padded(len(head)) - len(head)), sizes
 
 
-def _announce(writer: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: str) -> None:
+def _announce(writer: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: str) -> int:
+    """Put a tensor into the header; returns its bytes."""
     import numpy as np
 
     known = gguf.GGMLQuantizationType[kind]
@@ -96,10 +151,11 @@ def _announce(writer: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: s
         dtype = np.float16 if kind == "F16" else np.float32
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         writer.add_tensor_info(name, shape, np.dtype(dtype), size)
-        return
+        return size
     bytes_ = gguf.quant_shape_to_byte_shape(shape, known)
     size = int(np.prod(bytes_))
     writer.add_tensor_info(name, bytes_, np.dtype(np.uint8), size, raw_dtype=known)
+    return size
 
 
 def _plain(tensor: Any, name: str, kind: str) -> Any:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core import spec
 from dit_tools.exporting import _folder, int8
 from dit_tools.models import quantized
-from dit_tools.weights import onnx_graphs, quantizing, run
+from dit_tools.weights import onnx_graphs, quantizing, resume, run
 
 INT8 = "transformer.int8.onnx"
 """What ``--dtype int8`` opens instead of ``transformer.onnx``."""
@@ -17,12 +18,15 @@ INT8 = "transformer.int8.onnx"
 def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
     """Write ``wanted.output``, the whole model and its int8 graph; returns its facts."""
     layers = onnx_graphs.preflight(source, wanted, target, dry=False)
-    full, layers, _ = quantizing.learn(source, wanted, trial, layers, tell)
     files = _files(source.path)
-    _folder.check_space(files, wanted.output)
-    with _folder.whole_folder(wanted.output, wanted.overwrite) as folder:
+    _folder.check_space(files, wanted.output, resume.held(wanted.output))
+    asked = quantizing.request(source, wanted, trial, spec.format(target))
+    with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
+        folder = work.folder
+        full, layers, _ = quantizing.learn(source, wanted, trial, layers, tell, work)
         _folder.copy_files(files, source.path, folder)
-        count = int8.quantize(folder / onnx_graphs.GRAPH, folder / INT8)
+        graph = folder / onnx_graphs.GRAPH
+        count = work.once(INT8, lambda place: int8.quantize(graph, place / INT8))
         tell({"type": "graph", "path": INT8, "products": count})
         facts = onnx_graphs.facts(source, wanted, target, folder.glob(f"{INT8}*"), layers)
         rows = onnx_graphs.rows(layers, target, tell)

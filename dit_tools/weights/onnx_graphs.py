@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.exporting import _folder
-from dit_tools.weights import quantizing, run
+from dit_tools.weights import quantizing, resume, run
 from dit_tools.weights.layers import NEAREST, SENSITIVE, Layer, Layers
 
 GRAPH, CONTEXT = "transformer.onnx", "transformer.context.onnx"
@@ -61,14 +59,14 @@ def _int8(layer: Layer) -> Layer:
 def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
     """Write ``wanted.output``; returns its facts. Raises as the parts of this module do."""
     layers = preflight(source, wanted, target, dry=False)
-    full, layers, seen = quantizing.learn(source, wanted, trial, layers, tell)
-    with (
-        _folder.whole_folder(wanted.output, wanted.overwrite) as folder,
-        _graphs(source, folder.parent, target) as graphs,
-    ):
+    asked = quantizing.request(source, wanted, trial, spec.format(target))
+    with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
+        full, layers, seen = quantizing.learn(source, wanted, trial, layers, tell, work)
+        folder, graphs = work.folder, _graphs(source, target, work)
         _copy(source.path, folder)
-        made = _write_all(graphs, folder, layers, seen, target, trial, tell)
-        told = facts(source, wanted, target, folder.glob("transformer*.onnx*"), layers)
+        made = _write_all(graphs, layers, seen, target, trial, tell, work)
+        files = [*folder.glob("transformer*.onnx"), *folder.glob("transformer*.onnx.data")]
+        told = facts(source, wanted, target, files, layers)
         table = rows(layers, target, tell)
         _write_export(folder, graphs, target, made)
         told |= quantizing.judge(source, full, trial)(folder)
@@ -82,22 +80,21 @@ def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) ->
     return told | {"layers": table}
 
 
-@contextmanager
-def _graphs(source: Any, place: Path, target: Any) -> Iterator[Path]:
+def _graphs(source: Any, target: Any, work: resume.Work) -> Path:
     """A folder with graphs in float32: the model's own, or those of an export.
 
     ``int4`` packs layer by layer, and the graphs of a built-in model join some of them.
     """
     if target.form != "int4" and (source.path / GRAPH).exists():
-        yield source.path
-        return
+        return source.path
     from dit_tools.exporting.export import export
     from dit_tools.exporting.preflight import Wanted
 
-    with TemporaryDirectory(dir=place, prefix=_folder.PREFIX) as scratch:
-        output = Path(scratch) / "export"
-        export(source, Wanted(output, ("transformer",)))
-        yield output
+    def make(place: Path) -> None:
+        export(source, Wanted(place / "export", ("transformer",)))
+
+    work.once("export", make, aside=True)
+    return work.scratch / "export"
 
 
 def _copy(source: Path, folder: Path) -> None:
@@ -108,26 +105,30 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _write_all(
-    graphs: Path, folder: Path, layers: Layers, seen: Mapping[str, Any], target: Any,
-    trial: Any, tell: Any,
+    graphs: Path, layers: Layers, seen: Mapping[str, Any], target: Any, trial: Any, tell: Any,
+    work: resume.Work,
 ) -> dict[str, int]:  # fmt: skip
     """Write every graph of the transformer; file name -> number of products in few bits."""
     from dit_tools.exporting import half, int8, nbits, static8
 
     names = [name for name in (GRAPH, CONTEXT) if (graphs / name).exists()]
-    feeds = _observed(graphs, names, trial) if target.form == "static" else {}
     made = {}
     for name in names:
-        path, new = graphs / name, folder / name
-        if target.form == "dynamic":
-            made[name] = int8.quantize(path, new)
-        elif target.form == "fp16":
-            made[name] = half.halve(path, new)
-        elif target.form == "static":
-            symmetric = target.provider != "cpu"
-            made[name] = static8.quantize(path, new, feeds[name], _sensitive, symmetric)
-        else:
-            made[name] = nbits.write(path, new, layers.packed(), _packer(layers, seen))
+        path = graphs / name
+
+        def make(place: Path, path: Path = path) -> int:
+            new = place / path.name
+            if target.form == "dynamic":
+                return int8.quantize(path, new)
+            if target.form == "fp16":
+                return half.halve(path, new)
+            if target.form == "static":
+                symmetric = target.provider != "cpu"
+                feeds = _feeds(graphs, names, trial, work)[path.name]
+                return static8.quantize(path, new, feeds, _sensitive, symmetric)
+            return nbits.write(path, new, layers.packed(), _packer(layers, seen, tell, work))
+
+        made[name] = work.once(name, make)
         tell({"type": "graph", "path": name, "products": made[name]})
     return made
 
@@ -137,7 +138,8 @@ def _sensitive(name: str) -> bool:
     return "blocks" not in name and bool(SENSITIVE.search(name))
 
 
-def _packer(layers: Layers, seen: Mapping[str, Any]) -> Any:
+def _packer(layers: Layers, seen: Mapping[str, Any], tell: Any, work: resume.Work) -> Any:
+    """What packs a layer's weight, and remembers that over a kill."""
     import torch
 
     by_name = {layer.name: layer for layer in layers.linear}
@@ -146,7 +148,9 @@ def _packer(layers: Layers, seen: Mapping[str, Any]) -> Any:
         layer = by_name[name]
         tensor = torch.tensor(weight).float().contiguous()
         assert layer.layout is not None
-        made = layer.packer.pack(tensor, layer.layout, seen.get(name))
+        layout = layer.layout
+        made = work.tensors(name, lambda: layer.packer.pack(tensor, layout, seen.get(name)))
+        tell({"type": "packed", "name": name})
         return {key: value.numpy() for key, value in made.items()}
 
     return pack
@@ -169,8 +173,28 @@ class _Recorder:
         return self.session.get_inputs()
 
 
-def _observed(graphs: Path, names: list[str], trial: Any) -> dict[str, list[Any]]:
+def _feeds(
+    graphs: Path, names: list[str], trial: Any, work: resume.Work
+) -> dict[str, list[dict[str, Any]]]:
     """Inputs of each graph while the float32 graphs sample the calibration prompts."""
+    import numpy as np
+
+    work.once("feeds", lambda place: _observe(graphs, names, trial, place), aside=True)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        with np.load(work.scratch / f"{name}.npz") as file:
+            calls = sorted({int(key.partition("/")[0]) for key in file.files})
+            found[name] = [{} for _ in calls]
+            for key in file.files:
+                call, _, value = key.partition("/")
+                found[name][int(call)][value] = file[key]
+    return found
+
+
+def _observe(graphs: Path, names: list[str], trial: Any, place: Path) -> None:
+    """Write ``NAME.npz``, arrays by call and input, for each graph."""
+    import numpy as np
+
     from dit_tools.models.load import load
     from dit_tools.weights import probing
 
@@ -182,7 +206,11 @@ def _observed(graphs: Path, names: list[str], trial: Any) -> dict[str, list[Any]
         network.context = recorders[CONTEXT] = _Recorder(network.context)
     for _ in probing.draw(model, quantizing.calibration(model, trial), trial.steps):
         pass
-    return {name: _spread(recorder.feeds) for name, recorder in recorders.items()}
+    for name, recorder in recorders.items():
+        calls = _spread(recorder.feeds)
+        np.savez(place / f"{name}.npz", **{
+            f"{i}/{key}": value for i, feed in enumerate(calls) for key, value in feed.items()
+        })  # fmt: skip
 
 
 def _spread(feeds: list[Any]) -> list[Any]:
@@ -245,6 +273,11 @@ def describe(path: Path, facts: Mapping[str, Any]) -> None:
     import onnx
 
     model = onnx.load(path, load_external_data=False)
+    others = [entry for entry in model.metadata_props if not entry.key.startswith("dit.")]
+    del model.metadata_props[:]  # a run that went on may have been here before
+    model.metadata_props.extend(others)
     for key, value in run.card(facts).items():
         model.metadata_props.add(key=key, value=value)
-    path.write_bytes(model.SerializeToString())
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(model.SerializeToString())
+    part.replace(path)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.weights import allocate, calibrate, finetune, probing, resume, run, verdict
+from dit_tools.weights import (
+    allocate,
+    calibrate,
+    finetune,
+    probing,
+    resume,
+    run,
+    streaming,
+    verdict,
+)
 from dit_tools.weights.layers import Layers
 
 Tell = Callable[[dict[str, Any]], None]
@@ -36,62 +45,96 @@ def quantize(
     ``calibrate.observe`` and ``allocate.allocate`` do.
     """
     layers = run.preflight(source, wanted)
-    asked = run.request(source, wanted, calibration=trial.calibration, steps=trial.steps,
-                        max_loss=trial.max_loss)  # fmt: skip
-    with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
-        before = work.kept()
-        full, layers, seen = learn(source, wanted, trial, layers, tell, before)
-        if before is None and (seen or trial.max_loss is not None):
-            bits = {layer.name: layer.layout.bits for layer in layers.linear if layer.layout}
-            work.keep(seen, bits if trial.max_loss is not None else None)
+    with resume.workplace(
+        wanted.output, wanted.overwrite, request(source, wanted, trial, wanted.target)
+    ) as work:
+        full, layers, seen = learn(source, wanted, trial, layers, tell, work)
         return run.write(source, wanted, layers, seen, judge(source, full, trial), tell, work)
 
 
+def request(source: Any, wanted: run.Wanted, trial: Trial, target: str) -> Any:
+    """What decides the bytes that are written: a run with another one begins anew.
+
+    Prompts of the verdict are among it, for those of calibration are others.
+    """
+    return run.request(source, wanted, target=target, **asdict(trial))
+
+
 def learn(
-    source: Any, wanted: run.Wanted, trial: Trial, layers: Layers, tell: Tell, before: Any = None
+    source: Any, wanted: run.Wanted, trial: Trial, layers: Layers, tell: Tell, work: resume.Work
 ) -> tuple[Any, Layers, Mapping[str, Any]]:
     """The full model where it is needed, the layers with their bits, and what they are fed.
 
-    ``before``: what an interrupted run has learned, ``resume.Work.kept``.
+    ``work`` may know that from an interrupted run, and knows it afterwards.
     """
     if trial.max_loss is not None:
         allocate.check(wanted.scheme)
     _check_device(trial.device)
     how = wanted.scheme.calibration
+    if streams(wanted.scheme, trial):
+        full = _adapted(streaming.load(source, layers), source)
+        prompts = calibration(full, trial)
+        return full, layers, streaming.Streamed(full, layers, how, prompts, trial.steps)
     if how:
         calibrate.check_memory(layers)
     full = None
     if how or trial.max_loss is not None or trial.prompts:
         full = load(source, source.path, trial.device)
-        if full.pipeline is not None and (how or trial.max_loss is not None):
-            raise UnsupportedError(
-                f"--scheme: {source.name} has no adapter, so it cannot be calibrated",
-                "use --scheme rtn or fp8 without --max-loss",
-            )
+        if how or trial.max_loss is not None:
+            _adapted(full, source)
+    before = work.kept()
     if before is not None:
         seen, bits = before
         return full, allocate.chosen(layers, bits) if bits else layers, seen
-    seen: Mapping[str, Any] = {}
-    if how and full is not None:
-        seen = calibrate.observe(full, layers, how, calibration(full, trial), trial.steps)
-    if wanted.scheme.tuning and full is not None:
-        prompts = calibration(full, trial)
-        seen = finetune.tune(full, layers, seen, prompts, trial.steps, tell)
-    if trial.max_loss is not None and full is not None:
-        layers = _allocated(full, layers, seen, trial, tell)
+    if full is None:
+        return full, layers, {}
+    seen, layers = _learned(full, wanted.scheme, trial, layers, tell)
+    if seen or trial.max_loss is not None:
+        bits = {layer.name: layer.layout.bits for layer in layers.linear if layer.layout}
+        work.keep(seen, bits if trial.max_loss is not None else None)
     return full, layers, seen
+
+
+def _learned(
+    full: Any, scheme: Any, trial: Trial, layers: Layers, tell: Tell
+) -> tuple[Mapping[str, Any], Layers]:
+    """What layers are fed, with weights that the scheme tuned, and the layers with their bits."""
+    seen: Mapping[str, Any] = {}
+    prompts = calibration(full, trial)
+    if scheme.calibration:
+        seen = calibrate.observe(full, layers, scheme.calibration, prompts, trial.steps)
+    if scheme.tuning:
+        seen = finetune.tune(full, layers, seen, prompts, trial.steps, tell)
+    if trial.max_loss is not None:
+        layers = allocate.allocate(full, layers, seen, prompts, trial.steps, trial.max_loss, tell)
+    return seen, layers
+
+
+def _adapted(full: Any, source: Any) -> Any:
+    """The model; raises UnsupportedError where it runs through a pipeline of diffusers."""
+    if full.pipeline is not None:
+        raise UnsupportedError(
+            f"--scheme: {source.name} has no adapter, so it cannot be calibrated",
+            "use --scheme rtn or fp8 without --max-loss",
+        )
+    return full
+
+
+def streams(scheme: Any, trial: Trial) -> bool:
+    """Whether calibration can do without the network in memory: where nothing else needs it.
+
+    Fine-tuning, bits by sensitivity and the verdict do, and a GPU has no use for weights on a disk.
+    """
+    from dit_tools.models.torch_load import pick_device
+
+    needed = scheme.tuning or trial.max_loss is not None or bool(trial.prompts)
+    return bool(scheme.calibration) and not needed and pick_device(trial.device) == "cpu"
 
 
 def _check_device(device: str) -> None:
     from dit_tools.models.torch_load import pick_device
 
     pick_device(device)
-
-
-def _allocated(full: Any, layers: Layers, seen: Any, trial: Trial, tell: Tell) -> Layers:
-    assert trial.max_loss is not None
-    prompts = calibration(full, trial)
-    return allocate.allocate(full, layers, seen, prompts, trial.steps, trial.max_loss, tell)
 
 
 def calibration(full: Any, trial: Trial) -> tuple[str, ...]:

@@ -21,19 +21,20 @@ from dit_tools.weights.stream import Writer
 
 Tell = Callable[[dict[str, Any]], None]
 FACTS = "quantize.json"
-PIECE = 1 << 20
+PIECE = 1 << 18
 """Weights that are packed at a time where rows are packed alone."""
 MARGIN = 1 << 24  # bytes for configs
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to make. ``keep``: patterns of layers that stay as they are."""
+    """What to make. ``keep``: patterns of layers that stay as they are. ``target``: who runs it."""
 
     output: Path
     scheme: Scheme
     keep: tuple[str, ...] = ()
     overwrite: bool = False
+    target: str = "folder"
 
 
 def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
@@ -83,7 +84,7 @@ def rest(folder: Path) -> list[Path]:
 
 def _check_space(folder: Path, layers: Layers, output: Path) -> None:
     needed = layers.nbytes + sum(path.stat().st_size for path in rest(folder)) + MARGIN
-    free = shutil.disk_usage(output.parent).free
+    free = shutil.disk_usage(output.parent).free + resume.held(output)
     if needed > free:
         raise InputError(
             f"-o {output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
@@ -143,12 +144,15 @@ def _done(path: Path, layers: Layers, work: resume.Work) -> int:
 
 
 def request(source: Any, wanted: Wanted, **more: Any) -> dict[str, Any]:
-    """What decides the bytes that are written."""
+    """What decides the bytes that are written; a model whose files changed is another one."""
     from dit_tools import __version__
 
+    files = [(str(path.relative_to(source.path)), path.stat().st_size, path.stat().st_mtime_ns)
+             for path in sorted(source.path.rglob("*")) if path.is_file()]  # fmt: skip
     return {
         "dit": __version__, "model": source.name, "revision": source.revision,
-        "path": str(source.path), "scheme": spec.format(wanted.scheme), "keep": wanted.keep, **more,
+        "path": str(source.path.absolute()), "files": files, "scheme": spec.format(wanted.scheme),
+        "keep": wanted.keep, **more,
     }  # fmt: skip
 
 
@@ -234,6 +238,9 @@ def _write_config(folder: Path, wanted: Wanted, layers: Layers) -> None:
         "scheme": spec.format(wanted.scheme),
         "layers": {name: layout.to_json() for name, layout in layers.packed().items()},
     }
+    kernels = wanted.target.partition(":")[0]
+    if kernels != "folder":
+        config[quantized.KEY]["kernels"] = kernels
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
@@ -246,7 +253,7 @@ def facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
         "dit": __version__,
         "model": source.name,
         "revision": source.revision,
-        "target": "folder",
+        "target": wanted.target,
         "scheme": spec.format(wanted.scheme),
         "keep": list(wanted.keep),
         "bytes": layers.nbytes,

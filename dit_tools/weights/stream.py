@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,16 @@ class Writer:
         del self._left[:done]
 
     def _continues(self, path: Path) -> bool:
+        """Whether a file holds the same tensors, described or not."""
         with path.open("rb") as file:
-            return file.read(8 + self._header) == self._padded({})
+            length, text = file.read(8), file.read(self._header)
+        try:
+            table = json.loads(text)
+        except ValueError:
+            return False
+        wanted = json.loads(self._text({}))
+        same = {**table, "__metadata__": 0} == {**wanted, "__metadata__": 0}
+        return same and length == self._header.to_bytes(8, "little")
 
     def __enter__(self) -> Writer:
         return self
@@ -65,8 +74,9 @@ class Writer:
         self._left[0] = (name, self._left[0][1] - data.nbytes)
 
     def flush(self) -> None:
-        """Hand everything to the system, so that a kill of this process loses nothing of it."""
+        """Bring everything to the disk, so that neither a kill nor a power cut loses it."""
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def finish(self) -> None:
         """Flush to disk. Raises ValueError when something is lacking."""

@@ -112,12 +112,32 @@ def test_fine_tuning_brings_the_output_nearer(folders, tmp_path) -> None:
     quantize(source, wanted(tmp_path / "out", text), trial, events.append)
     errors = [event["error"] for event in events if event["type"] == "tuning"]
     assert len(errors) == 9 and errors[-1] < 0.8 * errors[0]
+    assert errors == [event["unseen"] for event in events if event["type"] == "tuning"]
     quantize(source, wanted(tmp_path / "plain", "quest:group=8,epochs=0"), trial)
     full = load(str(folders("pixart")), device="cpu")
-    calls = finetune._recorded(full, calibration(full, trial), trial.steps, 4)
+    calls, _ = finetune._recorded(full, calibration(full, trial), trial.steps, 4)
     ours, theirs = (finetune._error(load(str(tmp_path / name), device="cpu").network.module, calls)
                     for name in ("out", "plain"))  # fmt: skip
     assert ours < 0.9 * theirs
+
+
+def test_fine_tuning_is_judged_on_prompts_that_it_does_not_see(folders) -> None:
+    """The weights that come back are those of the epoch that served them best."""
+    model = load(str(folders("pixart")), device="cpu")
+    layers = layers_of(folders("pixart"), "quest:group=8,calls=4,epochs=4,rate=0.5")
+    prompts = ("a", "b", "c")
+    calls, others = finetune._recorded(model, prompts, 2, 4)
+    seen = {id(call[2]) for call in calls}
+    assert others and not seen & {id(call[2]) for call in others}
+    found = calibrate.observe(model, layers, "trajectory", prompts, 2)
+    events = []
+    tuned = finetune.tune(model, layers, found, prompts, 2, events.append)
+    unseen = [event["unseen"] for event in events]
+    assert [event["error"] for event in events] != unseen
+    chosen = {la.name: (la, la.packer) for la in layers.linear if la.layout and la.packer.tuning}
+    with allocate.packed(model, chosen, tuned):
+        now = finetune._error(model.network.module, others)
+    assert now == pytest.approx(min(unseen), rel=0.02)  # scales are halves there
 
 
 def test_nan_in_calibration_is_one_line(folders) -> None:

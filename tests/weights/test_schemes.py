@@ -181,7 +181,7 @@ def test_k_means_finds_planted_centres() -> None:
     codebook, codes = kmeans(vectors, 4)
     assert closest(centres, codebook, 1)[1].max() < 0.01
     direct = torch.cdist(vectors, codebook).argmin(1)
-    assert torch.equal(codes, direct)
+    assert torch.equal(codes.long(), direct)
 
 
 @pytest.mark.parametrize("text, expected", [("vq4dit:iterations=0", 9.8),

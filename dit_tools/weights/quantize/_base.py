@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dit_tools.core.registry import MethodInfo
@@ -16,11 +17,11 @@ Array = Any
 class Seen:
     """What calibration saw of a layer's input x (tokens, columns).
 
-    ``moments``: E[x x^T] (columns, columns). ``peak``: largest |x| of each column (columns,).
-    ``sample``: some of the tokens (n, columns). ``weight`` and ``scale`` (rows, groups): the weight
-    after fine-tuning of the whole network, to be rounded to the nearest at that scale. ``half``
-    (columns,) is the peak of every second prompt, ``others`` (n, columns) tokens of the rest: what
-    was chosen by some prompts can be judged on others.
+    ``moments``: E[x x^T] (columns, columns), for schemes that read them. ``peak``: largest |x| of
+    each column (columns,). ``sample``: some of the tokens (n, columns). ``weight`` and ``scale``
+    (rows, groups): the weight after fine-tuning of the whole network, to be rounded to the nearest
+    at that scale. ``half`` (columns,) is the peak of every second prompt, ``others`` (n, columns)
+    tokens of the rest: what was chosen by some prompts can be judged on others.
     """
 
     moments: Array
@@ -33,10 +34,15 @@ class Seen:
 
 
 class Scheme:
-    """A way to pack weights. ``rowwise``: rows are packed alone, so that a few may be given."""
+    """A way to pack weights.
+
+    ``rowwise``: rows are packed alone, so that a few may be given. ``moments``: ``pack`` reads
+    ``Seen.moments``, which are dear to collect.
+    """
 
     info: ClassVar[MethodInfo]
     rowwise: ClassVar[bool] = False
+    moments: ClassVar[bool] = False
 
     @property
     def calibration(self) -> str:
@@ -58,6 +64,31 @@ class Scheme:
         ``seen`` is given where ``calibration`` asks for it and the layer was called.
         """
         raise NotImplementedError
+
+
+PIECE = 1 << 18
+"""Weights of a layer that are worked on at a time, so that copies of it are small."""
+
+
+def by_rows(
+    weight: Array, layout: Layout, pack: Callable[[Array, Layout], dict[str, Array]]
+) -> dict[str, Array]:
+    """The tensors of a layer whose rows are packed alone, some at a time.
+
+    ``pack(rows of the weight, their layout)`` gives tensors with a row for each of them.
+    """
+    import torch
+
+    made = [pack(weight[rows], replace(layout, rows=len(weight[rows])))
+            for rows in pieces(layout)]  # fmt: skip
+    return {key: torch.cat([one[key] for one in made]) for key in made[0]}
+
+
+def pieces(layout: Layout) -> Iterator[slice]:
+    """Slices of a weight's rows of about ``PIECE`` weights."""
+    step = max(PIECE // layout.columns, 1)
+    for start in range(0, layout.rows, step):
+        yield slice(start, min(start + step, layout.rows))
 
 
 def group_of(group: int, columns: int) -> int:

@@ -25,6 +25,7 @@ class Fp4(Scheme):
     iterations: int = param(300, "steps of learning; 0 rounds to the nearest", ge=0, le=100000)
 
     rowwise = True
+    moments = True
 
     @property
     def calibration(self) -> str:

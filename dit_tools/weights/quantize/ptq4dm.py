@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.registry import method, param
 from dit_tools.nn.layouts import Layout
-from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of
+from dit_tools.weights.quantize._base import Array, Scheme, Seen, by_rows, group_of
 
 
 @method(
@@ -41,8 +41,11 @@ class Ptq4dm(Scheme):
 
         from dit_tools.nn.rounding import finished, input_scale, nearest, scales
 
-        found = scales(weight, layout, 80)
-        made = finished(nearest(weight, found, layout), found, layout)
+        def rows(some: Array, shape: Layout) -> dict[str, Array]:
+            found = scales(some, shape, 80)
+            return finished(nearest(some, found, shape), found, shape)
+
+        made = by_rows(weight, layout, rows)
         if seen is None:  # never called: any scale will do
             return {**made, "input_scale": torch.ones(1, dtype=torch.float16)}
         return {**made, "input_scale": input_scale(seen.sample, seen.peak, weight, layout.act)}

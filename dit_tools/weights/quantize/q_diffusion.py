@@ -30,6 +30,7 @@ class QDiffusion(Scheme):
     )  # fmt: skip
 
     rowwise = True
+    moments = True
 
     @property
     def calibration(self) -> str:

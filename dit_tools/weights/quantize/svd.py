@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dit_tools.core.registry import method, param
 from dit_tools.nn.layouts import Layout
-from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of
+from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of, pieces
 
 
 @method(
@@ -16,8 +18,8 @@ class Svd(Scheme):
     """Integers for what a truncated singular value decomposition leaves of the weight.
 
     W = up down + R; R is rounded to the nearest, and up and down are fitted again to what rounding
-    left, ``rounds`` times; the best is kept. Activations stay in full precision, and channels are
-    not smoothed beforehand, unlike in the paper.
+    left, ``rounds`` times; the best is kept, and its scales are searched for. Activations stay in
+    full precision, and channels are not smoothed beforehand, unlike in the paper.
     """
 
     rank: int = param(32, "of the branch; small layers take a quarter of their side", ge=1, le=512)
@@ -32,23 +34,52 @@ class Svd(Scheme):
         return Layout(rows, columns, "int", self.bits, group, rank=rank)
 
     def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
-        """Branch and rest in turn."""
-        import torch
+        """Branch and rest in turn; of a large layer only some rows are worked on at a time."""
+        from dit_tools.nn.branches import branch
+        from dit_tools.nn.rounding import value
 
-        from dit_tools.nn.rounding import finished, nearest, scales, value
+        best: dict[str, Array] = {}
+        least = float("inf")
+        codes: dict[str, Array] | None = None
 
-        best, least = {}, float("inf")
-        rest = torch.zeros_like(weight)
+        def rest(rows: slice) -> Array:
+            """What the codes of the last round leave of some rows of the weight."""
+            if codes is None:
+                return weight[rows]
+            shape = replace(layout, rows=len(weight[rows]))
+            scale = {"scale": codes["scale"][rows]}
+            return weight[rows] - value(codes["codes"][rows], scale, shape)
+
+        down = None
         for _ in range(self.rounds):
-            u, s, v = torch.linalg.svd(weight - rest, full_matrices=False)
-            root = s[: layout.rank].sqrt()
-            up = (u[:, : layout.rank] * root).half()
-            down = (v[: layout.rank] * root[:, None]).half()
-            lacking = weight - up.float() @ down.float()
-            found = scales(lacking, layout)
-            codes = nearest(lacking, found, layout)
-            rest = value(codes, found, layout)
-            error = float((lacking - rest).square().sum())
+            up, down = branch(rest, list(pieces(layout)), layout.rank, down)
+            codes, error = _quantized(weight, up, down, layout, 0)
             if error < least:
-                least, best = error, {**finished(codes, found, layout), "up": up, "down": down}
-        return best
+                least, best = error, {"up": up, "down": down}
+        made, _ = _quantized(weight, best["up"], best["down"], layout, 80)
+        return {"packed": made["packed"], "scale": made["scale"], **best}
+
+
+def _quantized(
+    weight: Array, up: Array, down: Array, layout: Layout, candidates: int
+) -> tuple[dict[str, Array], float]:
+    """Codes, plain and packed, and scales of what a branch leaves; and their squared error."""
+    from dit_tools.nn.rounding import finished, nearest, scales, value
+
+    error, found = 0.0, {"scale": [], "codes": [], "packed": []}
+    for rows in pieces(layout):
+        lacking = weight[rows] - up[rows].float() @ down.float()
+        shape = replace(layout, rows=len(lacking))
+        scale = scales(lacking, shape, candidates)
+        near = nearest(lacking, scale, shape)
+        error += float((lacking - value(near, scale, shape)).square().sum())
+        for key, tensor in {**finished(near, scale, shape), "codes": near}.items():
+            found[key].append(tensor)
+    return {key: _cat(many) for key, many in found.items()}, error
+
+
+def _cat(many: list[Array]) -> Array:
+    """Rows one below the other."""
+    import torch
+
+    return torch.cat(many)

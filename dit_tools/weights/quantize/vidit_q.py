@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dit_tools.core.registry import method, param
 from dit_tools.nn.layouts import Layout
-from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of
+from dit_tools.weights.quantize._base import Array, Scheme, Seen, by_rows, group_of, pieces
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """What a layer chooses from, beside no balance at all."""
@@ -53,35 +55,53 @@ class ViditQ(Scheme):
         """Balance by peaks, or none; a layer that nothing reached is not balanced."""
         import torch
 
-        plain = self._packed(weight, layout, torch.ones(layout.columns))
+        even = torch.ones(layout.columns)
         if seen is None:
-            return plain
+            return self._packed(weight, layout, even)
         if self.alpha is not None:
             return self._packed(weight, layout, _balance(weight, seen.peak, self.alpha))
-        from dit_tools.nn.packed import output
-
         tokens, peak = (seen.sample, seen.peak) if seen.others is None else (seen.others, seen.half)
         # Channels that were never large count as average ones: a prompt may come that wakes them.
         peak = peak.clamp_min(float(peak.mean()))
-        balances = [_balance(weight, peak, alpha) for alpha in ALPHAS]
-        made = [plain, *(self._packed(weight, layout, balance) for balance in balances)]
-        exact = tokens @ weight.T
-        errors = [float((output(tokens, one, layout) - exact).square().sum()) for one in made]
+        tried = [even, *(_balance(weight, peak, alpha) for alpha in ALPHAS)]
+        errors = [self._error(weight, layout, balance, tokens) for balance in tried]
         # On four prompts a small gain is chance as often as not.
         errors[0] *= ENOUGH
-        return made[errors.index(min(errors))]
+        return self._packed(weight, layout, tried[errors.index(min(errors))])
+
+    def _error(self, weight: Array, layout: Layout, balance: Array, tokens: Array) -> float:
+        """Squared error of the layer's output on tokens (n, columns)."""
+        from dit_tools.nn.packed import output
+
+        total = 0.0
+        for rows in pieces(layout):
+            some = weight[rows]
+            shape = replace(layout, rows=len(some))
+            made = {**self._rows(some / _stored(balance), shape), "balance": _stored(balance)}
+            total += float((output(tokens, made, shape) - tokens @ some.T).square().sum())
+        return total
 
     def _packed(self, weight: Array, layout: Layout, balance: Array) -> dict[str, Array]:
+        stored = _stored(balance)
+        made = by_rows(weight, layout, lambda some, shape: self._rows(some / stored, shape))
+        return {**made, "balance": stored}
+
+    def _rows(self, moved: Array, layout: Layout) -> dict[str, Array]:
+        """Rows of a weight that is divided by the balance."""
         from dit_tools.nn.rounding import finished, nearest, scales
 
-        stored = balance.clamp(2.0**-14, 65504.0).half()
-        moved = weight / stored.float()
         found = scales(moved, layout, 80 if self.bits < 8 else 0)
-        return {**finished(nearest(moved, found, layout), found, layout), "balance": stored}
+        return finished(nearest(moved, found, layout), found, layout)
+
+
+def _stored(balance: Array) -> Array:
+    """As the file holds it: weights are divided by that very number."""
+    return balance.clamp(2.0**-14, 65504.0).half()
 
 
 def _balance(weight: Array, peak: Array, alpha: float) -> Array:
     """Factors of the input's channels; a common factor changes nothing, so their mean is 1."""
-    theirs, ours = weight.abs().amax(0).clamp_min(1e-5), peak.clamp_min(1e-5)
+    largest = weight.amax(0).maximum(-weight.amin(0))  # of |weight|, without a copy of it
+    theirs, ours = largest.clamp_min(1e-5), peak.clamp_min(1e-5)
     balance = theirs ** (1 - alpha) / ours**alpha
     return balance / balance.log().mean().exp()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.registry import method, param
 from dit_tools.nn.layouts import Layout
-from dit_tools.weights.quantize._base import Array, Scheme, Seen
+from dit_tools.weights.quantize._base import Array, Scheme, Seen, pieces
 
 SHAPES = {"2": (4, 8), "3": (2, 6)}
 """Bits per weight -> (weights per code, bits per code)."""
@@ -28,6 +28,8 @@ class Vq4dit(Scheme):
     candidates: int = param(2, "codewords a vector chooses from", ge=1, le=16)
     iterations: int = param(200, "steps of calibration; 0 is k-means alone", ge=0, le=100000)
 
+    moments = True
+
     @property
     def calibration(self) -> str:
         """What the model is fed when it is used, from noise."""
@@ -40,6 +42,8 @@ class Vq4dit(Scheme):
 
     def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
         """k-means, then calibration where something was seen."""
+        import torch
+
         from dit_tools.nn.packed import pack
         from dit_tools.nn.vectors import calibrated, kmeans
 
@@ -49,5 +53,6 @@ class Vq4dit(Scheme):
             codebook, codes = calibrated(
                 weight, codebook, seen.moments, self.candidates, self.iterations
             )
-        packed = pack(codes.reshape(layout.rows, layout.codes), layout.bits)
+        table = codes.reshape(layout.rows, layout.codes)
+        packed = torch.cat([pack(table[rows], layout.bits) for rows in pieces(layout)])
         return {"packed": packed, "codebook": codebook.half()}
