@@ -1,49 +1,58 @@
 """What ``dit quantize`` costs and saves: schemes against rivals, graphs against PyTorch, goals.
 
     python benchmarks/quantization.py [--model emoji] [--prompts 4] [--only schemes|graphs]
-                                      [--json] [SPEC ...]
+                                      [--cells FOLDER] [--json] [SPEC ...]
 
 The full network (PyTorch, float32, CPU) draws the prompts once; every scheme then draws them from
 the same seeds. Printed for schemes: size of the transformer's weights as a share of float32, PSNR
 (mean, worst) and SSIM to the full pictures, the rise of the denoising error on those pictures, the
 signal-to-noise ratio of the network's output there against the full network's (SNR), and whether a
-scheme beats its rival by that ratio, which varies least with the prompts (``--quick`` measures it
+scheme beats its rivals by that ratio, which varies least with the prompts (``--quick`` measures it
 without drawing pictures with every scheme): rounding to the nearest at its bits, the same scheme
 calibrated on random times, codebooks without calibration. For graphs (``--target onnx``): the same,
 with sizes of files, and how much faster than PyTorch in float32 they sample, the median over
 prompts drawn by one and the other in turn. Then the goals. Calibration uses other prompts than the
-comparison. Specs given as arguments are measured instead of the list. About six minutes on two
-idle cores.
+comparison. Specs given as arguments are measured instead of the list.
+
+With ``--cells`` every row is kept in a file of that folder, by what decides it (model, prompts,
+steps, spec), and not measured again: a run that was stopped goes on. Schemes with four prompts and
+four of calibration: about 20 minutes on two idle cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 SCHEMES = {
     "rtn": "", "fp8": "", "rtn:act=8": "", "vidit-q:alpha=0.3": "rtn:act=8",
     "vidit-q": "rtn:act=8", "ptq4dm:inputs=random": "", "ptq4dm": "ptq4dm:inputs=random",
-    "rtn:bits=4": "", "q-diffusion:inputs=random,iterations=150": "rtn:bits=4",
-    "q-diffusion:iterations=150": "q-diffusion:inputs=random,iterations=150",
-    "svd": "rtn:bits=4", "fp4:iterations=0": "", "fp4:iterations=150": "fp4:iterations=0",
+    "rtn:bits=4": "", "rtn:bits=4,clip=mse": "",
+    "q-diffusion:inputs=random,iterations=150": "rtn:bits=4",
+    "q-diffusion:iterations=150":
+        "rtn:bits=4 rtn:bits=4,clip=mse q-diffusion:inputs=random,iterations=150",
+    "svd": "rtn:bits=4 rtn:bits=4,clip=mse", "rtn:bits=6": "",
+    "rtn:bits=4,group=32,clip=mse": "", "fp4:iterations=0": "rtn:bits=4,group=32,clip=mse",
+    "fp4:iterations=150": "fp4:iterations=0 rtn:bits=4,group=32,clip=mse",
     "rtn:bits=4,act=8": "", "vidit-q:bits=4": "rtn:bits=4,act=8",
     "q-diffusion:act=8,iterations=150": "rtn:bits=4,act=8",
     "rtn:bits=4,act=4,clip=mse": "", "quest": "rtn:bits=4,act=4,clip=mse",
     "rtn:bits=3": "", "vq4dit:bits=3,iterations=60": "rtn:bits=3",
     "rtn:bits=2,zero=true": "", "vq4dit:iterations=0": "rtn:bits=2,zero=true",
-    "vq4dit:iterations=100": "vq4dit:iterations=0",
+    "vq4dit:iterations=100": "vq4dit:iterations=0 rtn:bits=2,zero=true",
 }  # fmt: skip
-"""Scheme -> the one that it must beat; empty for those that others are measured by."""
+"""Scheme -> those that it must beat; empty for those that others are measured by. ``rtn:bits=6`` is
+as large as ``svd``, whose branch costs two bits a weight on layers of 256."""
 
 GRAPHS = {
     "onnx": "", "onnx:form=static": "", "onnx:form=fp16": "",
@@ -101,9 +110,17 @@ GOALS = (
 
 
 def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
-    """Scheme -> whether its output is nearer to the full one, of those whose rival was measured."""
+    """Scheme -> whether its output is nearer to the full one than with each measured rival.
+
+    Schemes none of whose rivals was measured are left out.
+    """
     ratios = {row.scheme: row.snr for row in rows}
-    return {row.scheme: row.snr > ratios[row.rival] for row in rows if row.rival in ratios}
+    return {row.scheme: not _lost_to(row, ratios) for row in rows
+            if any(rival in ratios for rival in row.rival.split())}  # fmt: skip
+
+
+def _lost_to(row: Row, ratios: Mapping[str, float]) -> list[str]:
+    return [rival for rival in row.rival.split() if rival in ratios and row.snr <= ratios[rival]]
 
 
 class Bench:
@@ -123,7 +140,7 @@ class Bench:
         self.noise = [probe.noise for probe in self.probes]
         self.exact = probing.predicted(self.model, self.probes)
         self.base = probing.mean_square(self.exact, self.noise)
-        self._seen: dict[str, Mapping[str, Any]] = {"": {}}
+        self._seen: dict[str, Mapping[str, Any]] = {}
 
     def _outputs(self, now: Sequence[Any]) -> tuple[float, float]:
         """Rise of the denoising error, and signal-to-noise ratio of outputs, in dB."""
@@ -134,14 +151,17 @@ class Bench:
         return loss, 10 * math.log10(signal / probing.mean_square(now, self.exact))
 
     def seen(self, how: str, layers: Any) -> Mapping[str, Any]:
-        """What layers are fed, by the kind of calibration."""
+        """What layers are fed, by the kind of calibration and what of it is noted."""
         from dit_tools.weights import calibrate
 
-        if how not in self._seen:
-            self._seen[how] = calibrate.observe(
+        if not how:
+            return {}
+        key = f"{how}, moments: {calibrate.moments_wanted(layers)}"
+        if key not in self._seen:
+            self._seen[key] = calibrate.observe(
                 self.model, layers, how, self.calibration, self.steps
             )
-        return self._seen[how]
+        return self._seen[key]
 
     def measure(self, text: str, rival: str = "", quick: bool = False) -> Row:
         """One scheme; ``quick``: without pictures."""
@@ -203,9 +223,32 @@ class Bench:
         return statistics.median(ratios)
 
 
-def line(row: Row, better: Mapping[str, bool]) -> str:
-    """A row of the table."""
-    word = {True: f"better than {row.rival}", False: f"WORSE than {row.rival}", None: ""}
+class Cells:
+    """Rows that were measured before, a file each. Without a folder there are none."""
+
+    def __init__(self, folder: Path | None, key: str):
+        self._folder, self._key = folder, key
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def row(self, text: str, measure: Callable[[], Row]) -> Row:
+        """What ``measure`` gives, or has given."""
+        if self._folder is None:
+            return measure()
+        digest = hashlib.sha256(f"{self._key} {text}".encode()).hexdigest()[:16]
+        path = self._folder / f"{text.partition(':')[0]}-{digest}.json"
+        if not path.is_file():
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(asdict(measure())), encoding="utf-8")
+            part.rename(path)
+        return Row(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def line(row: Row, better: Mapping[str, bool], lost: Sequence[str] = ()) -> str:
+    """A row of the table; ``lost``: the rivals that were not beaten, all of them if empty."""
+    won = " and ".join(row.rival.split())
+    word = {True: f"better than {won}", None: "",
+            False: f"WORSE than {' and '.join(lost) or won}"}  # fmt: skip
     faster = f"{row.faster:5.2f}x of torch float32" if row.faster else ""
     return (
         f"{row.scheme:40} {row.ratio:6.3f} {row.psnr:6.1f} {row.psnr_worst:6.1f} {row.ssim:7.4f} "
@@ -226,12 +269,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--quick", action="store_true", help="schemes without their pictures")
     parser.add_argument("--only", choices=("schemes", "graphs"))
+    parser.add_argument("--cells", type=Path, help="folder of rows that are not measured again")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     a = parser.parse_args()
     lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
     words = [text for text in lines if text and not text.startswith("#")][: a.prompts]
     began = time.perf_counter()
-    bench = Bench(a.model, words, a.calibration, a.steps)
+    made: list[Bench] = []
+
+    def bench() -> Bench:  # once, and not at all where every row is there
+        if not made:
+            made.append(Bench(a.model, words, a.calibration, a.steps))
+        return made[0]
+
+    cells = Cells(a.cells, fingerprint(a, words))
     if not a.json:
         print(f"{'scheme':40} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8} "
               f"{'SNR':>6}")  # fmt: skip
@@ -240,17 +291,29 @@ def main() -> None:
     def show(row: Row) -> None:
         rows.append(row)
         better = verdicts(rows)
-        made = asdict(row) | {"better": better.get(row.scheme)}
-        print(json.dumps(made) if a.json else line(row, better), flush=True)
+        lost = _lost_to(row, {one.scheme: one.snr for one in rows})
+        told = asdict(row) | {"better": better.get(row.scheme)}
+        print(json.dumps(told) if a.json else line(row, better, lost), flush=True)
 
     graphs = {} if a.specs or a.only == "schemes" else GRAPHS  # first: speed wants a cool machine
     for text, scheme in graphs.items():
-        show(bench.graph(text, scheme))
+        show(cells.row(text, lambda: bench().graph(text, scheme)))  # noqa: B023
     for text in a.specs or (() if a.only == "graphs" else SCHEMES):
-        show(bench.measure(text, SCHEMES.get(text, ""), a.quick))
+        measure = lambda: bench().measure(text, "", a.quick)  # noqa: E731, B023
+        show(replace(cells.row(text, measure), rival=SCHEMES.get(text, "")))
     goals(rows, a.json)
     if not a.json:
         print(f"{time.perf_counter() - began:.0f} seconds")
+
+
+def fingerprint(a: argparse.Namespace, words: Sequence[str]) -> str:
+    """What decides a row, beside its spec: the model's files and what is drawn."""
+    from dit_tools.models.resolve import resolve
+
+    source = resolve(a.model)
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns)
+             for path in sorted(source.path.rglob("*.safetensors"))]  # fmt: skip
+    return repr((source.name, source.revision, files, words, a.calibration, a.steps, a.quick))
 
 
 def goals(rows: Sequence[Row], as_json: bool) -> None:

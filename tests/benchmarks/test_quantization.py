@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.quantization import GOALS, SCHEMES, Bench, Goal, Row, line, verdicts
+from benchmarks.quantization import GOALS, SCHEMES, Bench, Cells, Goal, Row, line, verdicts
 from dit_tools.core import spec
 from tests.support import pixart
 
@@ -21,7 +22,10 @@ def test_a_scheme_is_held_against_its_rival() -> None:
     found = verdicts(rows)
     assert found == {"svd": True}  # the rivals of the others were not measured
     assert verdicts([row("rtn:bits=4", 0.1), row("svd", 0.2)]) == {"svd": False}
-    assert line(rows[1], {"svd": True}).endswith("+0.200  19.80  better than rtn:bits=4")
+    assert "+0.200  19.80  better than rtn:bits=4 and" in line(rows[1], {"svd": True})
+    best = row("rtn:bits=4,clip=mse", 0.1)
+    assert verdicts([*rows, best])["svd"] is False  # it must beat each of them
+    assert line(rows[1], {"svd": False}, ["fp8"]).endswith("WORSE than fp8")
     assert "WORSE" in line(rows[1], {"svd": False}) and line(rows[0], found).endswith(
         "+0.500  19.50"
     )
@@ -31,7 +35,24 @@ def test_every_scheme_is_one_and_is_measured_after_its_rival() -> None:
     measured = list(SCHEMES)
     for text, rival in SCHEMES.items():
         assert spec.format(spec.parse("weights.quantize", text)).partition(":")[0] in text
-        assert not rival or measured.index(rival) < measured.index(text)
+        assert all(measured.index(one) < measured.index(text) for one in rival.split())
+
+
+def test_rows_are_kept_and_measured_once(tmp_path: Path) -> None:
+    count = 0
+
+    def measure() -> Row:
+        nonlocal count
+        count += 1
+        return replace(row("svd", 0.2), psnr=math.inf)
+
+    kept = Cells(tmp_path / "cells", "emoji")
+    assert kept.row("svd", measure) == kept.row("svd", measure) and count == 1
+    Cells(tmp_path / "cells", "another model").row("svd", measure)
+    kept.row("svd:rank=8", measure)
+    assert count == 3
+    Cells(None, "emoji").row("svd", measure)
+    assert count == 4
 
 
 def test_goals_are_bounds_of_measured_rows() -> None:
