@@ -20,8 +20,14 @@ TINY = 2.0**-24
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Codes (rows, n), integers below ``2^bits``, as bytes (rows, packed_bytes(n, bits))."""
     count, size = word(bits)
-    padded = functional.pad(codes.to(torch.int64), (0, -codes.shape[1] % count))
+    kind = torch.uint8 if size == 1 else torch.int64  # 1, 2, 4 and 8 bits fill a byte
+    padded = functional.pad(codes.to(kind), (0, -codes.shape[1] % count))
     parts = padded.reshape(codes.shape[0], -1, count)
+    if size == 1:
+        made = parts[..., 0].clone()
+        for i in range(1, count):
+            made |= parts[..., i] << (bits * i)
+        return made
     whole = torch.stack([parts[..., i] << (bits * i) for i in range(count)]).sum(0)
     split = [((whole >> (8 * i)) & 255) for i in range(size)]
     return torch.stack(split, -1).flatten(1).to(torch.uint8)

@@ -77,8 +77,9 @@ def _recorded(
         handle.remove()
     judges = range(len(prompts) - 1, 0, -UNSEEN)  # the last prompt, and back from there
     seen = [call for i, calls in enumerate(kept) if i not in judges for call in calls]
-    unseen = [call for i in judges for call in kept[i]] or seen
-    return _spread(seen, most), _spread(unseen, max(most // (UNSEEN - 1), 1))
+    unseen = [call for i in judges for call in kept[i]]
+    calls = _spread(seen, most)
+    return calls, _spread(unseen, max(most // (UNSEEN - 1), 1)) if unseen else calls
 
 
 def _spread(calls: list[Any], most: int) -> list[Any]:
@@ -139,7 +140,7 @@ def _train(
 
     def judged(epoch: int) -> float:
         unseen = _error(root, others)
-        error = unseen if others == calls else _error(root, calls)
+        error = unseen if others is calls else _error(root, calls)
         tell({"type": "tuning", "epoch": epoch, "error": error, "unseen": unseen})
         return unseen
 

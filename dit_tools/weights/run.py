@@ -16,7 +16,7 @@ from dit_tools.models import gguf_load, quantized, safe
 from dit_tools.models.load import graphs_only
 from dit_tools.weights import resume
 from dit_tools.weights.layers import Layer, Layers, find, pattern
-from dit_tools.weights.quantize._base import Scheme, Seen
+from dit_tools.weights.quantize._base import Scheme, Seen, pieces
 from dit_tools.weights.stream import Writer
 
 Tell = Callable[[dict[str, Any]], None]
@@ -198,14 +198,19 @@ def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -
     packer = layer.packer
     signal = noise = 0.0
     companions: dict[str, list[Any]] = {}
-    for piece in _pieces(layer, stored, packer.rowwise):
-        finite(layer.name, piece)
-        weight = piece.float()
+    for weight in _pieces(layer, stored, True) if packer.rowwise else [_whole(layer, stored)]:
         layout = replace(layer.layout, rows=len(weight))
+        for rows in pieces(layout):
+            finite(layer.name, weight[rows])
+        weight = weight.float()
         made = packer.pack(weight, layout, seen)
         writer.write(f"{layer.name}.packed", made["packed"])
-        signal += float(weight.square().sum())
-        noise += float((restore(made, layout) - weight).square().sum())
+        for rows in pieces(layout):
+            some = {key: tensor[rows] if key in ROWWISE else tensor for key, tensor in made.items()}
+            exact = weight[rows]
+            signal += float(exact.square().sum())
+            lost = restore(some, replace(layout, rows=len(exact))) - exact
+            noise += float(lost.square().sum())
         for key in made.keys() - {"packed"}:
             companions.setdefault(key, []).append(made[key])
     for key in [key for key in layer.layout.tensors() if key != "packed"]:
@@ -213,11 +218,27 @@ def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -
     return snr(signal, noise)
 
 
+ROWWISE = ("packed", "scale", "zero", "up")
+"""Tensors of a packed layer with a row for each of the weight's."""
+
+
 def _pieces(layer: Layer, stored: Any, rowwise: bool) -> Iterator[Any]:
     """The weight as stored, whole or some rows at a time."""
     step = max(PIECE // layer.columns, 1) if rowwise else layer.rows
     for start in range(0, layer.rows, step):
         yield stored[start : start + step]
+
+
+def _whole(layer: Layer, stored: Any) -> Any:
+    """The weight in float32, with no second copy of it on the way."""
+    import torch
+
+    made = torch.empty(layer.rows, layer.columns)
+    start = 0
+    for piece in _pieces(layer, stored, rowwise=True):
+        made[start : start + len(piece)] = piece
+        start += len(piece)
+    return made
 
 
 def finite(name: str, tensor: Any) -> None:

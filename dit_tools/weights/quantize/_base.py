@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -77,11 +77,25 @@ def by_rows(
 
     ``pack(rows of the weight, their layout)`` gives tensors with a row for each of them.
     """
-    import torch
+    made = Rows(layout.rows)
+    for rows in pieces(layout):
+        made.put(rows, pack(weight[rows], replace(layout, rows=rows.stop - rows.start)))
+    return made.tensors
 
-    made = [pack(weight[rows], replace(layout, rows=len(weight[rows])))
-            for rows in pieces(layout)]  # fmt: skip
-    return {key: torch.cat([one[key] for one in made]) for key in made[0]}
+
+class Rows:
+    """Tensors that are filled some rows at a time, allocated once, so that memory stays whole."""
+
+    def __init__(self, count: int):
+        self._count = count
+        self.tensors: dict[str, Array] = {}
+
+    def put(self, rows: slice, some: Mapping[str, Array]) -> None:
+        """Copy ``some``, tensors with those rows."""
+        for key, tensor in some.items():
+            if key not in self.tensors:
+                self.tensors[key] = tensor.new_empty((self._count, *tensor.shape[1:]))
+            self.tensors[key][rows] = tensor
 
 
 def pieces(layout: Layout) -> Iterator[slice]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dit_tools.core.registry import method, param
 from dit_tools.nn.layouts import Layout
-from dit_tools.weights.quantize._base import Array, Scheme, Seen, group_of, pieces
+from dit_tools.weights.quantize._base import Array, Rows, Scheme, Seen, group_of, pieces
 
 
 @method(
@@ -66,20 +66,12 @@ def _quantized(
     """Codes, plain and packed, and scales of what a branch leaves; and their squared error."""
     from dit_tools.nn.rounding import finished, nearest, scales, value
 
-    error, found = 0.0, {"scale": [], "codes": [], "packed": []}
+    error, found = 0.0, Rows(layout.rows)
     for rows in pieces(layout):
         lacking = weight[rows] - up[rows].float() @ down.float()
         shape = replace(layout, rows=len(lacking))
         scale = scales(lacking, shape, candidates)
         near = nearest(lacking, scale, shape)
         error += float((lacking - value(near, scale, shape)).square().sum())
-        for key, tensor in {**finished(near, scale, shape), "codes": near}.items():
-            found[key].append(tensor)
-    return {key: _cat(many) for key, many in found.items()}, error
-
-
-def _cat(many: list[Array]) -> Array:
-    """Rows one below the other."""
-    import torch
-
-    return torch.cat(many)
+        found.put(rows, {**finished(near, scale, shape), "codes": near})
+    return found.tensors, error
