@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import ModelError
-from dit_tools.models import safe
+from dit_tools.models import safe, torchao_kernels
 
 METHOD, VERSION = "dit", 1
 PART = "transformer"
@@ -50,7 +50,10 @@ def parts(folder: Path, dtype: Any) -> dict[str, Any]:
     library, kind = safe.components(folder)[PART]
     if library != "diffusers":
         raise ModelError(f"{folder}: no transformer of diffusers is packed there", safe.DAMAGED)
-    return {PART: load(folder / PART, str(kind), found["layers"], dtype)}
+    module = load(folder / PART, str(kind), found["layers"], dtype)
+    if found.get("kernels") == torchao_kernels.NAME:
+        torchao_kernels.use(module, dtype)
+    return {PART: module}
 
 
 def load(folder: Path, kind: str, layers: Mapping[str, Any], dtype: Any) -> Any:
