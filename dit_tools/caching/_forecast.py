@@ -30,8 +30,12 @@ def each(function: Callable[..., Any], *trees: Tree) -> Tree:
 def relative_error(guess: Array, truth: Array) -> float:
     """``mean|guess - truth| / mean|truth|`` over everything; NaN when it cannot be told."""
     guess, truth = _wide(guess), _wide(truth)
-    size = float(abs(truth).mean())
-    return float(abs(guess - truth).mean()) / size if size else math.nan
+    off, size = abs(guess - truth).mean(), abs(truth).mean()
+    if is_torch(off):
+        import torch
+
+        off, size = torch.stack((off, size)).tolist()  # a device is waited for once
+    return float(off) / float(size) if size else math.nan
 
 
 class Forecast:

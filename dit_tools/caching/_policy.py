@@ -70,7 +70,7 @@ class Listed(_Ahead):
         return call not in self.full
 
 
-@dataclass(frozen=True)
+@dataclass
 class Gate:
     """Skip while block 1 is forecast with a relative error below ``threshold``.
 
@@ -84,6 +84,7 @@ class Gate:
     head: Forecast
     residual: bool
     against_forecast: bool = False
+    measured: tuple[int, Array] | None = None  # what block 1 did, and at which call
 
     def before(self, call: int, skipped: int, entered: Array) -> bool:
         """Never: block 1 must be seen first."""
@@ -94,15 +95,20 @@ class Gate:
         if self.max_skips and skipped >= self.max_skips:
             return False
         truth, guess = self._measure(entered, left), self.head.at(call)
+        learnt = call, truth
         if self.against_forecast:
             truth, guess = guess, truth
         error = relative_error(guess, truth)
         log.debug("call %d: relative error of block 1 is %.5f", call, error)
-        return error < self.threshold
+        skip = error < self.threshold
+        self.measured = None if skip else learnt  # a full call comes back with it
+        return skip
 
     def learn(self, call: int, entered: Array, left: Array) -> None:
         """Keep what block 1 did."""
-        self.head.learn(call, self._measure(entered, left))
+        known, self.measured = self.measured, None
+        seen = known[1] if known and known[0] == call else self._measure(entered, left)
+        self.head.learn(call, seen)
 
     def _measure(self, entered: Array, left: Array) -> Array:
         return left - entered if self.residual else left

@@ -88,9 +88,11 @@ class Skipping:
 
     def __init__(self, blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[], Stream]):
         self._blocks, self._run = blocks, run
+        self._last = len(blocks) - 1
         self._streams = Streams(run, warmup, begin)
         self._stream = begin()
         self._free = self._skip = False  # may this call skip; does it
+        self._head = 0  # blocks computed in a call that skips
         self._entered: Tree = None  # block 1 in this call
         self._left: Tree = None
 
@@ -101,21 +103,33 @@ class Skipping:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Tree:
-        """The output of a block: computed, what enters it, or after the last one the forecast."""
-        if position >= len(self._blocks):
+        """The output of a block: computed, what enters it, or after the last one the forecast.
+
+        A skipped call comes here for every block too, so the way through is short.
+        """
+        if 0 < position < self._last:
+            return entering(self._blocks[position], args, kwargs) if self._skip else compute()
+        if position > self._last:
             self._run.count["blocks computed"] += 1
             return compute()
-        entered = entering(self._blocks[position], args, kwargs)
-        if position == 0:
-            self._open(entered)
-        output = entered if self._skip else compute()
-        self._run.count["blocks skipped" if self._skip else "blocks computed"] += 1
-        if position == 0:
-            self._entered, self._left = entered, output
-            self._skip = self._skip or self._may_skip_rest()
-        if position < len(self._blocks) - 1:
+        output = self._first(compute, args, kwargs) if position == 0 else None
+        if position < self._last:
             return output
-        return self._forecast(args, kwargs) if self._skip else self._learn(output)
+        if self._skip:
+            return self._forecast(args, kwargs)
+        return self._learn(compute() if position else output)
+
+    def _first(
+        self, compute: Callable[[], Tree], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tree:
+        """Block 1, before which and after which it is decided whether the call skips."""
+        entered = entering(self._blocks[0], args, kwargs)
+        self._open(entered)
+        self._head = 0 if self._skip else 1
+        output = entered if self._skip else compute()
+        self._entered, self._left = entered, output
+        self._skip = self._skip or self._may_skip_rest()
+        return output
 
     def _open(self, entered: Tree) -> None:
         """Find the branches' state and ask for a decision before block 1."""
@@ -125,7 +139,7 @@ class Skipping:
         self._skip = self._free and policy.before(self._run.call, skipped, seen)
 
     def _may_skip_rest(self) -> bool:
-        if not self._free or len(self._blocks) == 1:
+        if not self._free or not self._last:
             return False
         stream, (entered, left) = self._stream, self._images()
         return stream.policy.after(self._run.call, entered, left, stream.skipped)
@@ -143,6 +157,8 @@ class Skipping:
     def _forecast(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
         stream = self._stream
         stream.skipped += 1
+        self._run.count["blocks computed"] += self._head
+        self._run.count["blocks skipped"] += self._last + 1 - self._head
         output = stream.tail.at(self._at())
         if stream.relative:
             output = each(lambda start, added: start + added, self._base(), output)
@@ -152,6 +168,7 @@ class Skipping:
     def _learn(self, output: Tree) -> Tree:
         stream, learnt = self._stream, output
         stream.skipped = 0
+        self._run.count["blocks computed"] += self._last + 1
         stream.policy.learn(self._run.call, *self._images())
         if stream.relative:
             learnt = each(lambda end, start: end - start, output, self._base())
