@@ -20,7 +20,8 @@ class Quest(Scheme):
     gradients pass through rounding as if it were not there. Unlike in the paper activations have
     a scale per token as they come, which takes the place of scales learned per time, and its first
     stage, which trains the layers that embed times, is left out: here those have eight bits and
-    full activations, and lose nothing that training could bring back.
+    full activations, and lose nothing that training could bring back. The weights that are kept
+    are those that serve prompts outside of the training best: with few prompts often the untrained.
     """
 
     bits: int = param(4, "bits per weight", ge=2, le=8)

@@ -19,7 +19,8 @@ class Svd(Scheme):
 
     W = up down + R; R is rounded to the nearest, and up and down are fitted again to what rounding
     left, ``rounds`` times; the best is kept, and its scales are searched for. Activations stay in
-    full precision, and channels are not smoothed beforehand, unlike in the paper.
+    full precision, and channels are not smoothed beforehand, unlike in the paper. The branch costs
+    16 rank (1/rows + 1/columns) bits a weight: small layers are better off with more bits.
     """
 
     rank: int = param(32, "of the branch; small layers take a quarter of their side", ge=1, le=512)
