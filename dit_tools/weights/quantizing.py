@@ -69,7 +69,7 @@ def learn(
     """
     if trial.max_loss is not None:
         allocate.check(wanted.scheme)
-    _check_device(trial.device)
+    _check_device(wanted.scheme, trial.device)
     how = wanted.scheme.calibration
     if streams(wanted.scheme, trial):
         full = _adapted(streaming.load(source, layers), source)
@@ -131,10 +131,16 @@ def streams(scheme: Any, trial: Trial) -> bool:
     return bool(scheme.calibration) and not needed and pick_device(trial.device) == "cpu"
 
 
-def _check_device(device: str) -> None:
+def _check_device(scheme: Any, device: str) -> None:
+    """Raise UnsupportedError for a device that is not there or cannot run what the scheme packs."""
     from dit_tools.models.torch_load import pick_device
 
-    pick_device(device)
+    kind = pick_device(device).partition(":")[0]
+    if kind == "mps" and scheme.layout(64, 64).kind == "fp8":
+        raise UnsupportedError(
+            f"--scheme {scheme.info.name}: mps has no floating point of eight bits",
+            "use --scheme rtn, or --device cpu",
+        )
 
 
 def calibration(full: Any, trial: Trial) -> tuple[str, ...]:

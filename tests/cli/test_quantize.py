@@ -124,13 +124,40 @@ def refused(code: int, message: str, *arguments: str | Path, cwd: Path, program=
     assert sorted(cwd.iterdir()) == before
 
 
-def test_nan_in_calibration(model: Path, tmp_path: Path) -> None:
+def damaged(model: Path, tmp_path: Path, change) -> Path:
     root = copy(model, tmp_path / "model")
     tensors = load_file(root / WEIGHTS)
-    tensors["caption_projection.linear_1.bias"].fill_(torch.nan)
+    change(tensors)
     save_file(tensors, root / WEIGHTS, {"format": "pt"})
-    words = ("-m", root, "--scheme", "vidit-q", "--calibration", "1")
+    return root
+
+
+@pytest.mark.parametrize("prompts", ["1", "0"])
+def test_nan_in_calibration(prompts: str, model: Path, tmp_path: Path) -> None:
+    """With the network in memory, and with weights read as they are used."""
+    name = "caption_projection.linear_1.bias"
+    root = damaged(model, tmp_path, lambda tensors: tensors[name].fill_(torch.nan))
+    words = ("-m", root, "--scheme", "vidit-q", "--calibration", "1", "--prompts", prompts)
     refused(5, "NaN", *words, cwd=tmp_path)
+
+
+def test_layers_that_the_network_has_not(model: Path, tmp_path: Path) -> None:
+    root = damaged(model, tmp_path, lambda tensors: tensors.update(expert=torch.ones(4, 4)))
+    message = "expert is not a tensor of the network as diffusers has it now; load the model with"
+    refused(7, message, "-m", root, cwd=tmp_path)
+
+
+def test_torchao_that_is_not_there(model: Path, tmp_path: Path) -> None:
+    def without(*arguments: str | Path, cwd: Path):
+        code = (
+            "import sys; sys.modules['torchao'] = None;"
+            "from dit_cli.main import main; main(sys.argv[1:])"
+        )
+        return python(code, *map(str, arguments), cwd=cwd)
+
+    for more in ((), ("--dry-run",)):
+        words = ("-m", model, "--target", "torchao", *more)
+        refused(7, "--target torchao: it cannot be used", *words, cwd=tmp_path, program=without)
 
 
 def test_models_without_layers_that_can_be_packed(tmp_path: Path) -> None:

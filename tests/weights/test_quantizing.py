@@ -184,6 +184,18 @@ def test_a_scheme_without_bits_has_none_to_choose(folders, tmp_path) -> None:
         quantize(source, wanted(tmp_path / "out", "fp8"), Trial(max_loss=1.0))
 
 
+def test_a_type_that_the_device_has_not(folders, tmp_path, monkeypatch) -> None:
+    """Refused before anything is loaded; the check is the command's, the device is a stand-in."""
+    from dit_tools.models import torch_load
+
+    monkeypatch.setattr(torch_load, "pick_device", lambda wish: "mps")
+    monkeypatch.setattr(torch_load, "load_torch", None)
+    source = resolve(str(folders("pixart")))
+    with pytest.raises(UnsupportedError, match="--scheme fp8: mps has no floating point"):
+        quantize(source, wanted(tmp_path / "out", "fp8"), Trial(2, 1, 2, "mps"))
+    assert list(tmp_path.iterdir()) == []
+
+
 KEEP = ("ff", "attn2", "caption", r"blocks\.[1-9]")
 
 
