@@ -41,7 +41,7 @@ def calibrate(
     ] = 8,
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, max=100_000, metavar="N",
-                          help="How often harmonica and ilf see them, from other noise.")
+                          help="Trajectories of two of them that harmonica and ilf learn from.")
     ] = 40,
     seed: Annotated[
         int, typer.Option("--seed", min=0, max=1_000_000, metavar="N", help="Of the noise.")

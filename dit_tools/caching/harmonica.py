@@ -28,11 +28,12 @@ class Harmonica(Cache):
     """Reuse outputs of attention and MLP wherever a trained router says so.
 
     ``dit calibrate`` trains a number ``rho`` for every call and every attention and MLP, along
-    whole sampling runs that use what they cache, so that training meets the errors of use: the loss
-    is ``lambda_t |full - cached|^2 + beta mean(sigmoid(rho))``, where ``lambda_t`` is how far
-    caching at that call moves the final picture (Huang et al. 2024). A module is computed where
-    ``sigmoid(rho) > threshold``, else its last output before the gate is reused; norms, gates and
-    residual sums are always computed, so that the time saved is less than the share of modules.
+    whole sampling runs that use what they cache, so that training meets the errors of use (Huang et
+    al. 2024): the loss is the error to the full run's predictions plus ``beta`` times a price of
+    what is computed. A module is computed where ``sigmoid(rho) > threshold``, else its last output
+    before the gate is reused; norms, gates and residual sums are always computed, so that the time
+    saved is less than the share of modules. Differs from the paper in the weights of calls and in
+    the form of the price, to learn in tens of trajectories (``calibrating/harmonica.py``).
     ``calibration=even`` is the table that a learned one must beat: everything at every second call.
     The first and the last step are computed in full.
     """
@@ -42,7 +43,7 @@ class Harmonica(Cache):
     dial: ClassVar[Dial] = Dial("threshold", tuple(round(i / 40, 3) for i in range(41)))
 
     threshold: float = param(0.5, "compute a module above this; 0 = exact", ge=0, le=1)
-    beta: float = param(0.002, "in training: price of all modules, in relative error", ge=0)
+    beta: float = param(2.0, "in training: price of all modules, in errors of even", ge=0)
     calibration: str = param("auto", CALIBRATION + "; or even, none")
 
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:

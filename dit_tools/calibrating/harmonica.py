@@ -2,63 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dit_tools.caching._apart import modules
-from dit_tools.caching._calibration import Calibration
 from dit_tools.caching._forecast import Tree, each
 from dit_tools.calibrating.session import Probe, Session
-from dit_tools.calibrating.training import frozen, with_gradient
+from dit_tools.calibrating.training import frozen, moved, with_gradient
 from dit_tools.core.arrays import Array
+from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
 
 CLAMP = 5.0  # rho stays in [-5, 5], as in the paper's code
-START = 1.0  # rho at first: mostly computing
-LEARNING_RATE = 0.2  # of Adam, a step a trajectory; the paper trains far longer
+START = 0.5  # of |rho|; the sign is that of the hand-made table
+LEARNING_RATE = 0.15  # of Adam, a step a trajectory; the paper trains far longer
 
 
 def calibrate(session: Session) -> dict[str, Any]:
     """``rho`` (T, M): a number for every call and every attention and MLP.
 
-    Each of ``session.rounds`` is one trajectory of all prompts. The loss of a call is
-    ``lambda_t |full - cached|^2 / |full|^2 + beta mean(sigmoid(rho_t))``; the cached output moves
-    the latents on. ``lambda_t`` is how far the final latents move when everything is reused at that
-    call alone, relative to its mean over calls. Differs from the paper: it is measured once.
+    Each of ``session.rounds`` is a trajectory of two prompts, drawn in full and then with what is
+    cached, which moves its latents on. With ``r = sigmoid(rho_t)`` the loss of a call is
+    ``|full - cached|^2 / |full|^2 + beta e mean(1 - (1 - r)^2)``, on guided predictions; ``e`` is
+    the first term's mean where everything is computed at every second call. Differs from the paper,
+    for it must learn in tens of trajectories, not thousands:
+
+    - ``full`` is the prediction of the full trajectory, not of the full network at the cached one's
+      latents, so that errors that add up over calls count as they do in the picture; this stands in
+      for the paper's weights ``lambda_t``;
+    - the price is not ``r``: reusing a share of an output costs ``(1 - r)^2`` of reusing all of it,
+      and a price of the same form drives ``rho`` to a clear yes or no, which is how it is used;
+      for the same reason what is reused is the last output whose ``rho`` was positive;
+    - ``rho`` starts from the hand-made table that computes every second call, since modules that
+      start alike learn alike, and could not take turns.
     """
     import torch
 
     router = _Router(session)
-    router.weights = _influence(session, router)
     optimizer = torch.optim.Adam([router.rho], lr=LEARNING_RATE)
     with frozen(session.model.network):
         for done in range(session.rounds):
             session.tell(done, session.rounds)
-            moved = session.with_prompts(session.prompts, session.seed + 1000 * (done + 1))
+            few = moved(session, done)
+            full: dict[int, Array] = {}
+            few.plain(correct=partial(_keep, full))
+            if not done:
+                router.price = session.plan.cache.beta * _reference(few, full)
             optimizer.zero_grad()
-            moved.run(Probe(session.plan.cache, None, router.wrap, router.attach))
+            probe = Probe(session.plan.cache, None, router.wrap, router.attach)
+            few.run(probe, partial(router.learn, full))
             optimizer.step()
             router.rho.data.clamp_(-CLAMP, CLAMP)
     session.tell(session.rounds, session.rounds)
     return {"rho": router.rho.detach().cpu().numpy()}
 
 
-def _influence(session: Session, router: _Router) -> list[float]:
-    """``lambda_t``, mean 1; first and last call count 0, for they are always computed."""
-    import numpy as np
+def _keep(outputs: dict[int, Array], call: int, prediction: Prediction) -> Prediction:
+    outputs[call] = prediction.raw
+    return prediction
 
-    few = session.with_prompts(session.prompts[:2], session.seed)
-    plain, run = few.plain()
-    calls = run.calls_expected
-    found = [0.0] * calls
-    for call in range(1, calls - 1):
-        rho = np.full((calls, router.count), CLAMP, np.float32)
-        rho[call] = -CLAMP
-        x, _ = few.cached(Calibration({}, {"rho": rho}), threshold=0.5)
-        found[call] = float(((x - plain) ** 2).mean())
-    mean = sum(found) / max(calls - 2, 1)
-    return [value / mean if mean else 1.0 for value in found]
+
+def _reference(session: Session, full: Mapping[int, Array]) -> float:
+    """The mean loss of a call with the hand-made table; 1 where that has none."""
+    found: dict[int, Array] = {}
+    even = replace(session.plan.cache, calibration="even")
+    session.run(Probe(even), partial(_keep, found))
+    losses = [float(_miss(found[call], full[call])) for call in full]
+    return sum(losses) / len(losses) or 1.0
+
+
+def _miss(guess: Array, truth: Array) -> Array:
+    return ((guess - truth) ** 2).mean() / (truth**2).mean()
 
 
 class _Router:
@@ -71,15 +88,14 @@ class _Router:
         self.count = len(modules(network.blocks()))
         steps = session.plan.solver.calls(session.plan.steps)
         start = torch.full((steps, self.count), START, device=network.module.device)
+        start[1:-1:2] *= -1.0
         self.rho = start.requires_grad_()
-        self.weights: list[float] = []
-        self._beta = session.plan.cache.beta
+        self.price = 1.0
         self._kept: dict[tuple[str, ...], list[Tree]] = {}
-        self._mixing = False
         self._run: Run = None  # type: ignore[assignment]
 
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
-        """Hook attention and MLP: outputs are mixed with the last ones while a call is trained."""
+        """Hook attention and MLP: outputs are mixed with the last ones."""
         from dit_tools.nn.hooks import around_forward
 
         self._run, self._kept = run, {}
@@ -87,43 +103,41 @@ class _Router:
 
     def _module(self, position: int, compute: Any, args: Any, kwargs: Any) -> Tree:
         output = compute()
-        if not self._mixing:
+        if not self._trained(self._run.call):
             return output
         kept = self._kept.setdefault(self._run.branches, [None] * self.count)
-        if kept[position] is not None:
-            share = self.rho[self._run.call, position].sigmoid()
-            output = each(lambda new, old: share * new + (1 - share) * old, output, kept[position])
-        kept[position] = each(lambda part: part.detach(), output)
-        return output
+        fresh, old = each(lambda part: part.detach(), output), kept[position]
+        rho = self.rho[self._run.call, position]
+        if old is None or rho > 0:
+            kept[position] = fresh  # what is reused grows old as it will in use
+        if old is None:
+            return output
+        share = rho.sigmoid()
+        return each(lambda new, past: share * new + (1 - share) * past, output, old)
+
+    def _trained(self, call: int) -> bool:
+        """Whether a call may reuse anything: all but those behind the plan's number."""
+        return call < len(self.rho) - 1
 
     def wrap(self, network: Any, run: Run) -> Any:
-        """The network that gives the mixed output, and gradients of how far it is from the full."""
-        return _Taught(network, run, self)
+        """The network, recording gradients."""
+        return _Recording(network)
 
-    def output(self, network: Any, run: Run, inputs: dict[str, Any]) -> Array:
-        """Full output, mixed output, loss, gradients; gives the mixed output."""
-        full = network(**inputs)
-        last = run.t <= run.times[-2]
-        if last:
-            return full
-        self._mixing = True
-        try:
-            mixed = network(**with_gradient(inputs))
-        finally:
-            self._mixing = False
-        if run.call and run.call < len(self.rho):
-            miss = ((mixed - full) ** 2).mean() / (full**2).mean()
-            price = self._beta * self.rho[run.call].sigmoid().mean()
-            (self.weights[run.call] * miss + price).backward()
-        return mixed.detach()
+    def learn(self, full: Mapping[int, Array], call: int, prediction: Prediction) -> Prediction:
+        """Loss and gradients of a call; the prediction goes on without them."""
+        raw = prediction.raw
+        if call and self._trained(call):
+            price = self.price * (1 - (1 - self.rho[call].sigmoid()) ** 2).mean()
+            (_miss(raw, full[call]) + price).backward()
+        return prediction.with_raw(raw.detach())
 
 
-class _Taught:
-    def __init__(self, network: Any, run: Run, router: _Router):
-        self._network, self._run, self._router = network, run, router
+class _Recording:
+    def __init__(self, network: Any):
+        self._network = network
 
     def __call__(self, **inputs: Any) -> Array:
-        return self._router.output(self._network, self._run, inputs)
+        return self._network(**with_gradient(inputs))
 
     def blocks(self) -> list[Any]:
         return self._network.blocks()

@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.caching._calibration import Calibration
 from dit_tools.caching._stack import entering, image
 from dit_tools.calibrating.session import Session
-from dit_tools.calibrating.training import frozen, with_gradient
+from dit_tools.calibrating.training import frozen, moved, with_gradient
 from dit_tools.core.arrays import Array
 from dit_tools.core.run import Run
 
@@ -31,8 +31,8 @@ class Call:
 def calibrate(session: Session) -> dict[str, Any]:
     """The module's weights by name.
 
-    Each of ``session.rounds`` records a trajectory of the full network and replays its calls
-    through the network with the cache: at skipped ones the loss is
+    Each of ``session.rounds`` records a trajectory of the full network from two prompts and replays
+    its calls through the network with the cache: at skipped ones the loss is
     ``|cached - full|^2 / |full|^2``.
     """
     import torch
@@ -47,8 +47,7 @@ def calibrate(session: Session) -> dict[str, Any]:
         optimizer: Any = None
         for done in range(session.rounds):
             session.tell(done, session.rounds)
-            moved = session.with_prompts(session.prompts, session.seed + 1000 * (done + 1))
-            calls, run = record(moved)
+            calls, run = record(moved(session, done))
             if feedback is None:
                 feedback = Feedback.of(blocks[leading - 1], width(network, calls[0]))
                 feedback.requires_grad_(True)
@@ -102,7 +101,7 @@ def teach(
             output = network(**with_gradient(call.inputs))
             assert run.count["blocks skipped"] > before
             loss = ((output - call.output) ** 2).mean() / (call.output**2).mean()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             if optimizer is not None:
                 optimizer.zero_grad()
                 loss.backward()

@@ -12,6 +12,7 @@ from dit_tools.caching._base import Cache
 from dit_tools.caching._calibration import Calibration
 from dit_tools.core.arrays import Array
 from dit_tools.core.plan import Plan
+from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
 from dit_tools.models.families._base import Prompts
 from dit_tools.models.model import Model
@@ -19,6 +20,7 @@ from dit_tools.models.model import Model
 Wrap = Callable[[Any, Run], Any]
 """``wrap(network, run)``: what is called in place of the network."""
 Attach = Callable[[Sequence[Any], Run], AbstractContextManager[None]]
+Correct = Callable[[int, Prediction], Prediction]
 
 
 class Probe(Cache):
@@ -73,8 +75,11 @@ class Session:
         """The same with other prompts, from other noise."""
         return replace(self, prompts=tuple(prompts), seed=seed)
 
-    def run(self, cache: Cache) -> tuple[Array, Run]:
-        """Sample the prompts with a cache: final latents (B, C, h, w), and the run."""
+    def run(self, cache: Cache, correct: Correct | None = None) -> tuple[Array, Run]:
+        """Sample the prompts with a cache: final latents (B, C, h, w), and the run.
+
+        ``correct`` is that of ``sampling.sample``: it sees guided predictions, and may change them.
+        """
         model, plan = self.model, replace(self.plan, cache=cache)
         height, width = self.size
         branches = tuple(branch.name for branch in plan.guidance.branches)
@@ -84,16 +89,19 @@ class Session:
         x, noise = sampling.start(model, plan, model.family.latent_shape(height, width), seeds)
         times = plan.times(model, x.shape)
         run = Run(times, plan.solver.calls(len(times) - 1))
-        for step in sampling.sample(model, conditions, x, plan, noise, run=run):
+        for step in sampling.sample(model, conditions, x, plan, noise, run=run, correct=correct):
             x = step.x
         return x, run
 
-    def plain(self, wrap: Wrap | None = None, attach: Attach | None = None) -> tuple[Array, Run]:
+    def plain(
+        self, wrap: Wrap | None = None, attach: Attach | None = None,
+        correct: Correct | None = None,
+    ) -> tuple[Array, Run]:  # fmt: skip
         """Sample without a cache, with the network watched."""
         probe = Probe(_none(), None, wrap, attach)
         if attach:
             probe.info = self.plan.cache.info  # type: ignore[misc]  # whose needs it is given
-        return self.run(probe)
+        return self.run(probe, correct)
 
     def cached(self, known: Calibration | None, **changes: Any) -> tuple[Array, Run]:
         """Sample with the cache and what is known of the model; its parameters may be changed."""

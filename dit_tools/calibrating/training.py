@@ -6,6 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from dit_tools.calibrating.session import Session
+
+TOGETHER = 2  # prompts of a round: the cost is in the trajectories, not in how many there are
+
+
+def moved(session: Session, done: int) -> Session:
+    """The session of round ``done``: the next two of its prompts, from noise of their own."""
+    prompts = session.prompts
+    first, count = done * TOGETHER, min(TOGETHER, len(prompts))
+    chosen = [prompts[(first + i) % len(prompts)] for i in range(count)]
+    return session.with_prompts(chosen, session.seed + 1000 * (done + 1))
+
 
 @contextmanager
 def frozen(network: Any) -> Iterator[None]:

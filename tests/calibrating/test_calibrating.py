@@ -117,6 +117,26 @@ def test_harmonica_learns_and_a_higher_price_computes_less(torch_model):
     assert wanted and all(p.grad is None for p in wanted)
 
 
+def test_harmonica_beats_random_tables_that_compute_as_much(torch_model):
+    session = of(torch_model, "harmonica", 64, rounds=10)
+    rho = harmonica.calibrate(session)["rho"]
+    fresh = session.with_prompts(("blue",), 77)
+    plain, _ = fresh.plain()
+
+    def error(inner):
+        """Of the final latents, when the upper half of these numbers is computed."""
+        table = np.full_like(rho, harmonica.CLAMP)
+        table[1:-1] = np.where(inner > np.median(inner), harmonica.CLAMP, -harmonica.CLAMP)
+        x, run = fresh.cached(Calibration({}, {"rho": table}), threshold=0.5)
+        assert run.count["modules computed"] == (STEPS - 2) // 2 * 9 + 2 * 9
+        return float(((x - plain) ** 2).mean())
+
+    ranks = np.argsort(np.argsort(rho[1:-1], axis=None)).reshape(rho[1:-1].shape)  # no ties
+    rng = np.random.default_rng(0)
+    chance = [error(rng.permutation(ranks.ravel()).reshape(ranks.shape)) for _ in range(6)]
+    assert error(ranks) < 0.7 * np.mean(chance)
+
+
 def test_ilf_starts_from_reuse_and_gets_nearer_to_the_full_network(torch_model):
     session = of(torch_model, "ilf:share=0.67", 64, rounds=12)
     before = {n: p.clone() for n, p in torch_model.network.module.named_parameters()}
