@@ -209,7 +209,10 @@ def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -
             some = {key: tensor[rows] if key in ROWWISE else tensor for key, tensor in made.items()}
             exact = weight[rows]
             signal += float(exact.square().sum())
-            lost = restore(some, replace(layout, rows=len(exact))) - exact
+            found = restore(some, replace(layout, rows=len(exact), rank=0))
+            if layout.rank:  # maybe more than there are rows here
+                found += some["up"].float() @ some["down"].float()
+            lost = found - exact
             noise += float(lost.square().sum())
         for key in made.keys() - {"packed"}:
             companions.setdefault(key, []).append(made[key])

@@ -161,6 +161,24 @@ def test_the_branch_takes_up_planted_outliers() -> None:
     assert found["svd:rank=32,group=0"] > found["rtn:bits=4,group=0"] + 5
 
 
+def test_a_large_layer_is_decomposed_some_rows_at_a_time(monkeypatch) -> None:
+    """Fewer rows at a time than ranks; nearly as good as the whole decomposition."""
+    from dit_tools.nn import branches
+    from dit_tools.weights.quantize import _base
+
+    w = weight(96, 64)
+    made = scheme("svd:rank=12,group=16")
+    layout = made.layout(96, 64)
+
+    def lost() -> float:
+        return float((restore(made.pack(w, layout, None), layout) - w).square().sum())
+
+    whole = lost()
+    monkeypatch.setattr(branches, "EXACT", 0)
+    monkeypatch.setattr(_base, "PIECE", 7 * 64)
+    assert whole != lost() < 1.05 * whole
+
+
 def test_more_rounds_are_never_worse() -> None:
     w = weight(64, 64)
     errors = []

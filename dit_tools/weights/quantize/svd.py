@@ -47,7 +47,7 @@ class Svd(Scheme):
             """What the codes of the last round leave of some rows of the weight."""
             if codes is None:
                 return weight[rows]
-            shape = replace(layout, rows=len(weight[rows]))
+            shape = replace(layout, rows=len(weight[rows]), rank=0)
             scale = {"scale": codes["scale"][rows]}
             return weight[rows] - value(codes["codes"][rows], scale, shape)
 
@@ -70,7 +70,7 @@ def _quantized(
     error, found = 0.0, Rows(layout.rows)
     for rows in pieces(layout):
         lacking = weight[rows] - up[rows].float() @ down.float()
-        shape = replace(layout, rows=len(lacking))
+        shape = replace(layout, rows=len(lacking), rank=0)  # maybe fewer rows than ranks
         scale = scales(lacking, shape, candidates)
         near = nearest(lacking, scale, shape)
         error += float((lacking - value(near, scale, shape)).square().sum())
