@@ -23,7 +23,7 @@ def test_a_calibration_is_found_by_itself_named_or_refused(
     lost = dit("generate", "pizza", "--cache", "ertacache", *few, cwd=tmp_path, env=home)
     assert (lost.returncode, lost.stdout) == (4, "")
     assert lost.stderr.startswith(
-        "dit: --cache ertacache: not calibrated for emoji, 5 steps, dpmpp-2m, cfg; "
+        "dit: --cache ertacache: not calibrated for emoji, 5 steps, dpmpp-2m, cfg:scale=2.5; "
         "run dit calibrate -m emoji --cache ertacache --steps 5 "
     )
     made = dit("calibrate", "--cache", "ertacache", *few, "--prompts", "2", "--seed", "1",
