@@ -49,12 +49,12 @@ def test_the_round_trip_is_exact_and_told(place: Path) -> None:
 
 
 def test_bdia_is_exact_and_ddim_is_not(place: Path) -> None:
-    # At other steps than STEPS: there a latent lies on a tie of the network's float32 rounding, which
-    # the last bit of its float64 tips over on the way back (latent error 1.5e-6).
+    # At other steps than STEPS: there a latent lies on a tie of the network's float32 rounding,
+    # which the last bit of its float64 tips over on the way back (latent error 1.5e-6).
     found = {}
     for name in ("bdia", "ddim"):
-        done = dit("invert", "heart.png", "-p", "red heart", "--inversion", name, "--json", "--steps",
-                   "8", "-o", f"{name}.latent", "--overwrite", cwd=place)  # fmt: skip
+        done = dit("invert", "heart.png", "-p", "red heart", "--inversion", name, "--json", "-o",
+                   f"{name}.latent", "--steps", "8", "--overwrite", cwd=place)  # fmt: skip
         found[name] = json.loads(done.stdout.splitlines()[1])["latent_error"]
     assert found["bdia"] < 1e-8 and found["ddim"] > 100 * found["bdia"] and found["ddim"] > 1e-3
 
