@@ -161,14 +161,13 @@ class Tuner:
 
     def inputs(self, shots: list[Shot]) -> list[dict[str, Any]]:
         """The network's arguments of each picture, in its own precision."""
-        cast: Any = (
-            self.model.network
-        )  # records gradients only for inputs that ask; weights do here
+        # Not by the call of the model's network: that records gradients only for inputs that ask.
+        network: Any = self.model.network
         made = []
         for shot in shots:
             x = self.model.path.alpha(shot.t) * shot.x0 + self.model.path.sigma(shot.t) * shot.noise
             given = self.model.family.inputs(x, shot.t, self.condition(shot.text))
-            made.append({key: cast._cast(value) for key, value in given.items()})
+            made.append({key: network._cast(value) for key, value in given.items()})
         return made
 
     def condition(self, text: str) -> Any:

@@ -276,6 +276,8 @@ def check(recipe: Recipe, where: str) -> None:
     known = not t.sibling_of and not recipe.adapter.model  # whether the sizes are the recipe's own
     wrong = [
         (bool(d.folder) == bool(d.captions), "[data]: folder or captions", "give one of them"),
+        (bool(d.folder and d.recoloured), "[data]: recoloured with folder",
+         "leave it out: it takes a colour's word into names, and a folder has sentences"),
         (known and d.size % factor > 0, f"[data]: size {d.size}",
          f"give a multiple of {factor}"),
         (any(c % a.norm_num_groups for c in a.channels), "[autoencoder]: channels",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dit_tools.training import pictures, recolour
+from dit_tools.training import recipe as recipes
 from dit_tools.training.pictures import Caption
 from dit_tools.training.recipe import Data
 
@@ -110,3 +112,10 @@ def test_a_copys_prompt_names_its_colour_and_keyword_prompts_are_as_often_as_ask
         "red apple" not in pictures.prompt(APPLE, chosen, random.Random(i)) for i in range(2000)
     ]
     assert 0.25 < np.mean(without) < 0.35
+
+
+def test_sentences_of_a_folder_are_not_recoloured(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('name = "a"\n[data]\nfolder = "x"\nsize = 128\nrecoloured = 2\n')
+    with pytest.raises(recipes.RecipeError, match="recoloured with folder"):
+        recipes.load(path)
