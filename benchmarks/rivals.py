@@ -43,11 +43,11 @@ class RivalNetwork:
 
     offers: frozenset[str] = frozenset({"torch"})
 
-    def __init__(self, module: Any, forget: Callable[[Any], None]):
+    def __init__(self, module: Any, family: Any, forget: Callable[[Any], None]):
         from dit_tools.models.blocks import blocks
         from dit_tools.models.torch_network import TorchNetwork
 
-        self.module, self.computed, self._network = module, 0, TorchNetwork(module)
+        self.module, self.computed, self._network = module, 0, TorchNetwork(module, family)
         self._forget = forget
         for block in blocks(module):
             attention = getattr(block.module, "attn1", None) or block.module.attn
@@ -81,7 +81,7 @@ def model_with(model: Any, text: str, steps: int, ratios: Sequence[float] = ()) 
         forget = _cache_dit(module, given, steps)
     else:
         forget = _diffusers(module, name, given, steps, ratios)
-    return replace(model, network=RivalNetwork(module, forget))
+    return replace(model, network=RivalNetwork(module, model.family, forget))
 
 
 def _diffusers(

@@ -26,7 +26,7 @@ def model_from_pipeline(
         name=name,
         revision=revision,
         family=family,
-        network=TorchNetwork(pipe.transformer),
+        network=TorchNetwork(pipe.transformer, family),
         codec=TorchCodec(pipe.vae, family),
         encode=PipelineTextEncoder(pipe, family),
         to_array=lambda x: to_tensor(x, device),

@@ -241,9 +241,11 @@ def _shipped_facts(model: Model, path: Path) -> None:
     if not (path / "dit.json").is_file():
         return
     from dit_tools.models.onnx_load import defaults
+    from dit_tools.models.torch_network import PipelineTextEncoder
 
     facts = safe.read_json(path / "dit.json")
     model.defaults, model.alpha, model.notes = defaults(facts), bool(facts.get("alpha")), facts
+    model.encode = PipelineTextEncoder(model.pipe, model.family, int(facts["max_tokens"]))
 
 
 # libraries that talk ----------------------------------------------------------------------------

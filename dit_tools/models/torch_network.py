@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dit_tools.core.arrays import Array
@@ -13,34 +14,39 @@ class TorchNetwork:
 
     offers = frozenset({"blocks", "gradients", "torch"})
 
-    def __init__(self, module: Any):
-        self.module = module
+    def __init__(self, module: Any, family: Family | None = None):
+        self.module, self._family = module, family
 
     def __call__(self, **inputs: Any) -> Array:
         """The raw output in float32; gradients are recorded where an input asks for them."""
         import torch
 
         with torch.set_grad_enabled(_asked(inputs)):
-            made = {key: self._cast(value) for key, value in inputs.items()}
-            output = self.module(**made, return_dict=False)[0]
+            output = self.module(**self.prepared(inputs), return_dict=False)[0]
             if isinstance(output, list):  # one tensor per picture
                 output = torch.stack(output)
             return output.float()
 
-    def _cast(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._cast(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._cast(item) for item in value]
-        if getattr(value, "is_floating_point", lambda: False)() and value.ndim != 1:
-            return value.to(self.module.dtype)  # timesteps (B,) keep float32, as in diffusers
-        return value
+    def prepared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What the module is given: in its dtype, without text that no picture reads."""
+        made = self._family.shortened(inputs) if self._family else inputs
+        return _cast(made, self.module.dtype)  # asked once: it looks through all parameters
 
     def blocks(self) -> list[Any]:
         """The transformer's blocks, for methods that hook them."""
         from dit_tools.models.blocks import blocks
 
         return blocks(self.module)
+
+
+def _cast(value: Any, dtype: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cast(item, dtype) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cast(item, dtype) for item in value]
+    if getattr(value, "is_floating_point", lambda: False)() and value.ndim != 1:
+        return value.to(dtype)  # timesteps (B,) keep float32, as in diffusers
+    return value
 
 
 def _asked(value: Any) -> bool:
@@ -83,14 +89,20 @@ class TorchCodec:
 
 
 class PipelineTextEncoder:
-    """The diffusers pipeline's own prompt encoding, called through the family."""
+    """The diffusers pipeline's own prompt encoding, called through the family.
 
-    def __init__(self, pipe: Any, family: Family):
-        self.pipe, self.family = pipe, family
+    ``most``: tokens that the model was trained with, where that is fewer than the pipeline takes.
+    """
+
+    def __init__(self, pipe: Any, family: Family, most: int | None = None):
+        self.pipe, self.family, self.most = pipe, family, most
 
     def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
         """Branch name -> condition arrays."""
         import torch
 
+        if self.most:
+            length = min(prompts.max_tokens or self.most, self.most)
+            prompts = replace(prompts, max_tokens=length)
         with torch.no_grad():
             return self.family.encode(self.pipe, prompts)

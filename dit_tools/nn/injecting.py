@@ -119,7 +119,8 @@ class PromptToPrompt:
         length = source.shape[-1]
         matrix = torch.zeros(length, length, dtype=source.dtype, device=source.device)
         for i, j, weight in self.pairs:
-            matrix[i, j] = weight
+            if max(i, j) < length:  # what fills prompts up may not be seen
+                matrix[i, j] = weight
         taken = (matrix.sum(0) > 0).to(source.dtype)
         return taken * (source @ matrix) + (1 - taken) * target
 

@@ -64,14 +64,14 @@ class Tuner:
         a = recipe.adapter
         self.recipe, self.session, self.model, self.examples = recipe, session, model, examples
         self.steps, self.step = a.samples // a.batch_size, 0
-        network: Any = model.network
-        self.network = network.module
+        self.callable: Any = model.network
+        self.network = self.callable.module
         self.attached = spec.parse("adapters", a.method).attach(self.network, recipe.seed)
         self.trained = self.attached.parameters()
         for parameter in self.trained:
             parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.trained, a.learning_rate, weight_decay=0.0)
-        self.batches: bool | None = None  # whether pictures may go together, once that was tried
+        self.batches = None if together.fits(self.network) else False  # may pictures go together?
 
     def save(self) -> None:
         """Write the run's checkpoint."""
@@ -139,9 +139,9 @@ class Tuner:
 
     def parts(self, shots: list[Shot]) -> list[list[Shot]]:
         """The pictures of a step as they go through the network: all at once, or each alone."""
-        if together.fits(self.network) and together.joins(inputs := self.inputs(shots)):
-            if self.batches is None:
-                self.batches = together.agrees(self.network, inputs)
+        if self.batches is not False and together.joins(inputs := self.inputs(shots)):
+            if self.batches is None:  # once that was tried it is known
+                self.batches = together.agrees(self.callable, inputs)
             if self.batches:
                 return [shots]
         return [[shot] for shot in shots]
@@ -149,7 +149,7 @@ class Tuner:
     def losses(self, shots: list[Shot]) -> torch.Tensor:
         """Squared errors (B) of the native prediction at each picture."""
         family, path = self.model.family, self.model.path
-        raw = together.call(self.network, self.inputs(shots))
+        raw = together.call(self.callable, self.inputs(shots))
         errors = []
         for shot, own in zip(shots, raw.float().split(1), strict=True):
             alpha, sigma = path.alpha(shot.t), path.sigma(shot.t)
@@ -160,14 +160,11 @@ class Tuner:
         return torch.stack(errors)
 
     def inputs(self, shots: list[Shot]) -> list[dict[str, Any]]:
-        """The network's arguments of each picture, in its own precision."""
-        # Not by the call of the model's network: that records gradients only for inputs that ask.
-        network: Any = self.model.network
-        made = []
+        """The network's arguments of each picture."""
+        path, made = self.model.path, []
         for shot in shots:
-            x = self.model.path.alpha(shot.t) * shot.x0 + self.model.path.sigma(shot.t) * shot.noise
-            given = self.model.family.inputs(x, shot.t, self.condition(shot.text))
-            made.append({key: network._cast(value) for key, value in given.items()})
+            x = path.alpha(shot.t) * shot.x0 + path.sigma(shot.t) * shot.noise
+            made.append(self.model.family.inputs(x, shot.t, self.condition(shot.text)))
         return made
 
     def condition(self, text: str) -> Any:

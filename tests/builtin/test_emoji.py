@@ -52,9 +52,11 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_torch_and_onnx_make_the_same_picture() -> None:
-    prompts = ("red heart", "a green apple, flat")
-    onnx, torch = (pictures(model(b), prompts, [0, 5]) for b in ("onnx", "torch"))
-    assert psnr(onnx, torch) >= 40
+    prompts = ("red heart", "a green apple, flat",
+               "a red apple and a green pear on a table under the yellow sun, 3d")  # fmt: skip
+    onnx, torch = (pictures(model(b), prompts, [0, 5, 1]) for b in ("onnx", "torch"))
+    for a, b in zip(onnx, torch, strict=True):  # the last one is longer than the model reads
+        assert psnr(a, b) >= 40
 
 
 def test_a_picture_depends_on_its_seed_and_not_on_its_batch() -> None:

@@ -96,6 +96,13 @@ class Family(ABC):
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """The transformer's forward arguments for latents ``x`` (B, C, h, w) at time ``t``."""
 
+    def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The same forward arguments without text positions that no picture of them reads.
+
+        Only where leaving them out changes nothing but rounding; by default all of them stay.
+        """
+        return inputs
+
     def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
         """Token ids at the ``length`` text positions that the transformer sees, see ``_words``.
 

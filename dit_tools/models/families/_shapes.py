@@ -1,10 +1,16 @@
-"""Furniture of families: latents as a row of 2x2 patches, texts of unequal length as one array."""
+"""Furniture of families: latents as a row of 2x2 patches, texts as long as they must be."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dit_tools.core.arrays import Array
+
+UNIT = 32
+"""Texts are cut to a multiple: nearly every batch has the same length, so that its arithmetic, and
+with it the last bits of a picture, does not depend on its neighbours' prompts."""
+STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
 
 
 def pack(x: Array, patch: int = 2) -> Array:
@@ -42,3 +48,21 @@ def pad_texts(
             mask[row, : len(text)] = True
         made[name] = (states, mask)
     return made
+
+
+def read_only(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Cross-attention's arguments without the end that the mask (B, L) hides from every picture.
+
+    Pipelines fill texts up to 300 positions, and every block makes keys and values of all of them:
+    with few image tokens that is most of the work. On an accelerator they stay, where it is little
+    and the length would have to be waited for.
+    """
+    mask = inputs[MASK]
+    if mask.ndim != 2 or mask.device.type != "cpu":
+        return inputs
+    read = mask.bool().any(0).nonzero()
+    last = int(read[-1]) + 1 if len(read) else 1
+    length = -(-last // UNIT) * UNIT
+    if length >= mask.shape[1]:
+        return inputs
+    return inputs | {STATES: inputs[STATES][:, :length], MASK: mask[:, :length]}

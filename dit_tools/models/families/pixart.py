@@ -7,6 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._shapes import read_only
 from dit_tools.models.families._words import tokens
 
 
@@ -49,6 +50,10 @@ class PixArt(Family):
     def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
         """T5's tokens of the lowercased caption."""
         return tokens(pipe.tokenizer, prompt.lower().strip(), length)
+
+    def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Without the end of the text that no picture reads."""
+        return read_only(inputs)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of PixArtTransformer2DModel."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.families._shapes import read_only
 from dit_tools.models.families._words import tokens
 
 
@@ -52,6 +53,10 @@ class Sana(Family):
         The instruction ends in a space, which becomes part of the prompt's first token.
         """
         return tokens(pipe.tokenizer, prompt.lower().strip(), length)
+
+    def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Without the end of the text that no picture reads."""
+        return read_only(inputs)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of SanaTransformer2DModel."""
