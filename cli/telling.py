@@ -20,7 +20,8 @@ MOST_NAMES = 5  # of failed pictures behind one reason
 
 def emitter(json: bool, verbose: int = 0) -> Listener:
     """A listener that prints events as NDJSON, or the paths that were written, one a line."""
-    return print_json if json else lambda event: _print_paths(event, verbose)
+    said: set[str] = set()  # prompts whose end is not read, told once
+    return print_json if json else lambda event: _print_paths(event, verbose, said)
 
 
 def print_json(event: dict[str, Any]) -> None:
@@ -28,9 +29,13 @@ def print_json(event: dict[str, Any]) -> None:
     print(json_module.dumps(event), flush=True)
 
 
-def _print_paths(event: dict[str, Any], verbose: int) -> None:
+def _print_paths(event: dict[str, Any], verbose: int, said: set[str]) -> None:
     if event["type"] == "item" and event["path"] not in ("-", None):
         print(event["path"], flush=True)
+    if event["type"] == "item" and "unread" in event and event["prompt"] not in said:
+        said.add(event["prompt"])
+        say(f"dit: {event['path']}: the prompt is too long for the model; "
+            f"not read: {event['unread']}")  # fmt: skip
     if event["type"] == "item" and "tuned" in event.get("record", ()):
         say(f"dit: {event['path']}: {_tuned(event['record'])}")
     if event["type"] == "item" and "compare" in event.get("record", ()):

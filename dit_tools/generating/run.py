@@ -149,7 +149,7 @@ class Run:
         self.listen(
             event("item", index=target.job.index + 1, path=str(shown), prompt=drawn.job.prompt,
                   seed=drawn.job.seed, width=drawn.width, height=drawn.height,
-                  seconds=round(drawn.seconds, 3), record=record)
+                  seconds=round(drawn.seconds, 3), record=record, **_unread(model, drawn.job))
         )  # fmt: skip
         if self.options.preview:
             extras.show(pixels)
@@ -179,3 +179,10 @@ class Run:
         except DitError as error:
             self.outcome.failed.append((self._sheet.name, error))
             self.listen(error_event(error, path=self._sheet.name))
+
+
+def _unread(model: Model, job: Job) -> dict[str, str]:
+    """The end of the prompt that the model does not read, for the event."""
+    find = getattr(model.encode, "unread", None)
+    rest = find(job.prompt, job.settings.max_tokens) if find else ""
+    return {"unread": rest} if rest else {}

@@ -178,7 +178,7 @@ class OnnxTextEncoder:
         tokenizer.enable_truncation(length)
         # Always the same length: a picture must not depend on the other prompts of its batch.
         tokenizer.enable_padding(
-            pad_id=tokenizer.token_to_id("<pad>"), pad_token="<pad>", length=length
+            pad_id=tokenizer.token_to_id("<pad>"), pad_token="<pad>", length=self.max_tokens
         )
         texts = {"cond": prompts.prompts, "uncond": prompts.negatives}
         chosen = [branch for branch in ("cond", "uncond") if branch in prompts.branches]
@@ -195,6 +195,10 @@ class OnnxTextEncoder:
             row = rows.stop
         return made
 
+    def unread(self, text: str, length: int | None) -> str:
+        """The end of a prompt that the encoder leaves out; "" when it reads all of it."""
+        return unread(self._tokenizer(), text, min(length or self.max_tokens, self.max_tokens))
+
     def _tokenizer(self) -> Any:
         if self._opened is None:
             from tokenizers import Tokenizer
@@ -208,6 +212,14 @@ class OnnxTextEncoder:
         encoded = tokenizer.encode_batch([text.lower().strip() for text in texts])
         ids = np.array([e.ids for e in encoded], dtype=np.int64)
         return ids, np.array([e.attention_mask for e in encoded], dtype=np.int64)
+
+
+def unread(tokenizer: Any, text: str, length: int) -> str:
+    """What of a prompt lies behind ``length`` tokens. ``tokenizer``: of the tokenizers library."""
+    text = text.lower().strip()
+    tokenizer.enable_truncation(length)
+    rest = tokenizer.encode(text).overflowing
+    return text[rest[0].offsets[0][0] :].strip() if rest else ""
 
 
 def _micro(prompts: Prompts) -> dict[str, Array]:

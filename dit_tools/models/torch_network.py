@@ -106,3 +106,14 @@ class PipelineTextEncoder:
             prompts = replace(prompts, max_tokens=length)
         with torch.no_grad():
             return self.family.encode(self.pipe, prompts)
+
+    def unread(self, text: str, length: int | None) -> str:
+        """The end of a prompt that is left out, as far as that is known: of built-in models."""
+        if not self.most:
+            return ""
+        from tokenizers import Tokenizer
+
+        from dit_tools.models.onnx_network import unread
+
+        own = Tokenizer.from_str(self.pipe.tokenizer.backend_tokenizer.to_str())
+        return unread(own, text, min(length or self.most, self.most))

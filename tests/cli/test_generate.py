@@ -109,6 +109,23 @@ def test_events_keep_to_the_published_schema(tmp_path):
     assert kinds == ["start", "skip", "skip", "done"]
 
 
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_the_end_of_a_long_prompt_that_is_not_read_is_said_once(tmp_path, backend):
+    long = "a red apple and a green pear on a wooden Table, 3d"
+    given = ("--backend", backend, "-o", "out/", *FAST)
+    done = dit("generate", long, "a red apple", "-N", "2", *given, cwd=tmp_path)
+    assert done.returncode == 0 and len(done.stdout.split()) == 4
+    [line] = done.stderr.splitlines()
+    assert line.endswith("the prompt is too long for the model; not read: table, 3d")
+    done = dit("generate", long, "a red apple", "--json", "--overwrite", *given, cwd=tmp_path)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    for event in events:
+        validator("events").validate(event)
+    assert [event.get("unread") for event in events] == [None, "table, 3d", None, None]
+    done = dit("generate", "a red apple", "--max-tokens", "3", "--overwrite", *given, cwd=tmp_path)
+    assert "not read: apple" in done.stderr
+
+
 def test_errors_are_events_too():
     done = dit("generate", "cat", "--steps", "0", "--json")
     error, last = (json.loads(line) for line in done.stdout.splitlines())
