@@ -1,14 +1,14 @@
 """Every acceleration against the plain run and against fewer steps in the same time.
 
     python benchmarks/acceleration.py [--model emoji] [--backend torch|onnx] [--steps 50]
-        [--prompts 32] [--rounds 3] [--run SPEC ...] [--json] [--plot docs/acceleration.svg]
-        [--second-model SMALL] [--retrieval] [--prompt-file FILE]
+        [--prompts 32] [--timed 8] [--rounds 3] [--run SPEC ...] [--second-model SMALL]
+        [--retrieval] [--prompt-file FILE] [--json] [--plot docs/acceleration.svg]
 
-The model is loaded once. In every round the plain run, each accelerated run and runs of fewer steps
-sample the same prompts from the same seeds, one after the other in this process, so that a busy
-machine slows all of them. A first round warms up and is not counted. Ratios are medians over rounds
-of plain seconds by a run's seconds, sampling only; PSNR and SSIM compare decoded pictures with the
-plain run's, mean over pictures, channel values in [0, 1].
+The model is loaded once. Every run first samples all prompts once: PSNR and SSIM compare its
+pictures with the plain run's, mean over pictures, channel values in [0, 1]. Then it is timed on the
+first ``--timed`` prompts: in every round each run comes right behind a plain run of its own, from
+the same seeds in this process, so that a machine that is busy for a while slows both. Ratios are
+medians over rounds of plain seconds by a run's seconds, sampling only.
 
 "fewer steps" is a line through the runs of fewer steps: PSNR against the logarithm of the speed-up.
 A method is worth it when its PSNR lies above that line at its own speed-up; else it is marked.
@@ -69,6 +69,7 @@ RUNS = (
     "combine=t-stitch:share=0.2", "combine=t-stitch:share=0.4", "combine=t-stitch:share=0.6",
 )  # fmt: skip
 """What is measured if nothing is said; guidance takes the model's scale where none is given."""
+PLAIN = "plain"
 FEWER = (0.75, 0.5, 0.375, 0.25, 0.15)
 """Shares of the steps that the runs of fewer steps take."""
 
@@ -117,7 +118,7 @@ def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
 
 
 def sample_once(
-    model: Any, conditions: Any, chosen: Any, seeds: list[int], second: Any = None
+    model: Any, chosen: Any, conditions: Any, seeds: list[int], second: Any = None
 ) -> Sampled:
     """Sample and count; blocks of runs that hook none count 0. ``second``: of ``--combine``."""
     from dit_tools import sampling
@@ -151,36 +152,43 @@ def measure(
     runs: Sequence[str],
     steps: int,
     rounds: int,
+    timed: int = 8,
     retrieval: bool = False,
 ) -> list[Row]:
-    """A row per run and per run of fewer steps, from interleaved rounds after one to warm up.
+    """A row per run and per run of fewer steps; ``timed`` prompts of all are timed in ``rounds``.
 
     ``retrieval``: with what the judge finds, and a first row for the plain run.
     """
+    fewer = [f"steps={count}" for count in fewer_steps(steps)]
+    plans = {text: plan(model, steps, parse_run(text)) for text in (*fewer, *runs)}
+    plans = {PLAIN: plan(model, steps, {}), **plans}
+    plans = {name: calibrated(model, chosen) for name, chosen in plans.items()}
+    sampling = {name: (carrying(model, name, chosen), chosen) for name, chosen in plans.items()}
+    asked = _asked(model, prompts)
+    whole = {name: sample_once(*both, *asked) for name, both in sampling.items()}
+    asked = _asked(model, prompts[:timed])
+    ratios: dict[str, list[float]] = {name: [] for name in plans}
+    for _ in range(rounds):
+        for name, both in sampling.items():
+            plain, other = (sample_once(*one, *asked) for one in (sampling[PLAIN], both))
+            ratios[name].append(plain.seconds / other.seconds)
+    rows = {name: row(name, whole[PLAIN], whole[name], ratios[name]) for name in plans}
+    made = judged([rows[name] for name in (*fewer, *runs)], [rows[name] for name in fewer])
+    if not retrieval:
+        return made
+    return [replace(one, found=found(whole[one.run].pixels, prompts))
+            for one in (rows[PLAIN], *made)]  # fmt: skip
+
+
+def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
+    """Conditions, seeds, and the second model with its conditions, for ``sample_once``."""
     from dit_tools.models.families._base import Prompts
     from dit_tools.sampling import Second
 
-    size, seeds = model.defaults.size, list(range(len(prompts)))
+    size, other = model.defaults.size, model.second
     asked = Prompts(tuple(prompts), ("",) * len(prompts), size, size)
-    conditions, other = model.encode(asked), model.second
     second = Second(other, other.encode(asked)) if other else None
-    fewer = [f"steps={count}" for count in fewer_steps(steps)]
-    plans = {text: plan(model, steps, parse_run(text)) for text in (*fewer, *runs)}
-    plans = {"plain": plan(model, steps, {}), **plans}
-    plans = {name: calibrated(model, chosen) for name, chosen in plans.items()}
-    models = {name: carrying(model, name, chosen) for name, chosen in plans.items()}
-    made: dict[str, list[Sampled]] = {name: [] for name in plans}
-    for round_ in range(rounds + 1):
-        for name, chosen in plans.items():
-            sampled = sample_once(models[name], conditions, chosen, seeds, second)
-            if round_:
-                made[name].append(sampled)
-    rows = [row(name, made["plain"], made[name]) for name in (*fewer, *runs)]
-    rows = judged(rows, rows[: len(fewer)])
-    if not retrieval:
-        return rows
-    rows = [row("plain", made["plain"], made["plain"]), *rows]
-    return [replace(one, found=found(made[one.run][0].pixels, prompts)) for one in rows]
+    return model.encode(asked), list(range(len(prompts))), second
 
 
 def found(pixels: Any, prompts: Sequence[str]) -> float:
@@ -213,7 +221,7 @@ def _session(model: Any, chosen: Any, default_prompts: Any) -> Any:
 
 def carrying(model: Any, name: str, chosen: Any) -> Any:
     """The model, or a copy of it that carries a rival's hooks."""
-    text = {} if name == "plain" else parse_run(name)
+    text = {} if name == PLAIN else parse_run(name)
     if "rival" not in text:
         return model
     from dit_tools.calibrating.magcache import calibrate
@@ -234,14 +242,12 @@ def fewer_steps(steps: int) -> list[int]:
     return sorted((count for count in counts if count < steps), reverse=True)
 
 
-def row(name: str, plain: Sequence[Sampled], other: Sequence[Sampled]) -> Row:
-    """The figures of one run from its counted rounds and the plain runs of the same rounds."""
-    first = other[0]
-    values = psnr(first.pixels.clip(0, 1), plain[0].pixels.clip(0, 1))
-    ratios = [p.seconds / o.seconds for p, o in zip(plain, other, strict=True)]
+def row(name: str, plain: Sampled, other: Sampled, ratios: Sequence[float]) -> Row:
+    """The figures of one run; ``ratios`` of seconds are those of its rounds."""
+    values = psnr(other.pixels.clip(0, 1), plain.pixels.clip(0, 1))
     return Row(
-        name, first.calls, first.computed, first.skipped, statistics.median(ratios),
-        statistics.fmean(values), similarity(first.pixels, plain[0].pixels),
+        name, other.calls, other.computed, other.skipped, statistics.median(ratios),
+        statistics.fmean(values), similarity(other.pixels, plain.pixels),
     )  # fmt: skip
 
 
@@ -301,7 +307,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--prompt-file", type=Path, default=SHEET, metavar="FILE")
-    parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
+    parser.add_argument("--timed", type=int, default=8, help="prompts of a run that is timed")
+    parser.add_argument("--rounds", type=int, default=3, help="in which every run is timed")
     parser.add_argument("--run", nargs="+", default=list(RUNS), metavar="SPEC")
     parser.add_argument("--retrieval", action="store_true", help="what the judge finds, too")
     parser.add_argument("--json", action="store_true", help="one JSON object per run")
@@ -319,7 +326,7 @@ def main() -> None:
         print(f"not with this model, backend or what is installed: {', '.join(left)}",
               file=sys.stderr)  # fmt: skip
     prompts = prompts_of(a.prompts, a.prompt_file)
-    rows = measure(model, prompts, runs, a.steps, a.rounds, a.retrieval)
+    rows = measure(model, prompts, runs, a.steps, a.rounds, a.timed, a.retrieval)
     print(as_json(rows) if a.json else table(rows))
     if a.plot:
         Path(a.plot).write_text(plot(rows), encoding="utf-8")

@@ -245,7 +245,7 @@ def _shipped_facts(model: Model, path: Path) -> None:
 
     facts = safe.read_json(path / "dit.json")
     model.defaults, model.alpha, model.notes = defaults(facts), bool(facts.get("alpha")), facts
-    model.encode = PipelineTextEncoder(model.pipe, model.family, int(facts["max_tokens"]))
+    model.encode = PipelineTextEncoder(model.pipe, model.family, facts.get("max_tokens"))
 
 
 # libraries that talk ----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from benchmarks import acceleration
 from benchmarks.acceleration import (
     RUNS,
     Sampled,
@@ -71,15 +72,33 @@ def test_a_method_is_worth_it_above_the_line():
     ]  # fmt: skip
 
 
-def test_row_takes_the_median_of_ratios_within_rounds():
-    def sampled(value, seconds):
-        return Sampled(np.full((2, 3, 16, 16), value), seconds, 9, 3, 6)
-
-    plain = [sampled(0.5, 2.0), sampled(0.5, 9.0), sampled(0.5, 4.0)]
-    made = row("x", plain, [sampled(0.51, 1.0), sampled(0.51, 3.0), sampled(0.51, 2.5)])
+def test_row_takes_the_median_of_ratios_and_compares_pictures():
+    plain, other = (Sampled(np.full((2, 3, 16, 16), value), 2.0, 9, 3, 6) for value in (0.5, 0.51))
+    made = row("x", plain, other, (2.0, 3.0, 1.6))
     assert made.speedup == pytest.approx(2.0)
     assert made.psnr == pytest.approx(40.0) and 0.9 < made.ssim < 1
     assert (made.calls, made.computed, made.skipped) == (9, 3, 6)
+
+
+def test_every_run_is_timed_behind_a_plain_run_of_its_own(monkeypatch):
+    order = []
+
+    def sampled(model, chosen, conditions, seeds, second):
+        order.append((str(chosen.solver), len(seeds)))
+        slow = 2.0 ** len(order)  # a machine that gets slower all the time
+        return Sampled(np.full((len(seeds), 3, 16, 16), 0.5), slow, 6)
+
+    model = model_from_pipeline(
+        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
+    )
+    monkeypatch.setattr(acceleration, "sample_once", sampled)
+    monkeypatch.setattr(acceleration, "FEWER", ())
+    [made] = measure(model, ("a", "b", "c"), ("solver=unipc",), 6, 2, timed=2)
+    assert [count for _, count in order] == [3, 3] + [2] * 8
+    plain, other = order[0][0], order[1][0]
+    assert plain != other
+    assert [name for name, _ in order[2:]] == [plain, plain, plain, other] * 2
+    assert made.speedup == 0.5
 
 
 def test_json_has_no_infinity_and_the_plot_is_svg():
