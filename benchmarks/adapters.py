@@ -3,11 +3,13 @@
     python benchmarks/adapters.py                       # goes on where it stopped; prints the table
     python benchmarks/adapters.py --write docs/train.md
 
-Each cell (adapter, seed) adapts the built-in model to pictures of a style that it has never seen
-(``--style``, emoji of $DIT_DATA or ../shared/data), one group of them. The finished file is loaded
-as ``--lora`` loads it, and measured on that group and on one that was not trained on:
+Each cell (adapter, seed) adapts the built-in model to ``--few`` pictures of a style that it has
+never seen (``--style``, emoji of $DIT_DATA or ../shared/data), each seen 200 times, as `dit train`
+does when the recipe says nothing. The finished file is loaded as ``--lora`` loads it:
 
-loss       squared error of the velocity, eight times, fixed noise; "new": of the other group
+loss       squared error of the velocity, eight times, fixed noise; "new": of another group
+found      % of pictures of the trained names that are nearest their own of the trained pictures,
+           by the judge
 frechet    judge features of pictures of the other group's names against the real ones of the style
 kB         size of the adapter's file
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -35,8 +38,9 @@ RATES = {
 }  # fmt: skip
 """Adapter -> learning rate."""
 NONE, REFERENCE = "none", "lora"
-METRICS = {"loss": -1, "loss new": -1, "frechet": -1, "kB": -1}
+METRICS = {"loss": -1, "loss new": -1, "found": 1, "frechet": -1, "kB": -1}
 TRAINED, OTHER = "Food & Drink", "Animals & Nature"
+FEW = "trained"
 TIMES = (0.06, 0.19, 0.31, 0.44, 0.56, 0.69, 0.81, 0.94)
 BEGIN, END = "<!-- adapters: begin -->", "<!-- adapters: end -->"
 
@@ -46,7 +50,7 @@ def recipe(options: argparse.Namespace, method: str, seed: int) -> Any:
     from dit_tools.training import recipe as recipes
 
     name = objectives.file_name(method.replace(":", "-"), seed)
-    data = recipes.Data(folder=str(options.folder / TRAINED), size=options.size)
+    data = recipes.Data(folder=str(options.folder / FEW), size=options.size)
     adapter = recipes.Adapter(options.base, method, samples=options.pictures,
                               learning_rate=RATES.get(method, 1e-3))  # fmt: skip
     return recipes.Recipe(name, data, seed, adapter=adapter)
@@ -70,6 +74,12 @@ def prepare(options: argparse.Namespace) -> None:
         for i in np.flatnonzero(pictures.weights(captions, wanted)):
             Image.fromarray(data[i].transpose(1, 2, 0), "RGBA").save(folder / f"{i:04d}.png")
             (folder / f"{i:04d}.txt").write_text(captions[i].name, encoding="utf-8")
+    if not (few := options.folder / FEW).is_dir():
+        few.mkdir()
+        every = sorted((options.folder / TRAINED).glob("*.png"))
+        for path in every[:: max(len(every) // options.few, 1)][: options.few]:
+            for one in (path, path.with_suffix(".txt")):
+                shutil.copy(one, few)
 
 
 def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float]:
@@ -101,11 +111,16 @@ def measure(options: argparse.Namespace, file: Path | None) -> dict[str, float]:
 
     model: Any = load(options.base, Wishes(backend="torch", loras=(str(file),) if file else ()))
     found = {"kB": file.stat().st_size / 1000 if file else 0.0}
-    for key, group in (("loss", TRAINED), ("loss new", OTHER)):
+    for key, group in (("", FEW), (" new", OTHER)):
         data, names = drawn_from(options, group)
-        found[key] = loss(model, data, names)
-    made = np.stack([one.pixels[:3] for one in probing.draw(model, names, 10)])
-    found["frechet"] = frechet(objectives.features(made), objectives.features(data[:, :3] / 255))
+        found["loss" + key] = loss(model, data, names)
+        made = np.stack([one.pixels[:3] for one in probing.draw(model, names, 10)])
+        drawn, real = objectives.features(made), objectives.features(data[:, :3] / 255)
+        if group == FEW:
+            nearest = (drawn @ real.T).argmax(1)  # features have length 1
+            found["found"] = 100 * float((nearest == np.arange(len(real))).mean())
+        else:
+            found["frechet"] = frechet(drawn, real)
     return {key: round(float(value), 4) for key, value in found.items()}
 
 
@@ -142,11 +157,11 @@ def loss(model: Any, data: np.ndarray, names: list[str]) -> float:
 def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> str:
     """Markdown, with what it was measured on."""
     text = (
-        f"{options.base} adapted to the style {options.style}: {options.pictures:,} pictures of "
-        f"{TRAINED} a cell, {options.count} pictures a group measured. Mean (lowest to highest "
-        "seed).\n"
+        f"{options.base} adapted to {options.few} pictures of the style {options.style} "
+        f"({TRAINED}), seen {options.pictures or 'some 4,000'} times in all; {options.count} "
+        f"pictures of {OTHER} for what is new. Mean (lowest to highest seed).\n"
     )
-    shown = ("loss", "loss new", "frechet", "kB")
+    shown = ("loss", "loss new", "found", "frechet", "kB")
     heads = ["adapter", "seeds", *shown, "verdict"]
     text += f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
     return text + objectives.rows(cells, REFERENCE, shown, METRICS) + "\n"
@@ -161,8 +176,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base", default="emoji", help="model that is adapted")
     parser.add_argument("--size", type=int, default=128, help="pixels, those of the base")
     parser.add_argument("--style", default="noto")
-    parser.add_argument("--pictures", type=int, default=1_000, help="a cell trains on")
-    parser.add_argument("--count", type=int, default=96, help="pictures of a group measured")
+    parser.add_argument("--few", type=int, default=20, help="pictures of the style to adapt to")
+    parser.add_argument("--pictures", type=int, default=0, help="seen in all; 0: each 200 times")
+    parser.add_argument("--count", type=int, default=64, help="pictures of the other group")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="adapters, beside none and lora")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after these")

@@ -14,7 +14,6 @@ system can drop, are not counted), in MB. Calibrated schemes sample one prompt. 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import sys
 import tempfile
@@ -99,7 +98,6 @@ def main() -> None:
     parser.add_argument("--folder", help="where to put some GB for the time being")
     a = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    give_back()
     with tempfile.TemporaryDirectory(dir=a.folder) as folder:
         root = Path(folder)
         count = synthetic(root / "model", a.gb * 1e9 / 2, a.width)
@@ -127,16 +125,6 @@ def pack(model: Path, out: Path, scheme: str, steps: int) -> tuple[Any, Any]:
     wanted = run.Wanted(out, spec.parse("weights.quantize", scheme))
     layers = run.preflight(source, wanted)
     return quantizing.quantize(source, wanted, trial), layers
-
-
-def give_back() -> None:
-    """Let glibc return freed blocks from 2 MB on, as it does from 32 MB on by itself: a model that
-    is scaled down has layers below that, which would stay in its heap.
-    """
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 21)
-
-
-M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def warm(root: Path, scheme: str, steps: int) -> None:

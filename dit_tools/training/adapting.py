@@ -34,6 +34,7 @@ from dit_tools.training.recipe import Recipe
 from dit_tools.training.session import Interrupted, Session, check_loss, check_space
 
 CHECKPOINT = "adapter.pt"
+LOOKS = 200  # how often every picture is seen where the recipe does not say
 SHOWN = 8  # pictures of a sheet
 
 
@@ -63,7 +64,8 @@ class Tuner:
     def __init__(self, recipe: Recipe, session: Session, model: Model, examples: Examples):
         a = recipe.adapter
         self.recipe, self.session, self.model, self.examples = recipe, session, model, examples
-        self.steps, self.step = a.samples // a.batch_size, 0
+        samples = a.samples or LOOKS * int((examples.probabilities > 0).sum())
+        self.steps, self.step = max(samples // a.batch_size, 1), 0
         self.callable: Any = model.network
         self.network = self.callable.module
         self.attached = spec.parse("adapters", a.method).attach(self.network, recipe.seed)

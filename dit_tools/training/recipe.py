@@ -107,14 +107,14 @@ class Transformer:
 class Adapter:
     """An adapter of a finished model, instead of a model: what ``--lora`` takes.
 
-    ``model``: what ``-m`` takes; ``method``: a spec of the room of adapters. A step draws
-    ``batch_size`` pictures one by one and sums their gradients.
+    ``model``: what ``-m`` takes; ``method``: a spec of the room of adapters. A step takes
+    ``batch_size`` pictures, ``samples`` in all; 0: as many as every picture to be seen 200 times.
     """
 
     model: str = ""
     method: str = "lora"
     batch_size: int = 4
-    samples: int = 4_000
+    samples: int = 0
     learning_rate: float = 1e-3
     warmup_steps: int = 10
     decay_fraction: float = 0.4
@@ -288,7 +288,7 @@ def check(recipe: Recipe, where: str) -> None:
          f"give a multiple of {e.heads}, the heads"),
         (a.pictures < a.batch_size, "[autoencoder]: pictures", "give at least a batch"),
         (t.samples < t.batch_size, "[transformer]: samples", "give at least a batch"),
-        (recipe.adapter.samples < recipe.adapter.batch_size, "[adapter]: samples",
+        (0 < recipe.adapter.samples < recipe.adapter.batch_size, "[adapter]: samples",
          "give at least a batch"),
         (not a.channels, "[autoencoder]: channels", "give one number a level"),
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from dit_tools.weights import (
     allocate,
     calibrate,
     finetune,
+    heap,
     probing,
     resume,
     run,
@@ -45,6 +46,8 @@ def quantize(
     ``calibrate.observe`` and ``allocate.allocate`` do.
     """
     layers = run.preflight(source, wanted)
+    if not trial.prompts:  # no verdict: the network may be larger than memory
+        heap.give_back_freed()
     with resume.workplace(
         wanted.output, wanted.overwrite, request(source, wanted, trial, wanted.target)
     ) as work:

@@ -17,7 +17,7 @@ from dit_tools.core.registry import names
 @pytest.fixture
 def options(tmp_path: Path) -> argparse.Namespace:
     """Two groups of three pictures each, and the built-in model."""
-    for group in (adapters.TRAINED, adapters.OTHER):
+    for group in (adapters.FEW, adapters.OTHER):
         (tmp_path / group).mkdir()
         random = np.random.default_rng(0)
         for i, name in enumerate(("cat face", "red apple", "rocket")):
@@ -25,7 +25,7 @@ def options(tmp_path: Path) -> argparse.Namespace:
             Image.fromarray(pixels, "RGBA").save(tmp_path / group / f"{i}.png")
             (tmp_path / group / f"{i}.txt").write_text(name, encoding="utf-8")
     return argparse.Namespace(
-        folder=tmp_path, base="emoji", size=128, style="noto", pictures=8, count=3, seeds=1
+        folder=tmp_path, base="emoji", size=128, style="noto", pictures=8, count=3, few=3, seeds=1
     )
 
 
@@ -38,7 +38,7 @@ def test_a_cell_is_trained_measured_and_kept(options: argparse.Namespace) -> Non
     none = adapters.cell(options, adapters.NONE, 0)
     made = adapters.cell(options, "difffit", 0)
     assert none["kB"] == 0 < made["kB"] and made["loss"] != none["loss"]
-    assert none["frechet"] > 0 and none["loss new"] > 0
+    assert none["frechet"] > 0 and none["loss new"] > 0 and 0 <= none["found"] <= 100
     kept = options.folder / "cells/difffit-0.json"
     assert json.loads(kept.read_text(encoding="utf-8")) == made
     assert adapters.cell(options, "difffit", 0) == made

@@ -79,6 +79,12 @@ def test_pictures_that_go_together_give_what_each_gives_alone(family: str) -> No
     assert both[0] != both[1]
 
 
+def test_where_nothing_is_said_every_picture_is_seen_two_hundred_times() -> None:
+    made = tuner("pixart", "lora", samples=0)
+    assert (made.recipe.adapter.batch_size, len(made.examples.captions)) == (2, 2)
+    assert made.steps == 200
+
+
 def test_what_cannot_go_together_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made = tuner("pixart", "lora")
     x0 = made.examples.latents[:1]
