@@ -47,6 +47,7 @@ RUNS = (
     "cache=taylorseer:interval=3,variable=time",
     "cache=cg-taylor:threshold=0.03", "cache=cg-taylor:threshold=0.1",
     "cache=first-block:threshold=0.05", "cache=first-block:threshold=0.15",
+    "cache=first-block:threshold=0.05,order=1", "cache=first-block:threshold=0.15,order=1",
     "cache=encoder-propagation:interval=2", "cache=encoder-propagation:interval=3,order=1",
     "cache=encoder-propagation:keys=early",
     "cache=taylorseer:interval=3,level=module",

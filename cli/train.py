@@ -15,7 +15,7 @@ from dit_cli.options import Device, DryRun, Json, Overwrite, Quiet
 from dit_cli.report import say
 from dit_tools.core.errors import InputError, UsageError
 
-STAGES, DTYPES = ("all", "autoencoder"), ("bfloat16", "float32")
+STAGES, DTYPES = ("all", "autoencoder"), ("auto", "bfloat16", "float32")
 
 
 def train(
@@ -54,8 +54,10 @@ def train(
     ] = None,
     device: Device = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", metavar="NAME", help="Of the computation: bfloat16, float32.")
-    ] = "bfloat16",
+        str,
+        typer.Option("--dtype", metavar="NAME",
+                     help="Of the computation: auto, bfloat16, float32."),
+    ] = "auto",
     compile: Annotated[  # noqa: A002
         bool, typer.Option("--compile/--no-compile", help="Compile the transformer's step.")
     ] = False,
@@ -102,7 +104,7 @@ def _check(stage: str, dtype: str, run: Path, export: str | None, overwrite: boo
     if stage not in STAGES:
         raise UsageError(f"--stage {stage}: no such stage", f"choose from {', '.join(STAGES)}")
     if dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}: not for training", f"use {' or '.join(DTYPES)}")
+        raise UsageError(f"--dtype {dtype}: not for training", f"use {', '.join(DTYPES)}")
     if run.exists() and not run.is_dir():
         raise InputError(f"-o {run}: is a file", "give a folder")
     if export and Path(export).exists() and not overwrite:

@@ -25,8 +25,9 @@ class FirstBlock(Cache):
 
     With ``r`` what block 1 adds and ``r'`` the same at the last full call, the other blocks are
     skipped when ``mean|r - r'| / mean|r'| < threshold``; the output is then what leaves block 1
-    plus what the others added at the last full call. FBCache of ParaAttention (Cheng 2024) has no
-    paper of its own; it follows TeaCache, cited here, which looks at the timestep embedding.
+    plus what the others added at the last full call, or with ``order`` what they would add had
+    that gone on changing as between the full calls before. FBCache of ParaAttention (Cheng 2024)
+    has no paper of its own; it follows TeaCache, cited here, which looks at the timestep embedding.
 
     The error is one number for the whole network call: all pictures of a batch and all branches
     that share the call are skipped together, so a picture may depend on its batch. A network of
@@ -38,6 +39,7 @@ class FirstBlock(Cache):
     threshold: float = param(0.05, "relative change of block 1 to skip below; 0 = exact", ge=0)
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)
     max_skips: int = param(0, "calls skipped in a row at most; 0 = no limit", ge=0)
+    order: int = param(0, "order of the forecast of what the others add; 0 = reuse", ge=0, le=4)
 
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
@@ -46,6 +48,6 @@ class FirstBlock(Cache):
             gate = Gate(
                 self.threshold, self.max_skips, Forecast(0), residual=True, against_forecast=True
             )
-            return Stream(gate, Forecast(0), relative="first")
+            return Stream(gate, Forecast(self.order), relative="first")
 
         return attach(blocks, run, self.warmup, begin, self.info.name)

@@ -149,7 +149,7 @@ SECTIONS = {
     "adapter": Adapter,
 }
 ZERO = {"seed", "gradient_weight", "coarse_weight", "latent_noise", "prompt_dropout", "ema_decay",
-        "keyword_prompts", "recoloured", "recoloured_share"}  # fmt: skip
+        "keyword_prompts", "recoloured", "recoloured_share", "samples"}  # fmt: skip
 """Numbers that may be 0; all others must be positive."""
 UNIT = {"prompt_dropout", "ema_decay", "decay_fraction", "keyword_prompts", "recoloured_share"}
 """Numbers that may not exceed 1."""

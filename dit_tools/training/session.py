@@ -26,7 +26,7 @@ class Session:
     Args:
         run: folder of checkpoints, log, samples and the finished pipeline.
         device: of torch, for example ``cpu`` or ``cuda:0``.
-        dtype: ``bfloat16`` (autocast) or ``float32``.
+        dtype: ``bfloat16`` (autocast) or ``float32``; ``auto`` becomes what the device is made for.
         compiling: compile the transformer's step.
         stop: end this session after so many steps of the stage, as a kill after a checkpoint would.
         save_every, sample_every: steps between checkpoints and between sample sheets.
@@ -37,7 +37,7 @@ class Session:
 
     run: Path
     device: str = "cpu"
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     compiling: bool = False
     stop: int | None = None
     save_every: int = 50
@@ -46,6 +46,10 @@ class Session:
     interrupts: Any = None
     team: Team = Team()
     lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.dtype == "auto":
+            self.dtype = "bfloat16" if has_bfloat16(self.device) else "float32"
 
     def log(self, event: dict[str, Any]) -> None:
         """Append an event to ``log.jsonl`` and tell it."""
@@ -74,6 +78,16 @@ class Session:
 
 class Interrupted(KeyboardInterrupt):
     """The user stopped the run; its checkpoint is written."""
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device multiplies bfloat16 itself: a CPU that does not is several times slower."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not device.startswith("cpu"):
+        return False
+    able = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in able)
 
 
 def check_device(name: str) -> str:
