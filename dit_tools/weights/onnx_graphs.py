@@ -75,8 +75,8 @@ def make(source: Any, wanted: run.Wanted, target: Any, trial: Any, tell: Any) ->
         )
         if (folder / "dit.json").exists():
             run.renew(folder)
-        for path in graphs.glob("transformer*.onnx"):
-            describe(folder / path.name, told)
+        for name in made:
+            describe(folder / name, told)
     return told | {"layers": table}
 
 

@@ -50,6 +50,17 @@ def test_a_folder_that_generate_runs(model: Path, tmp_path: Path) -> None:
     assert exported.returncode == 7 and "quantized" in exported.stderr
 
 
+def test_graphs_of_the_built_in_model_which_ships_int8_ones(tmp_path: Path) -> None:
+    done = dit("quantize", "-m", "emoji", "-o", "out", "--target", "onnx", "--prompts", "1",
+               "--steps", "2", cwd=tmp_path)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
+    assert {path.name for path in (tmp_path / "out").glob("transformer*.onnx")} == {
+        "transformer.onnx", "transformer.context.onnx",
+    }  # fmt: skip
+    made = dit("generate", "a red apple", "-m", "out", "--steps", "2", "-o", "a.png", cwd=tmp_path)
+    assert (made.returncode, made.stdout) == (0, "a.png\n"), made.stderr
+
+
 def test_json_and_bits_by_sensitivity(model: Path, tmp_path: Path) -> None:
     done = dit("quantize", "-m", model, "-o", tmp_path / "out", "--max-loss", "3dB", "--prompts",
                "1", "--calibration", "1", "--steps", "2", "--scheme", "rtn:group=8",
