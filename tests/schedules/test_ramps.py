@@ -14,7 +14,10 @@ SHAPES = st.floats(0.3, 30)
 
 @given(a=SHAPES, b=SHAPES, p=st.floats(1e-6, 1 - 1e-6))
 def test_quantile_is_the_inverse_of_the_distribution(a, b, p):
-    assert beta_cdf(beta_quantile(p, a, b), a, b) == pytest.approx(p, abs=1e-8)
+    x = beta_quantile(p, a, b)
+    # Near 1 numbers lie so far apart that the distribution takes steps between them.
+    low, high = (beta_cdf(float(np.nextafter(x, end)), a, b) for end in (0.0, 1.0))
+    assert low - 1e-8 <= p <= high + 1e-8
 
 
 @given(a=SHAPES, b=SHAPES, x=st.floats(1e-3, 0.999))
