@@ -197,6 +197,8 @@ class OnnxTextEncoder:
 
     def unread(self, text: str, length: int | None) -> str:
         """The end of a prompt that the encoder leaves out; "" when it reads all of it."""
+        from dit_tools.models.families._words import unread
+
         return unread(self._tokenizer(), text, min(length or self.max_tokens, self.max_tokens))
 
     def _tokenizer(self) -> Any:
@@ -212,14 +214,6 @@ class OnnxTextEncoder:
         encoded = tokenizer.encode_batch([text.lower().strip() for text in texts])
         ids = np.array([e.ids for e in encoded], dtype=np.int64)
         return ids, np.array([e.attention_mask for e in encoded], dtype=np.int64)
-
-
-def unread(tokenizer: Any, text: str, length: int) -> str:
-    """What of a prompt lies behind ``length`` tokens. ``tokenizer``: of the tokenizers library."""
-    text = text.lower().strip()
-    tokenizer.enable_truncation(length)
-    rest = tokenizer.encode(text).overflowing
-    return text[rest[0].offsets[0][0] :].strip() if rest else ""
 
 
 def _micro(prompts: Prompts) -> dict[str, Array]:

@@ -113,7 +113,7 @@ class PipelineTextEncoder:
             return ""
         from tokenizers import Tokenizer
 
-        from dit_tools.models.onnx_network import unread
+        from dit_tools.models.families._words import unread
 
         own = Tokenizer.from_str(self.pipe.tokenizer.backend_tokenizer.to_str())
         return unread(own, text, min(length or self.most, self.most))

@@ -66,8 +66,8 @@ class Tuner:
         self.recipe, self.session, self.model, self.examples = recipe, session, model, examples
         samples = a.samples or LOOKS * int((examples.probabilities > 0).sum())
         self.steps, self.step = max(samples // a.batch_size, 1), 0
-        self.callable: Any = model.network
-        self.network = self.callable.module
+        network: Any = model.network
+        self.network = network.module
         self.attached = spec.parse("adapters", a.method).attach(self.network, recipe.seed)
         self.trained = self.attached.parameters()
         for parameter in self.trained:
@@ -143,7 +143,7 @@ class Tuner:
         """The pictures of a step as they go through the network: all at once, or each alone."""
         if self.batches is not False and together.joins(inputs := self.inputs(shots)):
             if self.batches is None:  # once that was tried it is known
-                self.batches = together.agrees(self.callable, inputs)
+                self.batches = together.agrees(self.model.network, inputs)
             if self.batches:
                 return [shots]
         return [[shot] for shot in shots]
@@ -151,7 +151,7 @@ class Tuner:
     def losses(self, shots: list[Shot]) -> torch.Tensor:
         """Squared errors (B) of the native prediction at each picture."""
         family, path = self.model.family, self.model.path
-        raw = together.call(self.callable, self.inputs(shots))
+        raw = together.call(self.model.network, self.inputs(shots))
         errors = []
         for shot, own in zip(shots, raw.float().split(1), strict=True):
             alpha, sigma = path.alpha(shot.t), path.sigma(shot.t)

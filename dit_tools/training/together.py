@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from dit_tools.models.torch_network import TorchNetwork
-
 LARGEST = 300_000_000
 """Parameters up to which pictures go together; above, one at a time keeps memory small."""
 CLOSE = 1e-3  # largest difference of the outputs, relative to their size
@@ -22,8 +20,8 @@ class Unequal(ValueError):
     """Arguments that cannot be joined."""
 
 
-def call(network: TorchNetwork, inputs: list[dict[str, Any]]) -> torch.Tensor:
-    """The raw outputs (B, ...) of one call with everybody's arguments. Raises Unequal."""
+def call(network: Any, inputs: list[dict[str, Any]]) -> torch.Tensor:
+    """The raw outputs (B, ...) of one call of a ``TorchNetwork``. Raises Unequal."""
     made = inputs[0] if len(inputs) == 1 else join(inputs)
     # Not by the call of the network itself: that records gradients only for inputs that ask.
     raw = network.module(**network.prepared(made), return_dict=False)[0]
@@ -64,7 +62,7 @@ def joins(inputs: list[dict[str, Any]]) -> bool:
 
 
 @torch.no_grad()
-def agrees(network: TorchNetwork, inputs: list[dict[str, Any]]) -> bool:
+def agrees(network: Any, inputs: list[dict[str, Any]]) -> bool:
     """Whether one call gives what a call for each gives."""
     try:
         whole = call(network, inputs).float()

@@ -19,6 +19,14 @@ def tokens(tokenizer: Any, text: str, length: int) -> list[int]:
     return (ids + [PADDING] * length)[:length]
 
 
+def unread(tokenizer: Any, text: str, length: int) -> str:
+    """What of a prompt lies behind ``length`` tokens. ``tokenizer``: of the tokenizers library."""
+    text = text.lower().strip()
+    tokenizer.enable_truncation(length)
+    rest = tokenizer.encode(text).overflowing
+    return text[rest[0].offsets[0][0] :].strip() if rest else ""
+
+
 def where(spell: Callable[[str], list[int]], prompt: str, phrase: str) -> list[int]:
     """Positions of every occurrence of a phrase in a prompt; ``spell`` gives a text's ids.
 
