@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import statistics
 import sys
 import time
@@ -90,8 +91,8 @@ def parse_run(text: str) -> dict[str, str]:
     """Plan field, or ``steps`` -> value. Raises ValueError for anything else."""
     from dit_tools.core.plan import FIELDS
 
-    made = {}
-    for part in text.split("+"):
+    made: dict[str, str] = {}
+    for part in re.split(r"\+(?!\d)", text):  # numbers go on with a list: heads=3.1+4.0
         field, equals, value = part.partition("=")
         if not equals or field not in {*FIELDS, "steps", "rival"}:
             raise ValueError(f"{text}: give {', '.join(FIELDS)}, steps or rival=..., joined by +")
@@ -133,7 +134,8 @@ def sample_once(
     rival = getattr(model.network, "start", None)
     if rival:
         rival()
-    wanted = {branch.name: conditions[branch.name] for branch in chosen.guidance.branches}
+    named = {"second", *(branch.name for branch in chosen.guidance.branches)}  # second prompts
+    wanted = {name: conditions[name] for name in conditions if name in named}
     began = time.perf_counter()
     other = second if chosen.combine.takes else None
     for step in sampling.sample(model, wanted, x, chosen, noise, run=run, second=other):
