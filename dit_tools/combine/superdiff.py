@@ -35,7 +35,8 @@ class Superdiff(Combine):
     the process's own noise and without derivatives of the network (Ito's lemma, Thm. 1). Needs
     100 steps or more: the estimate's error is of the order of a step. One network call a step, of
     three rows with two prompts; two calls with two models. ``bias`` favours the first; 1e9 is it
-    alone, as ``--solver ddim:eta=1`` draws it.
+    alone, as ``--solver ddim:eta=1`` draws it. On emoji mode=and shows both things no oftener than
+    a prompt that names them.
     """
 
     takes = frozenset({"model", "prompt"})

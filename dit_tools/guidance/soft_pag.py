@@ -24,7 +24,9 @@ class SoftPag(Guidance):
     towards the identity; share 1 is perturbed-attention guidance (PAG). Computed on head outputs,
     ``(1 - share) A V + share V``, so that fused attention stays in use. In joint blocks only the
     image stream is perturbed; Flux's single blocks, whose attention has no projection of its own,
-    are left alone, and single-stream networks (Lumina2, Z-Image) are perturbed in all tokens.
+    are left alone, and single-stream networks (Lumina2, Z-Image) are perturbed in all tokens. Not
+    worth it on emoji: the judge's cosine falls, and heads that ``dit calibrate --heads`` found are
+    no better than random ones (benchmarks/methods.py and heads.py).
     """
 
     scale: float = param(4.0, "classifier-free guidance; 1 = none", ge=0)

@@ -19,9 +19,10 @@ from dit_tools.solvers._base import Denoise, Solver, Step, transfer
 class Bdia(Solver):
     """``z_next = gamma (z_before - Phi_back(z)) + Phi_ahead(z)``, Phi the DDIM or Euler step.
 
-     One network call serves a step ahead and one back, which averages the integral over both. The
+    One network call serves a step ahead and one back, which averages the integral over both. The
     first step is plain. gamma 0 is Euler and DDIM; 1 is of order 2 on equal steps, but may swing
-    from step to step. The authors take 0.5 for 10 steps and 1 for 40. Every step can be undone
+    from step to step. The authors take 0.5 for 10 steps and 1 for 40; on emoji 0.5 is the nearest
+    of all solvers from 12 calls on, and 1 is not usable (32 dB after 40). Every step can be undone
     exactly for gamma > 0, though rounding grows by ``1 / gamma`` with every step undone.
     """
 
