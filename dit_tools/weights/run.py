@@ -14,7 +14,7 @@ from dit_tools.core.errors import InputError, ModelError, UnsupportedError
 from dit_tools.exporting import _folder
 from dit_tools.models import gguf_load, quantized, safe
 from dit_tools.models.load import graphs_only
-from dit_tools.weights import resume
+from dit_tools.weights import heap, resume
 from dit_tools.weights.layers import Layer, Layers, find, pattern
 from dit_tools.weights.quantize._base import Scheme, Seen, pieces
 from dit_tools.weights.stream import Writer
@@ -179,6 +179,7 @@ def _write_all(
         row["snr"] = _write_layer(writer, layer, stored, seen.get(layer.name))
         writer.flush()
         work.add(row)
+        heap.trim()
         tell({"type": "layer", **row})
         yield row
 

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
+from dit_tools.weights import heap
+from dit_tools.weights.quantize import _base
+
 SCRIPT = """
 import ctypes, sys
-from dit_tools.weights.heap import give_back_freed
+from dit_tools.weights.heap import give_back_freed, trim
 
 def anonymous():
     return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))
@@ -18,23 +21,39 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 if sys.argv[1] == 'yes':
     assert give_back_freed()
-size = 24 << 20
+size, count = int(sys.argv[2]), (96 << 20) // int(sys.argv[2])
 libc.free(libc.malloc(size))  # glibc raises its bound to the size of this one
-blocks = [libc.malloc(size) for _ in range(4)]
+blocks = [libc.malloc(size) for _ in range(count)]
 for block in blocks:
     ctypes.memset(block, 1, size)
 full = anonymous()
 for block in blocks[:-1]:  # the last one stays, and the heap's end with it
     libc.free(block)
+if sys.argv[1] == 'trim':
+    assert trim()
 print((full - anonymous()) // 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
-def test_holes_go_back_to_the_system() -> None:
-    given = {
-        word: int(subprocess.check_output([sys.executable, "-c", SCRIPT, word], text=True))
-        for word in ("yes", "no")
-    }
-    assert given["yes"] >= 70  # of 72 MB
-    assert given["no"] < 10
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
+
+
+def given_back(how: str, size: int) -> int:
+    """MB of 96 that go back when all blocks but the last, of ``size`` bytes, are freed."""
+    command = [sys.executable, "-c", SCRIPT, how, str(size)]
+    return int(subprocess.check_output(command, text=True))
+
+
+@LINUX
+@pytest.mark.parametrize("size", [24 << 20, 4 * _base.PIECE])
+def test_holes_go_back_to_the_system(size: int) -> None:
+    """Of whole layers, and of the pieces that layers are worked on in."""
+    assert given_back("yes", size) >= 70
+    assert given_back("no", size) < 10
+
+
+@LINUX
+def test_smaller_holes_go_back_when_the_heap_is_trimmed() -> None:
+    size = heap.BLOCK // 4
+    assert given_back("yes", size) < 10
+    assert given_back("trim", size) >= 70

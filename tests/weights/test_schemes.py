@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -187,6 +188,50 @@ def test_more_rounds_are_never_worse() -> None:
         layout = made.layout(64, 64)
         errors.append(float((restore(made.pack(w, layout, None), layout) - w).square().sum()))
     assert errors[1] <= errors[0]
+
+
+def test_the_rest_is_what_packed_codes_and_branch_leave() -> None:
+    """Two rounds by hand, with numpy's decomposition and the file's own way back."""
+    w = weight(64, 64)
+    made = scheme("svd:rank=8,group=16,rounds=2")
+    layout = made.layout(64, 64)
+    plain = replace(layout, rank=0)
+
+    def decomposed(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        u, s, v = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+        up, down = u[:, :8] * s[:8] ** 0.5, v[:8] * s[:8, None] ** 0.5
+        return torch.tensor(up).half(), torch.tensor(down).half()
+
+    errors, branches = [], []
+    rest = w
+    for _ in range(2):
+        up, down = decomposed(rest)
+        lacking = w - up.float() @ down.float()
+        found = scales(lacking, plain)
+        codes = value(nearest(lacking, found, plain), found, plain)
+        errors.append(float((lacking - codes).square().sum()))
+        branches.append(up.float() @ down.float())
+        rest = w - codes
+    best = branches[errors.index(min(errors))]
+    tensors = made.pack(w, layout, None)
+    assert torch.allclose(tensors["up"].float() @ tensors["down"].float(), best, atol=2e-3)
+
+
+def test_codes_of_a_round_are_gone_before_those_of_the_next_are_made(monkeypatch) -> None:
+    from dit_tools.weights.quantize import svd
+
+    plain, made_before, alive = svd._quantized, [], []
+
+    def look(*args):
+        alive.append(sum(one() is not None for one in made_before))
+        tensors, error = plain(*args)
+        made_before.extend(weakref.ref(tensor) for tensor in tensors.values())
+        return tensors, error
+
+    monkeypatch.setattr(svd, "_quantized", look)
+    made = scheme("svd:rank=8,rounds=3")
+    made.pack(weight(64, 64), made.layout(64, 64), None)
+    assert len(made_before) == 8 and alive == [0, 0, 0, 0]
 
 
 # vectors ----------------------------------------------------------------------------------------

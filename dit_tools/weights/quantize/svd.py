@@ -36,35 +36,39 @@ class Svd(Scheme):
 
     def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
         """Branch and rest in turn; of a large layer only some rows are worked on at a time."""
+        import torch
+
         from dit_tools.nn.branches import branch
-        from dit_tools.nn.rounding import value
+        from dit_tools.nn.packed import dequantize
 
         best: dict[str, Array] = {}
         least = float("inf")
-        codes: dict[str, Array] | None = None
+        codes: dict[str, Array] = {}
 
         def rest(rows: slice) -> Array:
             """What the codes of the last round leave of some rows of the weight."""
-            if codes is None:
+            if not codes:
                 return weight[rows]
+            some = {key: tensor[rows] for key, tensor in codes.items()}
             shape = replace(layout, rows=len(weight[rows]), rank=0)
-            scale = {"scale": codes["scale"][rows]}
-            return weight[rows] - value(codes["codes"][rows], scale, shape)
+            return weight[rows] - dequantize(some, shape, torch.float32)
 
         down = None
         for _ in range(self.rounds):
             up, down = branch(rest, list(pieces(layout)), layout.rank, down)
+            codes = {}  # the branch has read them: two rounds' are never held at a time
             codes, error = _quantized(weight, up, down, layout, 0)
             if error < least:
                 least, best = error, {"up": up, "down": down}
+        codes = {}
         made, _ = _quantized(weight, best["up"], best["down"], layout, 80)
-        return {"packed": made["packed"], "scale": made["scale"], **best}
+        return {**made, **best}
 
 
 def _quantized(
     weight: Array, up: Array, down: Array, layout: Layout, candidates: int
 ) -> tuple[dict[str, Array], float]:
-    """Codes, plain and packed, and scales of what a branch leaves; and their squared error."""
+    """Packed codes and scales of what a branch leaves; and their squared error."""
     from dit_tools.nn.rounding import finished, nearest, scales, value
 
     error, found = 0.0, Rows(layout.rows)
@@ -74,5 +78,5 @@ def _quantized(
         scale = scales(lacking, shape, candidates)
         near = nearest(lacking, scale, shape)
         error += float((lacking - value(near, scale, shape)).square().sum())
-        found.put(rows, {**finished(near, scale, shape), "codes": near})
+        found.put(rows, finished(near, scale, shape))
     return found.tensors, error
