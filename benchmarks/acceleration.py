@@ -27,6 +27,7 @@ drawn from other seeds.
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import re
 import statistics
@@ -212,7 +213,8 @@ def calibrated(model: Any, chosen: Any) -> Any:
     from dit_tools.calibrating.session import Probe
     from dit_tools.weights.probing import default_prompts
 
-    return replace(chosen, cache=Probe(cache, calibrate(_session(model, chosen, default_prompts))))
+    session = _session(apart(model, chosen), chosen, default_prompts)
+    return replace(chosen, cache=Probe(cache, calibrate(session)))
 
 
 def _session(model: Any, chosen: Any, default_prompts: Any) -> Any:
@@ -223,10 +225,10 @@ def _session(model: Any, chosen: Any, default_prompts: Any) -> Any:
 
 
 def carrying(model: Any, name: str, chosen: Any) -> Any:
-    """The model, or a copy of it that carries a rival's hooks."""
+    """The model, or a copy of it that carries a rival's hooks, or is in pieces."""
     text = {} if name == PLAIN else parse_run(name)
     if "rival" not in text:
-        return model
+        return apart(model, chosen)
     from dit_tools.calibrating.magcache import calibrate
     from dit_tools.core import spec
     from dit_tools.weights.probing import default_prompts
@@ -237,6 +239,14 @@ def carrying(model: Any, name: str, chosen: Any) -> Any:
         session = _session(model, hooked, default_prompts)
         ratios = next(iter(calibrate(session).values())).tolist()
     return rivals.model_with(model, text["rival"], chosen.steps, ratios)
+
+
+def apart(model: Any, chosen: Any) -> Any:
+    """The model, or a copy that may go to pieces: graphs whose blocks are asked for stay apart."""
+    blocks = {"stack"} & frozenset().union(*chosen.needs().values())
+    if model.backend == "onnx" and blocks:
+        return replace(model, network=copy.copy(model.network))
+    return model
 
 
 def fewer_steps(steps: int) -> list[int]:

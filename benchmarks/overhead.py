@@ -1,14 +1,15 @@
-"""What hooks cost by themselves: many thin blocks, ours beside cache-dit's and diffusers' own.
+"""What hooks cost by themselves: many empty blocks, ours beside cache-dit's and diffusers' own.
 
     python benchmarks/overhead.py [--layers 28] [--width 64] [--tokens 64] [--rounds 12] [--json]
 
-The network is a PixArt transformer of random weights whose blocks are so small that Python is a
-large part of their time; in a model of use the same microseconds vanish. It is called with the same
-inputs again and again, so that a gate's error is 0: "full" computes every block beside a gate of
-threshold 0, "skipping" computes block 1 alone. In every round each of them makes ``--calls`` calls,
-one after the other in this process. Figures are the processor's microseconds of this process a
-call, the least over rounds of the median over calls, so that other work on the machine counts
-little; "hooks" is what a full call takes beyond one without hooks, a block.
+The network is a PixArt transformer of random weights. "full" runs compute every block beside a gate
+of threshold 0, and their blocks do nothing at all: what a call takes beyond one without hooks is
+the hooks', "hooks" says it a block. "nothing" is a hook that only lets its block run. "skipping"
+runs compute block 1 alone, of thin blocks that are almost nothing but Python. The network is called
+with the same inputs again and again, so that a gate's error is 0. In every round each run makes
+``--calls`` calls, one after the other in this process. Figures are the processor's microseconds of
+this process a call, the least over rounds and calls, so that other work on the machine counts
+little.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from benchmarks import growth, rivals
 
 RUNS = {
     "plain": "",
+    "full, nothing": "nothing",
     "full, cache=first-block": "first-block:threshold=0",
     "full, cache=taylorseer": "taylorseer:interval=1",
     "full, rival=dbcache": "dbcache:threshold=-1",
@@ -37,6 +40,8 @@ RUNS = {
     "skipping, rival=dbcache": "dbcache:threshold=1",
     "skipping, rival=first-block": "first-block:threshold=1",
 }
+EMPTY = ("plain", "full")
+"""How the names of runs begin whose blocks do nothing."""
 SETTLED = 3  # calls at the beginning that warm caches up; the last one is always full
 
 
@@ -60,12 +65,16 @@ def measure(layers: int, width: int, tokens: int, calls: int, rounds: int) -> li
         "encoder_attention_mask": torch.ones(2, growth.TEXT, dtype=torch.int64),
     }
     inputs = model.family.inputs(torch.randn(2, 4, side, side), 0.5, condition)
-    runs = {name: _caller(model, name, text, inputs, calls) for name, text in RUNS.items()
-            if "rival" not in name or rivals.installed(text)}  # fmt: skip
+    runs: dict[str, Callable[[], list[float]]] = {}
+    for name, text in RUNS.items():
+        if "rival" not in name or rivals.installed(text):
+            with blocks_of(name):  # hooks keep the forward that they find
+                runs[name] = _caller(model, name, text, inputs, calls)
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, call in runs.items():
-            found[name].append(min(call()[SETTLED:-1]))
+            with blocks_of(name):
+                found[name].append(min(call()[SETTLED:-1]))
     plain = min(found["plain"])
     return [
         Row(name, min(times) * 1e6,
@@ -74,11 +83,38 @@ def measure(layers: int, width: int, tokens: int, calls: int, rounds: int) -> li
     ]  # fmt: skip
 
 
+def blocks_of(name: str) -> AbstractContextManager[None]:
+    """Inside, blocks are as a run's name says: empty or thin."""
+    return empty() if name.startswith(EMPTY) else nullcontext()
+
+
+def nothing(hidden_states: Any) -> Any:
+    """What an empty block computes."""
+    return hidden_states
+
+
+@contextmanager
+def empty() -> Iterator[None]:
+    """Inside, the blocks of PixArt transformers compute ``nothing``."""
+    from diffusers.models.attention import BasicTransformerBlock
+
+    before = BasicTransformerBlock.forward
+
+    @wraps(before)
+    def forward(block: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
+        return nothing(hidden_states)
+
+    BasicTransformerBlock.forward = forward
+    try:
+        yield
+    finally:
+        BasicTransformerBlock.forward = before
+
+
 def _caller(
     model: Any, name: str, text: str, inputs: dict[str, Any], calls: int
 ) -> Callable[[], list[float]]:
     """What makes ``calls`` calls of a fresh run and gives their seconds of the processor."""
-    from dit_tools.core import spec
     from dit_tools.core.run import Run
 
     if "rival" in name:
@@ -93,15 +129,24 @@ def _caller(
     def ours() -> list[float]:
         run = Run(tuple(1 - i / calls for i in range(calls + 1)), calls, branches=("cond",))
         run.path = model.path
-        cache = spec.parse("caching", text) if text else None
         times = []
-        with cache.attach(model.network.blocks(), run) if cache else nullcontext():
+        with _hooked(model.network.blocks(), text, run):
             for run.call in range(calls):
                 run.t = run.times[run.call]
                 times.append(_timed(model.network, inputs))
         return times
 
     return ours
+
+
+def _hooked(blocks: Any, text: str, run: Any) -> AbstractContextManager[None]:
+    """A cache's hooks, or those that do nothing; none for no text."""
+    from dit_tools.core import spec
+    from dit_tools.nn.blocks import around_blocks
+
+    if text == "nothing":
+        return around_blocks(blocks, lambda position, compute, args, kwargs: compute(), "nothing")
+    return spec.parse("caching", text).attach(blocks, run) if text else nullcontext()
 
 
 def _timed(network: Any, inputs: dict[str, Any]) -> float:

@@ -43,6 +43,10 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Write the transformer in 8 bits as well.")
     ] = False,
+    split: Annotated[
+        bool,
+        typer.Option("--split", help="Add the transformer in pieces, for caches that skip blocks."),
+    ] = False,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -58,7 +62,7 @@ def export(
     from dit_tools.exporting.preflight import Wanted
     from dit_tools.models.resolve import resolve
 
-    wanted = Wanted(Path(output), _words(parts), opset, check, overwrite, int8)
+    wanted = Wanted(Path(output), _words(parts), opset, check, overwrite, int8, split)
     with Interruptible() as interrupts:
         interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
 

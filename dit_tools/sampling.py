@@ -127,7 +127,8 @@ def _attach(attached: ExitStack, model: Any, plan: Plan, run: Run) -> Any:
 
 
 def _blocks(model: Any, method: Any) -> Sequence[Any]:
-    return model.network.blocks() if "blocks" in method.info.needs else ()
+    needs = getattr(method, "needs", method.info.needs)
+    return model.network.blocks() if {"blocks", "stack"} & needs else ()
 
 
 @dataclass

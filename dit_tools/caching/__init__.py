@@ -9,7 +9,7 @@ none.
 
 A method for a whole stack of blocks is a policy (when to skip) and a forecast (what to put there)::
 
-    @method(paper="arXiv:2503.06923", needs={"blocks"}, identity={"interval": 1})
+    @method(paper="arXiv:2503.06923", needs={"stack"}, identity={"interval": 1})
     class TaylorSeer(Cache):
         \"\"\"...\"\"\"
         interval: int = param(5, "full computation every N calls; 1 = exact", ge=1)
@@ -19,8 +19,10 @@ A method for a whole stack of blocks is a policy (when to skip) and a forecast (
                 return Stream(Interval(self.interval), Forecast(order=1))
             return attach(blocks, run, 3, begin, self.info.name)
 
-A cache of whole network calls, which needs no blocks, wraps the network in ``around(network, run)``
-instead (``output``).
+``needs={"stack"}``: block 1 and the last block are enough, as networks in PyTorch and graphs in
+pieces have them; with ``needs={"blocks"}`` every block is a module of PyTorch. A class whose
+parameters decide overrides ``needs``. A cache of whole network calls, which needs no blocks, wraps
+the network in ``around(network, run)`` instead (``output``).
 
 ``PRESETS`` are words for specs, for users who want no parameters.
 

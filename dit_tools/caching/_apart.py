@@ -13,11 +13,12 @@ from typing import Any
 
 from dit_tools.caching._forecast import Forecast, Tree, each
 from dit_tools.caching._policy import Policy
-from dit_tools.caching._stack import check_blocks, entering, image
+from dit_tools.caching._stack import check_blocks
 from dit_tools.caching._streams import Streams
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.run import Run
+from dit_tools.nn.blocks import entering, image
 
 
 @dataclass
@@ -86,7 +87,7 @@ def modules(blocks: Sequence[Any]) -> list[tuple[str, Any]]:
     return [
         (f"{block.name}.{name}", module)
         for block in blocks
-        for name, module in block.module.named_children()
+        for name, module in getattr(block.module, "named_children", tuple)()  # graphs have none
         if known.fullmatch(name)
     ]
 

@@ -43,6 +43,11 @@ class Cache(ABC):
     calibrated_by: ClassVar[tuple[str, ...] | None] = None
     words: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it needs of a network with these parameters."""
+        return self.info.needs
+
     def prepare(self, model: Any, plan: Any, run: Run) -> None:
         """Find what the run needs to know: called once, before ``attach``, with the run's times.
 

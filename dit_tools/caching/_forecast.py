@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dit_tools.core.arrays import Array, is_torch, like
+from dit_tools.core.arrays import Array, is_torch, like, wide
 
 Tree = Any
 """An array, None, or a tuple of trees."""
@@ -29,7 +29,7 @@ def each(function: Callable[..., Any], *trees: Tree) -> Tree:
 
 def relative_error(guess: Array, truth: Array) -> float:
     """``mean|guess - truth| / mean|truth|`` over everything; NaN when it cannot be told."""
-    guess, truth = _wide(guess), _wide(truth)
+    guess, truth = wide(guess), wide(truth)
     off, size = abs(guess - truth).mean(), abs(truth).mean()
     if is_torch(off):
         import torch
@@ -86,19 +86,13 @@ class Forecast:
 
 
 def _slope(gap: float) -> Callable[[Array, Array], Array]:
-    return lambda newer, older: (_wide(newer) - _wide(older)) / gap
+    return lambda newer, older: (wide(newer) - wide(older)) / gap
 
 
 def _weighted(weights: list[float], terms: tuple[Array, ...]) -> Array:
     if len(terms) == 1:
         return terms[0]
-    total = _wide(terms[0])
+    total = wide(terms[0])
     for weight, term in zip(weights[1:], terms[1:], strict=True):
         total = total + weight * term
     return like(total, terms[0])
-
-
-def _wide(x: Array) -> Array:
-    if x.dtype.itemsize >= 4:
-        return x
-    return x.float() if is_torch(x) else x.astype("float32")

@@ -18,6 +18,7 @@ from dit_tools.caching._streams import Streams
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.run import Run
+from dit_tools.nn.blocks import around_blocks, entering, image
 
 Correct = Callable[[Tree, tuple[Any, ...], dict[str, Any]], Tree]
 """``correct(forecast, args, kwargs)``: a better forecast; the rest is what the last block gets."""
@@ -55,10 +56,8 @@ def attach(
     Raises UnsupportedError when there are no blocks.
     """
     check_blocks(blocks, name)
-    from dit_tools.nn.hooks import around_forward
-
     skipping = Skipping(blocks[:leading], run, warmup, begin)
-    return around_forward([block.module for block in blocks], skipping.block, "dit_cache")
+    return around_blocks(blocks, skipping.block, "dit_cache")
 
 
 def check_blocks(blocks: Sequence[Any], name: str) -> None:
@@ -67,20 +66,6 @@ def check_blocks(blocks: Sequence[Any], name: str) -> None:
         raise UnsupportedError(
             f"--cache {name}: this network offers no blocks to skip", "use --backend torch"
         )
-
-
-def entering(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
-    """What enters a block, in the form in which it leaves: (h), (enc, h) or (h, enc)."""
-    hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-    if block.output is None:
-        return hidden
-    text = kwargs.get("encoder_hidden_states", args[1] if len(args) > 1 else None)
-    return (hidden, text) if block.output == 0 else (text, hidden)
-
-
-def image(block: Any, tree: Tree) -> Array:
-    """The image stream of what enters or leaves a block."""
-    return tree if block.output is None else tree[block.output]
 
 
 class Skipping:

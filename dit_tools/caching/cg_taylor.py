@@ -19,7 +19,7 @@ from dit_tools.core.run import Run
     title="Forecasting When to Forecast: "
     "Accelerating Diffusion Models with Confidence-Gated Taylor",
     authors="Guan, Jiang, Chen, et al.",
-    needs={"blocks"}, identity={"threshold": 0.0},
+    needs={"stack"}, identity={"threshold": 0.0},
 )  # fmt: skip
 class CgTaylor(Cache):
     """Compute block 1; if its forecast was right, forecast the last block and skip the rest.

@@ -18,7 +18,7 @@ from dit_tools.core.run import Run
     paper="arXiv:2411.19108", year=2024,
     title="Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model",
     authors="Liu, Zhang, Wang, et al.",
-    needs={"blocks"}, identity={"threshold": 0.0},
+    needs={"stack"}, identity={"threshold": 0.0},
 )  # fmt: skip
 class FirstBlock(Cache):
     """Compute block 1; if it adds the same as at the last full call, let the rest do so too.

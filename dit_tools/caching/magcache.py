@@ -21,7 +21,7 @@ from dit_tools.core.run import Run
     paper="arXiv:2506.09045", year=2025,
     title="MagCache: Fast Video Generation with Magnitude-Aware Cache",
     authors="Ma, Wei, Zhang, Zheng, et al.",
-    needs={"blocks"}, identity={"calibration": "none"},
+    needs={"stack"}, identity={"calibration": "none"},
 )  # fmt: skip
 class Magcache(Cache):
     """Reuse what all blocks add together, as long as its size is known to change little.

@@ -20,7 +20,7 @@ from dit_tools.core.run import Run
     paper="arXiv:2602.18993", year=2026,
     title="SeaCache: Spectral-Evolution-Aware Cache for Accelerating Diffusion Models",
     authors="Chung, Hyun, Lee, Han, Cha, Wee, Hong, Heo",
-    needs={"blocks"}, identity={"threshold": 0.0},
+    needs={"stack"}, identity={"threshold": 0.0},
 )  # fmt: skip
 class Seacache(Cache):
     """Forecast what the blocks add, until the filtered latents have changed by ``threshold``.

@@ -19,7 +19,7 @@ from dit_tools.core.run import Run
     paper="arXiv:2503.06923", year=2025,
     title="From Reusing to Forecasting: Accelerating Diffusion Models with TaylorSeers",
     authors="Liu, Zou, Lyu, Chen, Zhang",
-    needs={"blocks"}, identity={"interval": 1},
+    needs={"stack"}, identity={"interval": 1},
 )  # fmt: skip
 class TaylorSeer(Cache):
     """Forecast block outputs by a Taylor series in the step index, refreshed every N calls.
@@ -43,6 +43,11 @@ class TaylorSeer(Cache):
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
     variable: str = param("step", "what differences are over: calls or times", choices=VARIABLES)
     level: str = param("block", "what is forecast by itself", choices=("block", "module"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Modules are found in blocks only."""
+        return frozenset({"blocks"}) if self.level == "module" else self.info.needs
 
     def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.caching._calibration import Calibration
-from dit_tools.caching._stack import entering, image
 from dit_tools.calibrating.session import Session
 from dit_tools.calibrating.training import frozen, moved, with_gradient
 from dit_tools.core.arrays import Array
 from dit_tools.core.run import Run
+from dit_tools.nn.blocks import entering, image
 
 LEARNING_RATE = 2e-4  # of the copied block, with AdamW
 GAMMA_RATE = 1e-2  # of its scale, which starts at zero

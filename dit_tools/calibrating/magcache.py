@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from dit_tools.caching._stack import entering, image
 from dit_tools.calibrating.session import Session, joined
+from dit_tools.core.arrays import wide
 from dit_tools.core.run import Run
+from dit_tools.nn.blocks import around_blocks, entering, image
 
 
 def calibrate(session: Session) -> dict[str, Any]:
@@ -35,8 +36,6 @@ def _watched(
     blocks: Sequence[Any], run: Run, sizes: dict[str, dict[int, Any]]
 ) -> AbstractContextManager[None]:
     """Fills ``sizes``: branches -> call -> norm of what is added to every token (B, N)."""
-    from dit_tools.nn.hooks import around_forward
-
     ends, entered = [blocks[0], blocks[-1]], []
 
     def around(position: int, compute: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -45,8 +44,8 @@ def _watched(
         output = compute()
         if position == len(ends) - 1:
             start, end = entered[0], image(ends[-1], output)
-            added = end[:, -start.shape[1] :].float() - start.float()
-            sizes.setdefault(joined(run.branches), {})[run.call] = added.norm(dim=-1)
+            added = wide(end[:, -start.shape[1] :]) - wide(start)
+            sizes.setdefault(joined(run.branches), {})[run.call] = (added * added).sum(-1) ** 0.5
         return output
 
-    return around_forward([block.module for block in ends], around, "dit_calibrate")
+    return around_blocks(ends, around, "dit_calibrate")

@@ -56,7 +56,7 @@ def measure(session: Session, candidates: Sequence[str] = CANDIDATES) -> list[Me
     for done, text in enumerate(candidates):
         session.tell(done, len(candidates))
         cache = spec.parse("caching", text)
-        if cache.info.needs <= session.model.network.offers:
+        if cache.needs <= session.model.network.offers:
             x, run = session.run(Probe(cache))
             share = evaluations(run, blocks) / (calls * blocks)
             found.append(Measured(text, round(share, 4), round(psnr(session, x, plain), 2)))
@@ -86,7 +86,7 @@ def chosen(found: Sequence[Measured]) -> list[Measured]:
 
 
 def _order(one: Measured) -> tuple[float, int, float, str]:
-    needs = spec.parse("caching", one.spec).info.needs
+    needs = spec.parse("caching", one.spec).needs
     return one.computed, len(needs), -one.psnr, one.spec
 
 

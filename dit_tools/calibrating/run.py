@@ -61,7 +61,7 @@ def calibrate(session: Session) -> Calibration:
     """
     cache, model = session.plan.cache, session.model
     trained = cache.info.name in ("harmonica", "ilf")
-    missing = (cache.info.needs | ({"gradients"} if trained else set())) - model.network.offers
+    missing = (cache.needs | ({"gradients"} if trained else set())) - model.network.offers
     if missing or model.pipeline is not None:
         raise UnsupportedError(
             f"--cache {cache.info.name}: {model.name} offers no "

@@ -32,10 +32,17 @@ class Probe(Cache):
         calibration: Calibration | None = None,
         wrap: Wrap | None = None,
         attach: Attach | None = None,
+        needs: frozenset[str] | None = None,
     ):
+        self._needs = inner.needs if needs is None else needs
         self._inner, self._calibration, self._wrap = inner, calibration, wrap
         self._attach = attach or inner.attach
         self.info = inner.info  # type: ignore[misc]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Those of the cache, unless others were given."""
+        return self._needs
 
     def prepare(self, model: Any, plan: Any, run: Run) -> None:
         """Nothing is looked for."""
@@ -98,10 +105,8 @@ class Session:
         correct: Correct | None = None,
     ) -> tuple[Array, Run]:  # fmt: skip
         """Sample without a cache, with the network watched."""
-        probe = Probe(_none(), None, wrap, attach)
-        if attach:
-            probe.info = self.plan.cache.info  # type: ignore[misc]  # whose needs it is given
-        return self.run(probe, correct)
+        needs = self.plan.cache.needs if attach else None  # for what is hooked in its place
+        return self.run(Probe(_none(), None, wrap, attach, needs), correct)
 
     def cached(self, known: Calibration | None, **changes: Any) -> tuple[Array, Run]:
         """Sample with the cache and what is known of the model; its parameters may be changed."""

@@ -67,6 +67,13 @@ def to_numpy(x: Array) -> Array:
     return x.detach().float().cpu().numpy() if is_torch(x) else x
 
 
+def wide(x: Array) -> Array:
+    """The same numbers in float32, where they have fewer bits."""
+    if x.dtype.itemsize >= 4:
+        return x
+    return x.float() if is_torch(x) else x.astype("float32")
+
+
 def like(values: Any, reference: Array) -> Array:
     """A numpy array moved to the kind, device and dtype of ``reference``."""
     if is_torch(reference):

@@ -27,6 +27,9 @@ OPTIONAL = ("attention", "tokens", "highres", "combine")
 """Fields that are ``none`` where nothing is said, and not written then."""
 
 
+IN_PIECES = "write the graph in pieces with 'dit export --split', or use --backend torch"
+
+
 def _none(room: str) -> Any:
     return field(default_factory=lambda: spec.parse(room, "none"))
 
@@ -66,7 +69,8 @@ class Plan:
 
     def needs(self) -> dict[str, frozenset[str]]:
         """Field -> what its method needs of the network."""
-        return {name: getattr(self, name).info.needs for name in FIELDS}
+        methods = {name: getattr(self, name) for name in FIELDS}
+        return {n: getattr(method, "needs", method.info.needs) for n, method in methods.items()}
 
     def check(self, model: Any) -> None:
         """Raise UnsupportedError, with the remedy, when the network lacks what a method needs.
@@ -80,7 +84,7 @@ class Plan:
                 chosen = getattr(self, name).info.name
                 raise UnsupportedError(
                     f"{JOINTS[FIELDS[name]]} {chosen}: this backend has no {', '.join(missing)}",
-                    "use --backend torch",
+                    IN_PIECES if missing == {"stack"} else "use --backend torch",
                 )
 
     def times(self, model: Any, latent_shape: Sequence[int]) -> tuple[float, ...]:

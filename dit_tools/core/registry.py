@@ -60,7 +60,7 @@ class MethodInfo:
     authors: str
     needs: frozenset[
         str
-    ]  # of "blocks", "gradients", "torch"; checked against what a network offers
+    ]  # of "blocks", "stack", "gradients", "torch"; checked against what a network offers
     identity: Mapping[str, Any] | None  # parameters at which the method changes nothing
 
     @property

@@ -3,7 +3,7 @@
 ``python -m dit_tools.exporting.builtin runs/emoji/pipeline dit_tools/builtin/emoji
 --facts recipes/emoji.facts.json --card recipes/emoji.card.md
 --notice recipes/emoji.NOTICE.txt``; ``dit_tools.weights.shipped`` does this too, and adds the graph
-in int8.
+in int8 and the one in pieces.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dit_tools.exporting import fused
+from dit_tools.exporting import fused, pieces
 from dit_tools.exporting._folder import whole_folder
 from dit_tools.exporting.shared_weights import attach
 from dit_tools.exporting.simplify import TRACED_BATCH, fold, free_batch
 from dit_tools.exporting.trace import trace
+from dit_tools.models.onnx_pieces import Pieces
 
 Examples = Callable[[int], dict[str, Any]]
 """``examples(batch)``: random inputs of a graph, by name."""
@@ -171,20 +172,55 @@ def _graph(
         return max(_difference(path, module, examples(batch)) for batch in (1, 2, 3))
 
 
+def add_pieces(folder: Path, max_tokens: int) -> float:
+    """Write a built-in model's transformer in pieces as well; returns the difference to torch.
+
+    ``dit.json`` does not list them yet.
+    """
+    import torch
+    from diffusers import PixArtSigmaPipeline
+
+    torch.manual_seed(0)
+    pipe = PixArtSigmaPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    module, examples, output, weights = _graphs(pipe, max_tokens)["transformer"]
+    transformer = pipe.transformer
+    whole, inputs = folder / f"{pieces.WHOLE}.onnx", examples(TRACED_BATCH)
+    names = pieces.names_of(transformer, lambda: module(**inputs))
+    with pieces.marked(module, transformer) as marked:
+        trace(marked, inputs, [output, *names], whole, {}, fused.OPSET, weights=False)
+    fused.settle(whole)
+    fold(whole, whole)
+    free_batch(whole, {*inputs, output})
+    attach(whole, module, [folder / weights])
+    pieces.cut(whole, names, transformer)
+    run = Pieces(lambda path: _session(path), folder)
+    with torch.no_grad():
+        return max(_differs(whole.name, run, module, examples(batch)) for batch in (1, 2, 3))
+
+
 def _difference(path: Path, module: Any, inputs: dict[str, Any]) -> float:
     """Largest difference of the graph to torch, relative to the output's range."""
+    session = _session(path)
+    return _differs(path.name, lambda feeds: session.run(None, feeds)[0], module, inputs)
+
+
+def _differs(name: str, run: Callable[..., Any], module: Any, inputs: dict[str, Any]) -> float:
     import numpy as np
-    import onnxruntime
     import torch
 
     expected = module(**inputs)
     expected = (expected[0] if not isinstance(expected, torch.Tensor) else expected).numpy()
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    got = session.run(None, {key: value.numpy() for key, value in inputs.items()})[0]
+    got = run({key: value.numpy() for key, value in inputs.items()})
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     if not error < TOLERANCE:
-        raise RuntimeError(f"{path.name} differs from torch by {error:.2e}")
+        raise RuntimeError(f"{name} differs from torch by {error:.2e}")
     return error
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:

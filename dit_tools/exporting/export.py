@@ -44,19 +44,23 @@ def _write_all(
     folder: Path, parts: tuple[str, ...], family: Family, wanted: Wanted
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write the graphs of each part in turn, with no more than one part in memory."""
-    from dit_tools.exporting.write import write, write_int8
+    from dit_tools.exporting.write import write, write_int8, write_pieces
 
     for part in parts:
-        for graph in _graphs(folder, part, family):
+        module = _load(folder, part)
+        for graph in _graphs(folder, part, family, module):
             yield graph.name, write(graph, folder, wanted.opset, wanted.check)
             if part == "transformer" and wanted.int8:
                 yield "transformer.int8", write_int8(graph, folder, wanted.check)
+            if part == "transformer" and wanted.split:
+                for facts in write_pieces(graph, module, folder, wanted.opset, wanted.check):
+                    yield Path(facts["file"]).stem, facts
+        del module
 
 
-def _graphs(folder: Path, part: str, family: Family) -> list[Any]:
+def _graphs(folder: Path, part: str, family: Family, module: Any) -> list[Any]:
     from dit_tools.exporting import graphs
 
-    module = _load(folder, part)
     if part == "transformer":
         return [graphs.transformer_graph(_with_config(family, module), module)]
     if part == "vae":

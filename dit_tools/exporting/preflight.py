@@ -19,6 +19,8 @@ OPSETS = (17, 20)
 """17 has LayerNormalization as one node; the TorchScript exporter ends at 20."""
 VAES = ("AutoencoderKL", "AutoencoderDC", "AutoencoderKLQwenImage")
 T5 = "T5EncoderModel"
+COUNTS = ("num_layers", "num_single_layers", "n_layers")
+"""Keys of a transformer's config that count its blocks."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Wanted:
     check: bool = True
     overwrite: bool = False
     int8: bool = False
+    split: bool = False
 
 
 def check(source: Any, wanted: Wanted) -> tuple[tuple[str, ...], Family]:
@@ -48,6 +51,10 @@ def check(source: Any, wanted: Wanted) -> tuple[tuple[str, ...], Family]:
     parts = _parts(source.path, wanted.parts)
     if wanted.int8 and "transformer" not in parts:
         raise UsageError("--int8: it is the transformer's, which --parts leaves out", "add it")
+    if wanted.split and "transformer" not in parts:
+        raise UsageError("--split: it is the transformer, which --parts leaves out", "add it")
+    if wanted.split and layers(family) < 2:
+        raise UnsupportedError("--split: a transformer of one block is one piece", "leave it out")
     _folder.check_output(wanted.output, source.path, wanted.overwrite)
     if "transformer" in parts:
         reason = recipes.recipe(family.name).refusal(family.transformer)
@@ -68,6 +75,11 @@ def _family(folder: Path) -> Family:
     if any("quantization_config" in config for config in configs):
         raise UnsupportedError("dit export: quantized weights cannot be exported", "take the plain")
     return made(*configs, safe.read_json(folder / "scheduler/scheduler_config.json"))
+
+
+def layers(family: Family) -> int:
+    """Blocks of the transformer, by its config."""
+    return sum(int(v or 0) for k, v in family.transformer.items() if k in COUNTS)
 
 
 def _parts(folder: Path, asked: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ OPSET = 17
 def trace(
     module: Any,
     inputs: Mapping[str, Any],
-    output: str,
+    output: str | Sequence[str],
     path: Path,
     dynamic: Mapping[str, Mapping[int, str]],
     opset: int = OPSET,
     weights: bool = True,
 ) -> None:
-    """Write ``module(**inputs)`` as a graph with one output.
+    """Write ``module(**inputs)`` as a graph with one output, or with those that are named.
 
     ``inputs``: example tensors by forward argument name. ``dynamic``: input or output name ->
     {axis: label}. Constants are not folded, so that initializers keep the parameters' names;
@@ -34,6 +34,7 @@ def trace(
     import torch
 
     names = list(inputs)
+    outputs = [output] if isinstance(output, str) else list(output)
 
     class Positional(torch.nn.Module):
         def __init__(self) -> None:
@@ -42,7 +43,7 @@ def trace(
 
         def forward(self, *values: Any) -> Any:
             out = self.inner(**dict(zip(names, values, strict=True)))
-            return out[0] if isinstance(out, tuple) else out
+            return out[0] if isinstance(out, tuple) and len(outputs) == 1 else out
 
     quiet = contextlib.redirect_stdout(io.StringIO())
     with warnings.catch_warnings(), quiet, torch.no_grad(), _traceable():
@@ -52,7 +53,7 @@ def trace(
             tuple(inputs.values()),
             str(path),
             input_names=names,
-            output_names=[output],
+            output_names=outputs,
             dynamic_axes={key: dict(axes) for key, axes in dynamic.items()},
             opset_version=opset,
             export_params=weights,

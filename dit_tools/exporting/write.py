@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError
+from dit_tools.exporting import pieces
 from dit_tools.exporting.graphs import Graph
 from dit_tools.exporting.shared_weights import attach
 from dit_tools.exporting.trace import trace
+from dit_tools.models.onnx_pieces import Pieces
 
 TOLERANCE = 1e-3
 """Largest difference to torch that is kept, relative to the output's largest absolute value."""
@@ -47,11 +50,40 @@ def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]
     return {"file": path.name, "inputs": inputs, "output": graph.output, "difference": difference}
 
 
-def _trace(module: Any, inputs: dict[str, Any], graph: Graph, path: Path, opset: int) -> None:
+def write_pieces(
+    graph: Graph, transformer: Any, folder: Path, opset: int, check: bool
+) -> list[dict[str, Any]]:
+    """Write the transformer's graph in pieces as well; returns the facts of each.
+
+    Raises Different when the pieces, one after the other, differ from torch as in ``write``.
+    """
+    import torch
+
+    whole = folder / f"{pieces.WHOLE}.onnx"
+    first = {name: torch.as_tensor(value) for name, value in graph.examples[0].items()}
+    with graph.prepared() as module:
+        names = pieces.names_of(transformer, lambda: module(**first))
+        with pieces.marked(module, transformer) as marked:
+            _trace(marked, first, graph, whole, opset, [graph.output, *names])
+        attach(whole, module, sorted((folder / graph.folder).glob("*.safetensors")))
+    paths = pieces.cut(whole, names, transformer)
+    difference = differs(graph, paths[0].name, Pieces(_session, folder)) if check else None
+    return [{"file": path.name, "difference": difference} for path in paths]
+
+
+def _trace(
+    module: Any,
+    inputs: dict[str, Any],
+    graph: Graph,
+    path: Path,
+    opset: int,
+    outputs: Sequence[str] = (),
+) -> None:
     from torch.onnx.errors import OnnxExporterError
 
+    made = outputs or graph.output
     try:
-        trace(module, inputs, graph.output, path, graph.dynamic, opset, weights=False)
+        trace(module, inputs, made, path, graph.dynamic, opset, weights=False)
     except OnnxExporterError as error:
         line = str(error).splitlines()[0][:200]
         raise Untraceable(f"{path.name}: {line}", "please report the model") from error
@@ -67,26 +99,38 @@ def write_int8(graph: Graph, folder: Path, check: bool) -> dict[str, Any]:
     return {"file": path.name, "products": products, "difference": difference}
 
 
-def compare(graph: Graph, path: Path, limit: float | None = None) -> float:
+def compare(graph: Graph, path: Path, limit: float = TOLERANCE) -> float:
     """Largest difference to torch over the examples, relative to the output's range.
 
-    Raises Different when it is not below ``limit``, which is ``TOLERANCE`` if not given.
+    Raises Different when it is not below ``limit``.
     """
-    import numpy as np
-    import onnxruntime
+    session = _session(path)
+    return differs(graph, path.name, lambda feeds: session.run(None, feeds)[0], limit)
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    worst, limit = 0.0, TOLERANCE if limit is None else limit
+
+def differs(
+    graph: Graph, name: str, run: Callable[[dict[str, Any]], Any], limit: float = TOLERANCE
+) -> float:
+    """The same for what ``run`` makes of an example's inputs; ``name`` is for the message."""
+    import numpy as np
+
+    worst = 0.0
     for i, feeds in enumerate(graph.examples):
         expected = graph.expected(i)
-        got = np.asarray(session.run(None, feeds)[0]).reshape(expected.shape)
+        got = np.asarray(run(feeds)).reshape(expected.shape)
         error = float(np.abs(got - expected).max() / max(np.abs(expected).max(), TINY))
         if not error < limit:  # NaN counts as different
             raise Different(
-                f"{path.name} differs from torch by {error:.1e} of its range",
+                f"{name} differs from torch by {error:.1e} of its range",
                 "please report the model and the versions of torch and diffusers",
             )
         worst = max(worst, error)
     return worst
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.plan import IN_PIECES
 from dit_tools.models import terminal
 from dit_tools.models.model import Model
 
@@ -31,15 +32,16 @@ class Wishes:
     vae_slicing: bool = False
     base: str | None = None  # folder with the other parts of a single-file transformer
 
-    def torch_reason(self) -> str:
-        """The option that only PyTorch can serve, or an empty string."""
+    def torch_reason(self, offered: frozenset[str] = frozenset()) -> str:
+        """The option that only PyTorch can serve, or an empty string; graphs offer ``offered``."""
+        asked_for = self.needs - offered
         reasons = {
             "--lora": bool(self.loras),
             "--offload": self.offload is not None,
             "--vae-tiling": self.vae_tiling,
             "--vae-slicing": self.vae_slicing,
             f"--dtype {self.dtype}": self.dtype not in ("auto", "float32", "int8"),
-            f"a method that needs {', '.join(sorted(self.needs))}": bool(self.needs),
+            f"a method that needs {', '.join(sorted(asked_for))}": bool(asked_for),
         }
         return next((reason for reason, asked in reasons.items() if asked), "")
 
@@ -79,7 +81,7 @@ def graphs_only(folder) -> bool:
 def _onnx(folder, wishes: Wishes) -> bool:
     """Whether ONNX Runtime serves these wishes. Raises UnsupportedError when it must and cannot."""
     graph = folder / "transformer.onnx"
-    reason = wishes.torch_reason()
+    reason = wishes.torch_reason(_offered(folder, wishes))
     if graphs_only(folder):
         reason = reason or ("--backend torch" if wishes.backend == "torch" else "")
         if reason:
@@ -95,7 +97,9 @@ def _onnx(folder, wishes: Wishes) -> bool:
                 "write one with 'dit export', or use --backend torch",
             )
         if reason:
-            raise UnsupportedError(f"--backend onnx cannot serve {reason}", "use --backend torch")
+            in_pieces = wishes.needs == {"stack"} and wishes.dtype in ("auto", "float32")
+            remedy = IN_PIECES if in_pieces else "use --backend torch"
+            raise UnsupportedError(f"--backend onnx cannot serve {reason}", remedy)
         return True
     if wishes.dtype == "int8":
         return _int8(folder, wishes, reason)
@@ -104,6 +108,15 @@ def _onnx(folder, wishes: Wishes) -> bool:
     if not (folder / "dit.json").exists():  # exported by a user: torch unless asked for
         return False
     return wishes.device in ("auto", "cpu") and _fits(folder, wishes.size)
+
+
+def _offered(folder, wishes: Wishes) -> frozenset[str]:
+    """What the graphs of a folder offer to methods, at the precision that is wished for."""
+    if wishes.dtype not in ("auto", "float32"):
+        return frozenset()
+    from dit_tools.models.onnx_network import offers
+
+    return offers(folder)
 
 
 def _int8(folder, wishes: Wishes, reason: str) -> bool:

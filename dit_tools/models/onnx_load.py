@@ -19,7 +19,14 @@ from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models.families import family_class
 from dit_tools.models.families._base import Family
 from dit_tools.models.model import Defaults, Model
-from dit_tools.models.onnx_network import GPUS, OnnxCodec, OnnxNetwork, OnnxTextEncoder, providers
+from dit_tools.models.onnx_network import (
+    GPUS,
+    OnnxCodec,
+    OnnxNetwork,
+    OnnxTextEncoder,
+    in_pieces,
+    providers,
+)
 
 NO_GPU = "--device {}: ONNX Runtime has no working {} here"
 GRAPHS = ("transformer.onnx", "text_encoder.onnx", "vae_decoder.onnx")
@@ -44,7 +51,8 @@ def load_onnx(resolved: Any, wishes: Any) -> Model:
     transformer = _beside(partial(_session, folder / _transformer(folder, int8), chosen))
     encode, codec = _parts(folder, family, facts | exported, chosen, device)
     alone = int8 or _one_by_one(exported)
-    network = OnnxNetwork(transformer(), one_by_one=alone, context=_context(folder, chosen))
+    pieces = None if alone or not in_pieces(folder) else partial(_pieces, folder, chosen)
+    network = OnnxNetwork(transformer(), alone, _context(folder, chosen), pieces)
     return Model(
         name=resolved.name,
         revision=resolved.revision,
@@ -86,6 +94,13 @@ def _context(folder: Path, chosen: list[str]) -> Any:
     """The graph of what the transformer makes of its text alone; None where it is not apart."""
     path = folder / "transformer.context.onnx"
     return _session(path, chosen) if path.exists() else None
+
+
+def _pieces(folder: Path, chosen: list[str]) -> Any:
+    """The transformer in pieces. Raises ModelError for damaged ones."""
+    from dit_tools.models.onnx_pieces import Pieces
+
+    return Pieces(lambda path: _session(path, chosen), folder)
 
 
 def _one_by_one(exported: dict[str, Any]) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.arrays import Array, is_torch
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.models.families._base import Family, Prompts
+
+if TYPE_CHECKING:
+    from dit_tools.models.onnx_pieces import Pieces
 
 TYPES = {
     "tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32",
@@ -36,18 +39,31 @@ def providers(device: str) -> list[str]:
     ]
 
 
+PIECES = ("embed", "first", "rest", "final")
+"""Graphs that together are the transformer's, see ``onnx_pieces``."""
+
+
 class OnnxNetwork:
     """A transformer graph whose input names are the transformer's forward arguments.
 
     ``one_by_one`` calls the graph a picture at a time: graphs in int8 scale their activations by
     one number per call, so that a picture would depend on the others of its batch. ``context``: a
     graph of what the transformer makes of its text, which the same text is put through only once.
+    ``open_pieces`` opens the same network in pieces, where there are any.
     """
 
-    offers: frozenset[str] = frozenset()
-
-    def __init__(self, session: Any, one_by_one: bool = False, context: Any = None):
-        self.session, self.one_by_one, self.context = session, one_by_one, context
+    def __init__(
+        self,
+        session: Any,
+        one_by_one: bool = False,
+        context: Any = None,
+        open_pieces: Callable[[], Pieces] | None = None,
+    ):
+        self.session: Any = session
+        self.one_by_one, self.context = one_by_one, context
+        self.offers = frozenset({"stack"} if open_pieces else ())
+        self._open_pieces = open_pieces
+        self._pieces: Pieces | None = None
         self._known: list[tuple[Array, Array]] = []  # text states and their context, newest last
         self.entries = {entry.name: entry for entry in session.get_inputs()}
 
@@ -60,6 +76,8 @@ class OnnxNetwork:
         if self.context is not None:
             arrays[CONTEXT] = self._context(arrays[STATES])
         feeds = {name: self._feed(name, arrays[name]) for name in self.entries if name in arrays}
+        if self._pieces is not None:
+            return self._pieces(feeds)
         if not self.one_by_one:
             return self.session.run(None, feeds)[0]
         from dit_tools.core.arrays import concat
@@ -96,8 +114,25 @@ class OnnxNetwork:
         return np.ascontiguousarray(value, dtype=TYPES.get(entry.type, value.dtype))
 
     def blocks(self) -> list[Any]:
-        """None: a graph has no hooks."""
-        return []
+        """Those of a network in pieces, which computes in pieces from now on; else none.
+
+        The whole graph is let go, so that the weights are not held twice.
+        """
+        if self._open_pieces is None:
+            return []
+        if self._pieces is None:
+            self._pieces, self.session = self._open_pieces(), None
+        return self._pieces.blocks()
+
+
+def offers(folder: Path) -> frozenset[str]:
+    """What the graphs of a folder offer to methods."""
+    return frozenset({"stack"} if in_pieces(folder) else ())
+
+
+def in_pieces(folder: Path) -> bool:
+    """Whether a model's folder has its transformer in pieces."""
+    return all((folder / f"transformer.{piece}.onnx").exists() for piece in PIECES)
 
 
 def graph_inputs(inputs: Mapping[str, Any]) -> dict[str, Array]:

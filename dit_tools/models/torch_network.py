@@ -12,7 +12,7 @@ from dit_tools.models.families._base import Family, Prompts
 class TorchNetwork:
     """A diffusers transformer: tensors in float32 outside, in the weights' dtype inside."""
 
-    offers = frozenset({"blocks", "gradients", "torch"})
+    offers = frozenset({"blocks", "stack", "gradients", "torch"})
 
     def __init__(self, module: Any, family: Family | None = None):
         self.module, self._family = module, family

@@ -1,9 +1,10 @@
-"""The built-in models' folders: exported, and with an int8 graph that ``dit quantize`` made.
+"""The built-in models' folders: exported, in pieces, with an int8 graph that ``dit quantize`` made.
 
 ``python -m dit_tools.weights.shipped emoji emoji-small=runs/emoji-small/pipeline`` exports the
 second model anew (``exporting.builtin``, with facts, card and notice from ``recipes/``) and gives
 both their ``transformer.int8.onnx``, which is what ``dit quantize -m NAME --target
-onnx:beside=true`` writes, with the verdict in its metadata. ``dit.json`` then lists it.
+onnx:beside=true`` writes, with the verdict in its metadata, and the transformer in pieces, for
+caches that skip blocks. ``dit.json`` then lists them.
 """
 
 from __future__ import annotations
@@ -69,11 +70,16 @@ def main() -> None:
     parser.add_argument("--recipes", type=Path, default=Path("recipes"))
     parser.add_argument("--prompts", type=int, default=16, help="of the int8 graph's verdict")
     arguments = parser.parse_args()
+    from dit_tools.exporting.builtin import add_pieces
+
     for text in arguments.models:
         name, _, pipeline = text.partition("=")
         if pipeline:
             for graph, error in export(name, Path(pipeline), arguments.recipes).items():
                 print(f"{name}: {graph}.onnx: largest difference to torch {error:.1e}")
+        folder = BUILTIN / name
+        tokens = int(safe.read_json(folder / "dit.json")["max_tokens"])
+        print(f"{name}: in pieces: largest difference to torch {add_pieces(folder, tokens):.1e}")
         found = add_int8(BUILTIN / name, Trial(prompts=arguments.prompts, device="cpu"))
         verdict = found.get("verdict", {})
         print(f"{name}: {INT8}: {found['bytes'] / 1e6:.1f} MB, {found['ratio']:.3f}x of float32, "

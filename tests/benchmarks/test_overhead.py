@@ -15,24 +15,31 @@ def test_full_runs_have_a_cost_of_hooks_and_skipping_ones_none():
 
 
 def test_names_say_what_is_computed(monkeypatch):
-    """By counting the blocks that really run."""
-    counted = []
-    network, runs = growth.network, dict(overhead.RUNS)
+    """By counting the blocks that really run: thin ones, and empty ones of full runs."""
+    thin, empty = [], []
+    network, runs, nothing = growth.network, dict(overhead.RUNS), overhead.nothing
 
     def watched(*sizes):
         model = network(*sizes)
         for block in model.network.module.transformer_blocks:
-            block.attn1.to_q.register_forward_hook(lambda *_: counted.append(1))
+            block.attn1.to_q.register_forward_hook(lambda *_: thin.append(1))
         return model
 
+    def counted(hidden_states):
+        empty.append(1)
+        return nothing(hidden_states)
+
     monkeypatch.setattr(growth, "network", watched)
-    calls = {"plain": 6 * 4, "full, cache=first-block": 6 * 4, "full, cache=taylorseer": 6 * 4,
-             "skipping, cache=first-block": 2 * 4 + 4}  # fmt: skip
-    for name, blocks in calls.items():
+    monkeypatch.setattr(overhead, "nothing", counted)
+    plain = 6 * 4
+    calls = {"full, nothing": (plain, 0), "full, cache=first-block": (plain, 0),
+             "full, cache=taylorseer": (plain, 0),
+             "skipping, cache=first-block": (0, 2 * 4 + 4)}  # fmt: skip
+    for name, (whole, part) in calls.items():
         monkeypatch.setattr(overhead, "RUNS", {"plain": "", name: runs[name]})
-        counted.clear()
+        thin.clear(), empty.clear()
         measure(4, 16, 16, 6, 1)
-        assert len(counted) == blocks + (0 if name == "plain" else 6 * 4)
+        assert (len(empty), len(thin)) == (plain + whole, part), name
 
 
 def test_the_table_leaves_out_what_is_not_told():

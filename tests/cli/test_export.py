@@ -59,6 +59,16 @@ BAD = [
 ]  # fmt: skip
 
 
+def test_split_writes_the_pieces_and_says_so(model: Path, tmp_path: Path) -> None:
+    done = dit("export", "-m", model, "-o", tmp_path / "out", "--parts", "transformer", "--split")
+    assert done.returncode == 0, done.stderr
+    names = [Path(line).name for line in done.stdout.splitlines()]
+    pieces = [f"transformer.{piece}.onnx" for piece in ("embed", "first", "rest", "final")]
+    assert names == ["transformer.onnx", *pieces]
+    assert all((tmp_path / "out" / name).exists() for name in names)
+    assert done.stderr.count("differs from PyTorch by") == 5
+
+
 @pytest.mark.parametrize("arguments, code, message", BAD, ids=[" ".join(a) for a, *_ in BAD])
 def test_bad_requests(
     arguments: tuple[str, ...], code: int, message: str, model: Path, tmp_path: Path

@@ -47,7 +47,7 @@ def test_json_says_everything_about_a_method() -> None:
     assert {(line["room"], line["name"]) for line in lines} == ALL
     taylor = next(line for line in lines if line["name"] == "taylorseer")
     assert taylor["flag"] == "--cache" and taylor["paper"] == "arXiv:2503.06923"
-    assert taylor["needs"] == ["blocks"] and taylor["identity"] == {"interval": 1}
+    assert taylor["needs"] == ["stack"] and taylor["identity"] == {"interval": 1}
     order = next(p for p in taylor["parameters"] if p["name"] == "order")
     assert (order["type"], order["default"], order["ge"], order["le"]) == ("int", 1, 0, 4)
     assert "degree" in order["help"]
@@ -59,7 +59,7 @@ def test_json_says_everything_about_a_method() -> None:
 def test_a_method_is_explained() -> None:
     text = dit("methods", "taylorseer").stdout
     assert text.startswith("--cache taylorseer\n\nForecast block outputs by a Taylor series")
-    for part in ("order=1 (>= 0, <= 4)", "interval=5 (>= 1)", "arXiv:2503.06923", "Needs: blocks",
+    for part in ("order=1 (>= 0, <= 4)", "interval=5 (>= 1)", "arXiv:2503.06923", "Needs: stack",
                  "Changes nothing at: interval=1", "form=taylor (taylor|newton)"):  # fmt: skip
         assert part in text
     assert max(map(len, text.splitlines())) <= 80

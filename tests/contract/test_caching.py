@@ -29,7 +29,7 @@ BOLD = {
     "magcache": "magcache:calibration=flat,threshold=1e9,max_skips=2,retention=0",
     "seacache": "seacache:threshold=1e9",
 }
-CACHES = [name for name in names("caching") if "blocks" in get("caching", name).info.needs]
+CACHES = [name for name in names("caching") if get("caching", name).info.needs]
 MODULES = ["harmonica"]  # these skip attention and MLP in the blocks, not blocks
 every_cache = pytest.mark.parametrize("cache", CACHES)
 every_block_cache = pytest.mark.parametrize("cache", sorted({*CACHES} - {*MODULES}))

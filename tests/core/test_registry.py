@@ -43,7 +43,7 @@ def test_a_paper_comes_with_title_year_and_authors(room, name):
         assert info.title and info.authors and 1950 < info.year < 2100
     else:
         assert not (info.title or info.authors or info.year)
-    assert info.needs <= {"blocks", "gradients", "torch"}
+    assert info.needs <= {"blocks", "stack", "gradients", "torch"}
 
 
 @pytest.mark.parametrize(("room", "name"), METHODS)

@@ -33,6 +33,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory, models: Any) -> Callable[[str], Path]:
-    """Name -> the folder of its export with default parts; not to be changed."""
+    """Name -> the folder of its export with default parts, in pieces too; not to be changed."""
     root = tmp_path_factory.mktemp("exports")
-    return lambda name: exported(models(name), root / name)
+    return lambda name: exported(models(name), root / name, split=True)

@@ -19,6 +19,7 @@ from dit_tools.exporting.export import export, max_tokens
 from dit_tools.exporting.preflight import Wanted
 from dit_tools.exporting.write import Different
 from dit_tools.models.load import load
+from dit_tools.models.onnx_network import PIECES
 from dit_tools.models.resolve import resolve
 from tests.support.exports import exported, relative, sampled
 from tests.support.loading import WEIGHTS, copy
@@ -33,6 +34,7 @@ def everything(folder: Path) -> list[str]:
 
 def test_the_folder_is_a_model_of_its_own(models: Folder, exports: Folder) -> None:
     graphs = {"transformer.onnx", "vae_decoder.onnx", "vae_encoder.onnx"}
+    graphs |= {f"transformer.{piece}.onnx" for piece in PIECES}
     found = set(everything(exports("sd3"))) - set(everything(models("sd3")))
     assert found == graphs | {"export.json"}
     assert set(everything(models("sd3"))) < set(everything(exports("sd3")))

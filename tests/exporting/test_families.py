@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from dit_tools.models.load import load
+from dit_tools.models.onnx_network import PIECES
 from tests.support.exports import FAMILIES, relative, sampled
 
 Folder = Callable[[str], Path]
@@ -32,7 +33,8 @@ def test_both_backends_make_the_same_picture(name: str, exports: Folder) -> None
 def test_graphs_share_the_weights_and_say_what_is_free(name: str, exports: Folder) -> None:
     folder = exports(name)
     facts = json.loads((folder / "export.json").read_text())
-    assert set(facts["graphs"]) == {"transformer", "vae_decoder", "vae_encoder"}
+    pieces = {f"transformer.{name}" for name in PIECES}
+    assert set(facts["graphs"]) == {"transformer", "vae_decoder", "vae_encoder", *pieces}
     assert all(graph["difference"] < 1e-3 for graph in facts["graphs"].values())
     inputs = facts["graphs"]["transformer"]["inputs"]
     free = {label for shape in inputs.values() for label in shape if isinstance(label, str)}

@@ -74,7 +74,8 @@ def test_a_lone_side_leaves_the_other_to_the_model():
 
 
 def test_needs_are_known_without_a_model():
-    assert Settings(cache="taylorseer").needs() == {"blocks"}
+    assert Settings(cache="taylorseer").needs() == {"stack"}
+    assert Settings(cache="taylorseer:level=module").needs() == {"blocks"}
     assert Settings().needs() == frozenset()
 
 

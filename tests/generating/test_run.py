@@ -232,7 +232,7 @@ def test_two_models_are_loaded_once_each_however_they_alternate():
 
 def test_a_sweep_over_caches_asks_for_one_backend():
     _, _, stand_in = go("a", sweeps=["cache=none,taylorseer"], output="out/")
-    assert [wishes.needs for _, wishes in stand_in.loaded] == [{"blocks"}]
+    assert [wishes.needs for _, wishes in stand_in.loaded] == [{"stack"}]
 
 
 def test_from_image_repeats_a_picture_and_the_command_line_wins():
