@@ -85,6 +85,9 @@ def _sections(found: Sequence[type[Any]]) -> list[str]:
     ]
 
 
+STACK = " (PyTorch, or graphs in pieces: dit export --split)"
+
+
 def explain(cls: type[Any]) -> str:
     """Everything about one method, as text."""
     from dit_tools.core.spec import describe, format_value
@@ -93,7 +96,8 @@ def explain(cls: type[Any]) -> str:
     lines = [f"{info.flag} {info.name}", "", describe(cls).rstrip()]
     if info.authors:
         lines += textwrap.wrap(f"Authors: {info.authors}", 79)
-    lines.append(f"Needs: {', '.join(sorted(info.needs)) or 'nothing special'}")
+    needs = ", ".join(sorted(info.needs)) or "nothing special"
+    lines.append(f"Needs: {needs}{STACK if 'stack' in info.needs else ''}")
     if info.identity is not None:
         at = ", ".join(f"{name}={format_value(value)}" for name, value in info.identity.items())
         lines.append(f"Changes nothing at: {at or 'any setting'}")

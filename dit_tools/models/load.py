@@ -1,9 +1,9 @@
 """The front door: a model reference and some wishes in, a ``Model`` out.
 
 ``--backend auto`` takes ONNX Runtime when the model ships graphs, the CPU is meant, full precision
-is wanted and nothing asks for torch (hooks, gradients, LoRA, another size): it starts in a fraction
-of the time. ``--dtype int8`` takes the graph in int8 where there is one. Everything else goes
-through PyTorch.
+is wanted and nothing asks for torch (modules of blocks, gradients, LoRA, another size): it starts
+in a fraction of the time. ``--dtype int8`` takes the graph in int8 where there is one. Everything
+else goes through PyTorch.
 """
 
 from __future__ import annotations
