@@ -95,21 +95,19 @@ def cut(whole: Path, names: Iterable[str], transformer: Any) -> list[Path]:
     groups = {kind: [n for n in names if n.partition(".")[0] == kind]
               for kind in (ENTERED, GIVEN, FIRST, LAST)}  # fmt: skip
     inputs = [entry.name for entry in model.graph.input]
-    outputs = {"embed": groups[ENTERED] + groups[GIVEN], "first": groups[FIRST],
-               "rest": groups[LAST], "final": [OUTPUT]}  # fmt: skip
-    known = {"embed": inputs, "first": inputs + outputs["embed"],
-             "rest": inputs + groups[GIVEN] + groups[FIRST],
-             "final": inputs + groups[GIVEN] + groups[LAST]}  # fmt: skip
-    facts = {BLOCKS: str(len(chain)), "output": str(chain[0].output)}
-    paths = []
-    for piece in PIECES:
-        part = _piece(model, known[piece], outputs[piece])
-        for key, value in facts.items():
-            part.metadata_props.add(key=key, value=value)
-        paths.append(file(whole.parent, piece))
-        onnx.save(part, paths[-1])
+    outputs = {"first": groups[FIRST], "rest": groups[LAST], "final": [OUTPUT]}
+    before = {"first": groups[ENTERED], "rest": groups[FIRST], "final": groups[LAST]}
+    parts = {piece: _piece(model, inputs + groups[GIVEN] + before[piece], outputs[piece])
+             for piece in outputs}  # fmt: skip
+    read = {entry.name for part in parts.values() for entry in part.graph.input}
+    given = [name for name in groups[GIVEN] if name in read]
+    parts["embed"] = _piece(model, inputs, groups[ENTERED] + given)
+    for piece, part in parts.items():
+        for key, value in ((BLOCKS, len(chain)), ("output", chain[0].output)):
+            part.metadata_props.add(key=key, value=str(value))
+        onnx.save(part, file(whole.parent, piece))
     whole.unlink()
-    return paths
+    return [file(whole.parent, piece) for piece in PIECES]
 
 
 def _piece(model: Any, known: list[str], outputs: list[str]) -> Any:
