@@ -100,7 +100,7 @@ def _pieces(folder: Path, chosen: list[str]) -> Any:
     """The transformer in pieces. Raises ModelError for damaged ones."""
     from dit_tools.models.onnx_pieces import Pieces
 
-    return Pieces(lambda path: _session(path, chosen), folder)
+    return Pieces(lambda path: _session(path, chosen, resting=True), folder)
 
 
 def _one_by_one(exported: dict[str, Any]) -> bool:
@@ -213,11 +213,14 @@ def _beside(work: Callable[[], Any]) -> Callable[[], Any]:
     return wait
 
 
-def _session(path: Path, chosen: list[str]) -> Any:
+def _session(path: Path, chosen: list[str], resting: bool = False) -> Any:
+    """``resting``: its threads do not spin between calls, where other sessions have their turn."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if resting:  # on two cores pieces took twice as long beside each other's spinning threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=chosen)
     except Exception as error:  # onnxruntime raises many private types

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dit_tools.nn.rounding import adam, output_error
 
-PIECE = 1 << 16
-"""Vectors whose distances to all codewords are in memory at a time."""
+PIECE = 1 << 12
+"""Vectors whose distances to all codewords are in memory at a time: 4 MB with 256 of them."""
 SAMPLE = 1 << 18
 """Vectors that k-means looks at; a larger layer is sampled evenly."""
 
@@ -44,7 +44,7 @@ def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tens
     norms = codebook.square().sum(1)
     kind = torch.int16 if len(codebook) <= 1 << 15 else torch.int32
     for part in vectors.split(PIECE):
-        found = norms - 2 * part @ codebook.T
+        found = torch.addmm(norms, part, codebook.T, alpha=-2)
         if count == 1:
             least, places = found.min(1, keepdim=True)  # much faster than topk
         else:
