@@ -7,8 +7,8 @@ For every number of steps the plain run and each candidate sample the same promp
 seeds, on the backend that ``dit generate`` would take: a word must run where the model does, and
 caches of whole calls, all that is tried on ONNX Runtime, run on PyTorch too. Work is counted in
 block evaluations, nothing is timed, so that the table is the same on every machine up to the
-rounding of its arithmetic. A word stands for the candidate that computes least among those whose pictures keep
-the word's PSNR (``calibrating/presets.py``), for no cache where none does.
+rounding of its arithmetic. A word stands for the candidate that computes least among those whose
+pictures keep the word's PSNR (``calibrating/presets.py``), for no cache where none does.
 ``--write`` puts the choices into dit_tools/caching/presets.json, which --cache reads.
 """
 

@@ -100,7 +100,11 @@ def _pieces(folder: Path, chosen: list[str]) -> Any:
     """The transformer in pieces. Raises ModelError for damaged ones."""
     from dit_tools.models.onnx_pieces import Pieces
 
-    return Pieces(lambda path: _session(path, chosen, resting=True), folder)
+    try:
+        return Pieces(lambda path: _session(path, chosen, resting=True), folder)
+    except (KeyError, ValueError) as error:
+        message = f"{folder / 'transformer.embed.onnx'}: says nothing of its blocks ({error})"
+        raise ModelError(message, "write the pieces again with 'dit export --split'") from None
 
 
 def _one_by_one(exported: dict[str, Any]) -> bool:

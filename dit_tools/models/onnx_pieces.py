@@ -22,6 +22,9 @@ ENTERED, GIVEN, FIRST, LAST, OUTPUT = "entered", "given", "first", "last", "samp
 BLOCKS = "blocks"
 """Key of the number of blocks in the graphs' metadata; "output" is ``Block.output``."""
 
+MOST = 10_000
+"""Blocks of a transformer: more is a damaged file."""
+
 
 def file(folder: Path, piece: str) -> Path:
     """Where a piece lies."""
@@ -80,13 +83,18 @@ def tree(prefix: str, values: Mapping[str, Array]) -> Tree:
 
 
 class Pieces:
-    """The four graphs as one network. ``open_session`` opens one; all are opened here."""
+    """The four graphs as one network. ``open_session`` opens one; all are opened here.
+
+    Raises KeyError and ValueError for graphs that are no pieces of one transformer.
+    """
 
     def __init__(self, open_session: Callable[[Path], Any], folder: Path):
         sessions = {piece: open_session(file(folder, piece)) for piece in PIECES}
         facts = sessions["embed"].get_modelmeta().custom_metadata_map
         self.count = int(facts[BLOCKS])
-        self.output = None if facts["output"] == "None" else int(facts["output"])
+        self.output = {"None": None, "0": 0, "1": 1}[facts["output"]]
+        if not 2 <= self.count <= MOST:
+            raise ValueError(f"{self.count} blocks")
         self._embed, self._final = (Piece(sessions[name], name) for name in ("embed", "final"))
         self._first, self._rest = Piece(sessions["first"], FIRST), Piece(sessions["rest"], LAST)
 

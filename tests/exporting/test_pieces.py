@@ -17,7 +17,7 @@ import pytest
 
 from dit_tools import sampling
 from dit_tools.core.arrays import to_numpy
-from dit_tools.core.errors import UnsupportedError, UsageError
+from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
 from dit_tools.core.run import Run
 from dit_tools.exporting.preflight import Wanted, check
@@ -99,6 +99,23 @@ def test_a_graph_in_one_piece_says_how_to_get_pieces(models: Folder, tmp_path: P
     assert model.network.offers == frozenset() and model.network.blocks() == []
     with pytest.raises(UnsupportedError, match="this backend has no stack.*dit export --split"):
         drawn(model, "first-block")
+
+
+@pytest.mark.parametrize("blocks", ["", "one", "1", "99999999999"])
+def test_pieces_that_say_nothing_of_their_blocks(
+    blocks: str, exports: Folder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(exports("pixart"), folder)
+    path = folder / "transformer.embed.onnx"
+    proto = onnx.load(path, load_external_data=False)
+    for entry in list(proto.metadata_props):
+        if entry.key == "blocks":
+            entry.key, entry.value = ("blocks", blocks) if blocks else ("other", "3")
+    onnx.save(proto, path)
+    model = load(str(folder), backend="onnx", needs=STACK)
+    with pytest.raises(ModelError, match="embed.onnx: says nothing of its blocks.*--split"):
+        model.network.blocks()
 
 
 def test_what_needs_modules_still_asks_for_torch(exports: Folder) -> None:
