@@ -20,6 +20,7 @@ from dit_tools.exporting._folder import whole_folder
 from dit_tools.exporting.shared_weights import attach
 from dit_tools.exporting.simplify import TRACED_BATCH, fold, free_batch
 from dit_tools.exporting.trace import trace
+from dit_tools.exporting.write import opened
 from dit_tools.models.onnx_pieces import Pieces
 
 Examples = Callable[[int], dict[str, Any]]
@@ -193,14 +194,14 @@ def add_pieces(folder: Path, max_tokens: int) -> float:
     free_batch(whole, {*inputs, output})
     attach(whole, module, [folder / weights])
     pieces.cut(whole, names, transformer)
-    run = Pieces(lambda path: _session(path), folder)
+    run = Pieces(opened, folder)
     with torch.no_grad():
         return max(_differs(whole.name, run, module, examples(batch)) for batch in (1, 2, 3))
 
 
 def _difference(path: Path, module: Any, inputs: dict[str, Any]) -> float:
     """Largest difference of the graph to torch, relative to the output's range."""
-    session = _session(path)
+    session = opened(path)
     return _differs(path.name, lambda feeds: session.run(None, feeds)[0], module, inputs)
 
 
@@ -215,12 +216,6 @@ def _differs(name: str, run: Callable[..., Any], module: Any, inputs: dict[str, 
     if not error < TOLERANCE:
         raise RuntimeError(f"{name} differs from torch by {error:.2e}")
     return error
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def write_pieces(
             _trace(marked, first, graph, whole, opset, [graph.output, *names])
         attach(whole, module, sorted((folder / graph.folder).glob("*.safetensors")))
     paths = pieces.cut(whole, names, transformer)
-    difference = differs(graph, paths[0].name, Pieces(_session, folder)) if check else None
+    difference = differs(graph, paths[0].name, Pieces(opened, folder)) if check else None
     return [{"file": path.name, "difference": difference} for path in paths]
 
 
@@ -104,7 +104,7 @@ def compare(graph: Graph, path: Path, limit: float | None = None) -> float:
 
     Raises Different when it is not below ``limit``, which is ``TOLERANCE`` if not given.
     """
-    session = _session(path)
+    session = opened(path)
     return differs(graph, path.name, lambda feeds: session.run(None, feeds)[0], limit)
 
 
@@ -128,7 +128,8 @@ def differs(
     return worst
 
 
-def _session(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """A graph on the CPU, without its warnings."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
