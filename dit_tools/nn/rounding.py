@@ -143,12 +143,19 @@ def adam(values: Tensor, rate: float) -> Callable[[Tensor], None]:
     def step(gradient: Tensor) -> None:
         nonlocal count
         count += 1
-        first.lerp_(gradient, 0.1)
-        second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        root = (second / (1 - 0.999**count)).sqrt_().add_(1e-8)
-        values.addcdiv_(first, root, value=-rate / (1 - 0.9**count))
+        adam_step(values, gradient, first, second, count, rate)
 
     return step
+
+
+def adam_step(
+    values: Tensor, gradient: Tensor, first: Tensor, second: Tensor, count: int, rate: float
+) -> None:
+    """Step ``count`` (from 1) of Adam on ``values`` and their two moments, all in place."""
+    first.lerp_(gradient, 0.1)
+    second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+    root = (second / (1 - 0.999**count)).sqrt_().add_(1e-8)
+    values.addcdiv_(first, root, value=-rate / (1 - 0.9**count))
 
 
 def output_error(weight: Tensor, made: Tensor, moments: Tensor) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dit_tools.nn.rounding import adam, output_error
+from dit_tools.nn.rounding import adam, adam_step, output_error
+from dit_tools.nn.shelf import Shelf
 
 PIECE = 1 << 12
 """Vectors whose distances to all codewords are in memory at a time: 4 MB with 256 of them."""
@@ -32,7 +33,16 @@ def kmeans(vectors: Tensor, size: int, rounds: int = 15) -> tuple[Tensor, Tensor
         empty = (count == 0).nonzero()[:, 0][: len(some)]
         codebook[empty] = some[distances.topk(len(empty)).indices]
     codebook = codebook.half().float()
-    return codebook, closest(vectors, codebook, 1)[0][:, 0]
+    return codebook, nearest(vectors, codebook)
+
+
+def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """The nearest codeword of each vector (n,), counted as ``closest`` does."""
+    found = torch.empty(len(vectors), dtype=_counting(codebook))
+    for start in range(0, len(vectors), PIECE):
+        some = vectors[start : start + PIECE]
+        found[start : start + len(some)] = closest(some, codebook, 1)[0][:, 0]
+    return found
 
 
 def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -42,7 +52,7 @@ def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tens
     """
     codes, distances = [], []
     norms = codebook.square().sum(1)
-    kind = torch.int16 if len(codebook) <= 1 << 15 else torch.int32
+    kind = _counting(codebook)
     for part in vectors.split(PIECE):
         found = torch.addmm(norms, part, codebook.T, alpha=-2)
         if count == 1:
@@ -54,6 +64,10 @@ def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tens
     return torch.cat(codes), torch.cat(distances)
 
 
+def _counting(codebook: Tensor) -> torch.dtype:
+    return torch.int16 if len(codebook) <= 1 << 15 else torch.int32
+
+
 def calibrated(
     weight: Tensor, codebook: Tensor, moments: Tensor, candidates: int, iterations: int
 ) -> tuple[Tensor, Tensor]:
@@ -62,47 +76,102 @@ def calibrated(
     Every vector is a mixture of its nearest codewords with ratios r = softmax(logits). Trained by
     Adam: the output's error as a share of that of k-means, plus the mean of 1 - |2 r - 1|, whose
     weight rises from 0 to 1. Then the largest ratio decides, and codewords alone are trained on for
-    half as long. Returned is the best of all this and k-means. Rows are worked on some at a time.
+    half as long. Returned is the best of all this and k-means. Rows are worked on some at a time;
+    what is trained of the others, several times the weight, lies in a temporary file.
     """
-    length = codebook.shape[1]
-    near, distances = closest(weight.reshape(-1, length), codebook, candidates)
-    parts = _parts(weight, length)
-    base = _error(weight, codebook, near[:, 0], moments, parts)
-    if base <= 0:
-        return codebook, near[:, 0]
-    book = codebook.clone()
-    logits = distances.mul_(-1 / float(distances.mean().clamp_min(1e-30)))
-    spread = float(codebook.std())
-    move_book = adam(book, 0.01 * spread)
-    moves = [adam(logits[vectors], 0.05) for _, vectors in parts]
-    for i in range(iterations):
-        slopes = torch.zeros_like(book)
-        for (rows, vectors), move in zip(parts, moves, strict=True):
-            places, some = near[vectors].int(), logits[vectors]
-            ratios = some.softmax(1)
-            chosen = book[places]  # (n, candidates, length)
-            mixed = (ratios[..., None] * chosen).sum(1).reshape(weight[rows].shape)
-            slope = _slope(weight[rows], mixed, moments, base).reshape(-1, length)
-            toward = (slope[:, None] * chosen).sum(-1)
-            toward -= 2 * i / iterations / logits.numel() * (2 * ratios - 1).sign()
-            shares = (ratios[..., None] * slope[:, None]).reshape(-1, length)
-            slopes.index_add_(0, places.reshape(-1), shares)
-            move(ratios * (toward - (ratios * toward).sum(1, keepdim=True)))
-        move_book(slopes)
-    codes = near.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-    move_book = adam(book, 0.01 * spread)
+    with Shelf() as shelf:
+        task = _Task(weight, codebook, moments, shelf)
+        base = task.begin(candidates)
+        if base <= 0:
+            return codebook, task.codes
+        book = codebook.clone()
+        move_book = adam(book, 0.01 * float(codebook.std()))
+        for i in range(iterations):
+            move_book(task.step(book, i, iterations))
+        task.decide()
+    move_book = adam(book, 0.01 * float(codebook.std()))
     for _ in range(iterations // 2):
-        slopes = torch.zeros_like(book)
-        for rows, vectors in parts:
-            places = codes[vectors].int()
-            made = book[places].reshape(weight[rows].shape)
-            slope = _slope(weight[rows], made, moments, base)
-            slopes.index_add_(0, places, slope.reshape(-1, length))
-        move_book(slopes)
+        move_book(task.slopes(book))
     final = book.half().float()
-    if _error(weight, final, codes, moments, parts) < base:
-        return final, codes
-    return codebook, near[:, 0]
+    if task.error(final) < base:
+        return final, task.codes
+    return codebook, nearest(weight.reshape(-1, codebook.shape[1]), codebook)
+
+
+class _Task:
+    """A weight and what ``calibrated`` trains of it. ``codes`` (vectors,): the choices so far."""
+
+    def __init__(self, weight: Tensor, codebook: Tensor, moments: Tensor, shelf: Shelf):
+        self.weight, self.codebook, self.moments, self.shelf = weight, codebook, moments, shelf
+        self.length = codebook.shape[1]
+        self.parts = _parts(weight, self.length)
+        self.base = self.scale = 0.0
+
+    def begin(self, candidates: int) -> float:
+        """Put candidates and logits on the shelf; the error of the nearest codewords."""
+        codes, total = [], 0.0
+        for key, (rows, _) in enumerate(self.parts):
+            some = self.weight[rows].reshape(-1, self.length)
+            near, distances = closest(some, self.codebook, candidates)
+            codes.append(near[:, 0].clone())
+            total += float(distances.sum(dtype=torch.float64))
+            still = torch.zeros_like(distances)
+            self.shelf.put(key, [near, distances, still, still])
+        self.codes = torch.cat(codes)
+        self.scale = -len(self.codes) * candidates / max(total, 1e-30)
+        self.base = self.error(self.codebook)
+        return self.base
+
+    def step(self, book: Tensor, i: int, iterations: int) -> Tensor:
+        """Move the ratios of all vectors; the gradient of the codebook."""
+        slopes = torch.zeros_like(book)
+        for key, (rows, _) in enumerate(self.parts):
+            near, logits, first, second = self.shelf.take(key)
+            if i == 0:
+                logits *= self.scale
+            places = near.int()
+            ratios = logits.softmax(1)
+            chosen = book[places]  # (n, candidates, length)
+            mixed = (ratios[..., None] * chosen).sum(1).reshape(self.weight[rows].shape)
+            slope = self._slope(rows, mixed)
+            toward = (slope[:, None] * chosen).sum(-1)
+            count = len(self.codes) * near.shape[1]
+            toward -= 2 * i / iterations / count * (2 * ratios - 1).sign()
+            shares = (ratios[..., None] * slope[:, None]).reshape(-1, self.length)
+            slopes.index_add_(0, places.reshape(-1), shares)
+            toward -= (ratios * toward).sum(1, keepdim=True)
+            adam_step(logits, ratios * toward, first, second, i + 1, 0.05)
+            self.shelf.put(key, [near, logits, first, second])
+        return slopes
+
+    def decide(self) -> None:
+        """Choose the codeword with the largest ratio for every vector."""
+        for key, (_, vectors) in enumerate(self.parts):
+            near, logits, *_ = self.shelf.take(key)
+            self.codes[vectors] = near.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+
+    def slopes(self, book: Tensor) -> Tensor:
+        """The gradient of the codebook for the codes as they are."""
+        slopes = torch.zeros_like(book)
+        for rows, vectors in self.parts:
+            slope = self._slope(rows, self._made(book, rows, vectors))
+            slopes.index_add_(0, self.codes[vectors].int(), slope)
+        return slopes
+
+    def error(self, book: Tensor) -> float:
+        """The error of the layer's output with the codes as they are."""
+        return sum(
+            output_error(self.weight[rows], self._made(book, rows, vectors), self.moments)
+            for rows, vectors in self.parts
+        )
+
+    def _made(self, book: Tensor, rows: slice, vectors: slice) -> Tensor:
+        return book[self.codes[vectors].int()].reshape(self.weight[rows].shape)
+
+    def _slope(self, rows: slice, made: Tensor) -> Tensor:
+        """The gradient, vector by vector, of the error as a share of the first one: 2 D H."""
+        slope = ((made - self.weight[rows]) @ self.moments).mul_(2 / self.base)
+        return slope.reshape(-1, self.length)
 
 
 ROWS = 1 << 18
@@ -116,15 +185,3 @@ def _parts(weight: Tensor, length: int) -> Parts:
     step, each = max(ROWS // columns, 1), columns // length
     starts = [(start, min(start + step, count)) for start in range(0, count, step)]
     return [(slice(a, b), slice(a * each, b * each)) for a, b in starts]
-
-
-def _error(weight: Tensor, book: Tensor, codes: Tensor, moments: Tensor, parts: Parts) -> float:
-    return sum(
-        output_error(weight[rows], book[codes[vectors].int()].reshape(weight[rows].shape), moments)
-        for rows, vectors in parts
-    )
-
-
-def _slope(weight: Tensor, made: Tensor, moments: Tensor, base: float) -> Tensor:
-    """The gradient by ``made`` of the output's error as a share of ``base``: 2 D H."""
-    return ((made - weight) @ moments).mul_(2 / base)

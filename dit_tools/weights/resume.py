@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -201,9 +202,11 @@ def _reason(error: Exception) -> OSError | None:
 
 
 def _full(output: Path, part: Path, error: OSError) -> InputError:
-    """A full disk: what is done is kept."""
-    hint = f"free some space and run the same command to go on, or delete {part.name} beside it"
-    return InputError(write_error(output, error).message, hint)
+    """A full disk, of the output or of temporary files: what is done is kept."""
+    temporary = error.filename == tempfile.gettempdir()
+    place, free = (Path(error.filename), "set TMPDIR") if temporary else (output, "free some space")
+    hint = f"{free} and run the same command to go on, or delete {part.name} beside {output.name}"
+    return InputError(write_error(place, error).message, hint)
 
 
 def _forget(parent: Path, ours: str, part: Path) -> None:
