@@ -21,7 +21,7 @@ from dit_tools.weights.stream import Writer
 
 Tell = Callable[[dict[str, Any]], None]
 FACTS = "quantize.json"
-PIECE = 1 << 18
+PIECE = 1 << 16
 """Weights that are packed at a time where rows are packed alone."""
 MARGIN = 1 << 24  # bytes for configs
 

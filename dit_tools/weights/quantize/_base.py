@@ -66,7 +66,7 @@ class Scheme:
         raise NotImplementedError
 
 
-PIECE = 1 << 18
+PIECE = 1 << 16
 """Weights of a layer that are worked on at a time, so that copies of it are small."""
 
 
