@@ -20,8 +20,9 @@ calibrated first, on other prompts, which is not part of their time. "front" mar
 other run beats in both speed and PSNR.
 
 ``--retrieval`` adds "found": the share of pictures whose own prompt the judge of ``dit eval`` puts
-nearest among all prompts of the run, with a row for the plain run. Prompts that come again are
-drawn from other seeds.
+nearest among all prompts of the run, with a row for the plain run; beside it the difference to that
+row in points and its standard error over pictures. Prompts that come again are drawn from other
+seeds.
 """
 
 from __future__ import annotations
@@ -180,8 +181,8 @@ def measure(
     made = judged([rows[name] for name in (*fewer, *runs)], [rows[name] for name in fewer])
     if not retrieval:
         return made
-    return [replace(one, found=found(whole[one.run].pixels, prompts))
-            for one in (rows[PLAIN], *made)]  # fmt: skip
+    hits = {name: found(one.pixels, prompts) for name, one in whole.items()}
+    return [one.judged(hits[one.run], hits[PLAIN]) for one in (rows[PLAIN], *made)]
 
 
 def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
@@ -195,13 +196,12 @@ def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
     return model.encode(asked), list(range(len(prompts))), second
 
 
-def found(pixels: Any, prompts: Sequence[str]) -> float:
-    """Per cent of pictures (B, C, H, W) whose own prompt is the nearest of all, by the judge."""
-    from dit_tools.metrics.retrieval import Retrieval
+def found(pixels: Any, prompts: Sequence[str]) -> Any:
+    """Whether the own prompt of each picture (B, C, H, W) is the nearest of all, by the judge."""
+    from dit_tools.metrics._judge import judge, which_found
 
-    meter = Retrieval(among=max(len(prompts), 2)).begin()
-    meter.update(pixels.clip(0, 1), list(prompts))
-    return meter.value()
+    features = judge().pictures(pixels.clip(0, 1))
+    return which_found(features, judge().texts(list(prompts)), prompts, max(len(prompts), 2))
 
 
 def calibrated(model: Any, chosen: Any) -> Any:

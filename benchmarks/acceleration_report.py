@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from benchmarks import figures
 
@@ -15,7 +16,8 @@ class Row:
     """What is printed of one run. ``psnr`` in dB is infinite for equal pictures.
 
     ``line`` is the PSNR that fewer steps give at this speed-up, ``found`` per cent of pictures that
-    the judge recognises; None for what cannot be told.
+    the judge recognises, ``more`` how many points more than of the plain run's, ``error`` that
+    difference's standard error; None for what cannot be told.
     """
 
     run: str
@@ -27,6 +29,15 @@ class Row:
     ssim: float
     line: float | None = None
     found: float | None = None
+    more: float | None = None
+    error: float | None = None
+
+    def judged(self, hits: Any, plain: Any) -> Row:
+        """With what the judge recognises (N,) of its pictures, and of the plain run's."""
+        found, other = 100.0 * hits, 100.0 * plain
+        error = (found - other).std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else math.nan
+        return replace(self, found=float(found.mean()), more=float((found - other).mean()),
+                       error=float(error))  # fmt: skip
 
     @property
     def worth(self) -> bool | None:
@@ -63,11 +74,17 @@ def table(rows: Sequence[Row]) -> str:
         verdict = {None: "", True: "worth it", False: "not worth it"}[r.worth]
         lines.append((
             r.run, str(r.calls), str(r.computed), str(r.skipped), f"{r.speedup:.2f}x",
-            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line, "" if r.found is None else f"{r.found:.1f} %",
+            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line, _found(r),
             ", ".join(filter(None, (verdict, "front" if r.run in best else ""))),
         ))  # fmt: skip
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(_aligned(line, widths) for line in lines)
+
+
+def _found(row: Row) -> str:
+    if row.found is None or row.more is None or math.isinf(row.psnr):
+        return "" if row.found is None else f"{row.found:.1f} %"
+    return f"{row.found:.1f} % ({row.more:+.1f} +- {row.error:.1f})"
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:

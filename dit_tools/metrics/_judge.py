@@ -39,7 +39,14 @@ def buckets(texts: Sequence[str]) -> Array:
 def share_found(
     features: Array, texts: Array, names: Sequence[str], among: int = 100, seed: int = 0
 ) -> float:
-    """Share of pictures whose own text is the nearest among ``among``, itself included.
+    """Share of pictures whose own text is the nearest among ``among``: mean of ``which_found``."""
+    return float(which_found(features, texts, names, among, seed).mean())
+
+
+def which_found(
+    features: Array, texts: Array, names: Sequence[str], among: int = 100, seed: int = 0
+) -> Array:
+    """Whether the own text of each picture (N,) is the nearest among ``among``, itself included.
 
     ``features``, ``texts``: unit vectors (N, F), row by row belonging together. The others are
     drawn from the texts with another name, by ``seed``; with fewer than ``among`` all are taken.
@@ -47,12 +54,12 @@ def share_found(
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    labels, found = np.array(names), 0
+    labels, found = np.array(names), []
     for i, (feature, text) in enumerate(zip(features, texts, strict=True)):
         others = np.flatnonzero(labels != labels[i])
         others = rng.permutation(others)[: among - 1]
-        found += bool((feature @ texts[others].T < feature @ text).all())
-    return found / len(labels)
+        found.append(bool((feature @ texts[others].T < feature @ text).all()))
+    return np.array(found)
 
 
 class Judge:

@@ -121,11 +121,21 @@ def test_the_judge_finds_a_heart_and_not_noise():
     heart[1:, (x * x + y * y - 1) ** 3 < x * x * y**3] = 0.1
     noise = np.random.default_rng(0).random((3, 128, 128), dtype=np.float32)
     among = ["red heart", "pine tree", "aeroplane", "cup of coffee"]
-    assert found(np.stack([heart, noise, noise, noise]), among) >= 25
-    assert found(np.stack([heart, heart]), ["pine tree", "red heart"]) == 50
+    assert found(np.stack([heart, noise, noise, noise]), among)[0]
+    assert found(np.stack([heart, heart]), ["pine tree", "red heart"]).tolist() == [False, True]
     assert "found" not in table(FEWER)
     seen = [Row("plain", 20, 0, 0, 1.0, math.inf, 1.0, found=75.0), *FEWER]
     assert "75.0 %" in table(seen) and table(seen).splitlines()[0].rstrip().endswith("found")
+
+
+def test_what_is_found_is_compared_picture_by_picture():
+    plain, other = np.array([True, True, True, False]), np.array([True, False, True, False])
+    made = Row("x", 9, 0, 0, 2.0, 30.0, 0.9).judged(other, plain)
+    assert (made.found, made.more) == (50.0, -25.0)
+    assert made.error == pytest.approx(25.0)  # of 0, -100, 0, 0
+    assert "50.0 % (-25.0 +- 25.0)" in table([made])
+    same = Row("plain", 9, 0, 0, 1.0, math.inf, 1.0).judged(plain, plain)
+    assert (same.more, same.error) == (0.0, 0.0) and "+-" not in table([same])
 
 
 def test_it_measures_a_tiny_pipeline():
