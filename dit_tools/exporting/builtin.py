@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.graphs import opened
 from dit_tools.exporting import fused, pieces
 from dit_tools.exporting._folder import whole_folder
 from dit_tools.exporting.shared_weights import attach
 from dit_tools.exporting.simplify import TRACED_BATCH, fold, free_batch
 from dit_tools.exporting.trace import trace
-from dit_tools.exporting.write import opened
 from dit_tools.models.onnx_pieces import Pieces
 
 Examples = Callable[[int], dict[str, Any]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError
+from dit_tools.core.graphs import opened
 from dit_tools.exporting import pieces
 from dit_tools.exporting.graphs import Graph
 from dit_tools.exporting.shared_weights import attach
@@ -126,12 +127,3 @@ def differs(
             )
         worst = max(worst, error)
     return worst
-
-
-def opened(path: Path) -> Any:
-    """A graph on the CPU, without its warnings."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from dit_tools.core import graphs
 from dit_tools.core.arrays import Array
 
 BUCKETS = 4096
@@ -66,17 +66,8 @@ class Judge:
     """The two encoders. ``folder`` holds ``picture.onnx`` and ``text.onnx``."""
 
     def __init__(self, folder: Path = FOLDER):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        providers = ["CPUExecutionProvider"]
-        self._picture: Any = onnxruntime.InferenceSession(
-            folder / "picture.onnx", options, providers=providers
-        )
-        self._text: Any = onnxruntime.InferenceSession(
-            folder / "text.onnx", options, providers=providers
-        )
+        self._picture = graphs.opened(folder / "picture.onnx")
+        self._text = graphs.opened(folder / "text.onnx")
         self.size = int(self._picture.get_inputs()[0].shape[2])
 
     def pictures(self, pixels: Array) -> Array:

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from dit_tools.core import graphs
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models.families import family_class
 from dit_tools.models.families._base import Family
@@ -101,7 +102,7 @@ def _pieces(folder: Path, chosen: list[str]) -> Any:
     from dit_tools.models.onnx_pieces import Pieces
 
     try:
-        return Pieces(lambda path: _session(path, chosen, resting=True), folder)
+        return Pieces(lambda path: _session(path, chosen), folder)
     except (KeyError, ValueError) as error:
         message = f"{folder / 'transformer.embed.onnx'}: says nothing of its blocks ({error})"
         raise ModelError(message, "write the pieces again with 'dit export --split'") from None
@@ -217,16 +218,9 @@ def _beside(work: Callable[[], Any]) -> Callable[[], Any]:
     return wait
 
 
-def _session(path: Path, chosen: list[str], resting: bool = False) -> Any:
-    """``resting``: its threads do not spin between calls, where other sessions have their turn."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if resting:  # on two cores pieces took twice as long beside each other's spinning threads
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+def _session(path: Path, chosen: list[str]) -> Any:
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=chosen)
+        session = graphs.opened(path, chosen)
     except Exception as error:  # onnxruntime raises many private types
         line = str(error).splitlines()[0][:200]
         raise ModelError(f"{path}: cannot be opened ({line})", "run 'dit models verify'") from None

@@ -127,6 +127,21 @@ def test_a_session_that_falls_back_to_the_cpu_is_refused(monkeypatch: pytest.Mon
     assert asked[0] == [TENSORRT, CUDA, CPU]
 
 
+def test_threads_of_every_graph_rest_between_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    real, told = onnxruntime.InferenceSession, {}
+
+    def session(path: Path, options: onnxruntime.SessionOptions, providers: list[str]) -> object:
+        told[path.name] = options.get_session_config_entry("session.force_spinning_stop")
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    load("emoji")
+    assert {"transformer.onnx", "text_encoder.onnx", "vae_decoder.onnx"} <= told.keys()
+    assert set(told.values()) == {"1"}
+
+
 def test_forms_that_tensorrt_has_no_operators_for() -> None:
     refused(Path("emoji"), "--device tensorrt: it cannot run a graph of form=dynamic",
             UnsupportedError, device="tensorrt", backend="onnx", dtype="int8")  # fmt: skip
