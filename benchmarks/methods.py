@@ -52,7 +52,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.acceleration import (
     SHEET,
-    found,
     parse_run,
     plan,
     prompts_of,
@@ -66,6 +65,7 @@ from benchmarks.methods_scores import (
     cosines,
     gain,
     pairs,
+    recognised,
     saturation,
     scaled,
     table,
@@ -215,7 +215,7 @@ def guidance(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[
     rows = []
     for run, one in made.items():
         row = {
-            "run": run, **costs[run], "found": found(one.pixels, prompts),
+            "run": run, **costs[run], "found": recognised(one.pixels, prompts),
             "cosine": statistics.fmean(near[run]), "saturation": saturation(one.pixels),
             **coloured(one.pixels, prompts), "against": "", "gain": "", "verdict": "",
         }  # fmt: skip
@@ -262,7 +262,7 @@ def diversity(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list
     ways = {run: way(model, p, words, seeds) for run, p in plans.items()}
     made = interleaved(model, ways, len(words))
     return [{"run": run, **one.cost(made[PLAIN]), "variety": variety(one.parts),
-             "found": found(one.pixels, words)} for run, one in made.items()]  # fmt: skip
+             "found": recognised(one.pixels, words)} for run, one in made.items()]  # fmt: skip
 
 
 def highres(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
@@ -280,7 +280,8 @@ def highres(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[R
         small = scaled(pixels, own)
         detail = 255 * float(((pixels - scaled(small, a.times * own)) ** 2).mean()) ** 0.5
         rows.append({"run": run, **made.get(run, made[PLAIN]).cost(made[PLAIN]),
-                     "found": found(pixels, prompts), "kept": statistics.fmean(psnr(small, plain)),
+                     "found": recognised(pixels, prompts),
+                     "kept": statistics.fmean(psnr(small, plain)),
                      "SSIM": similarity(small, plain), "detail": detail})  # fmt: skip
     return rows
 

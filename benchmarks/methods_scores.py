@@ -37,6 +37,13 @@ def saturation(pixels: Any) -> float:
     return statistics.fmean(float(one.mean()) if one.size else 0.0 for one in each)
 
 
+def recognised(pixels: Any, prompts: Sequence[str]) -> float:
+    """Per cent of pictures whose own prompt is the nearest of all, by the judge."""
+    from benchmarks.acceleration import found
+
+    return 100 * float(found(pixels, prompts).mean())
+
+
 def coloured(pixels: Any, prompts: Sequence[str]) -> Row:
     """Per cent of prompts with a colour whose picture has it, as ``--metric binding`` says."""
     from dit_tools.core import spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ def opened(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> 
     By default they spin on for a while, against other graphs that have their turn then: beside the
     text encoder's and the decoder's threads a picture on two cores took 1.7 times as long.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    runtime: Any = import_module("onnxruntime")  # it has no types
+    options = runtime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(path, options, providers=list(providers))
+    return runtime.InferenceSession(path, options, providers=list(providers))

@@ -54,7 +54,7 @@ def which_found(
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    labels, found = np.array(names), []
+    labels, found = np.array(list(names)), []
     for i, (feature, text) in enumerate(zip(features, texts, strict=True)):
         others = np.flatnonzero(labels != labels[i])
         others = rng.permutation(others)[: among - 1]
