@@ -12,7 +12,8 @@ def opened(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> 
     """A session for a graph, without warnings, whose threads rest between calls.
 
     By default they spin on for a while, against other graphs that have their turn then: beside the
-    text encoder's and the decoder's threads a picture on two cores took 1.7 times as long.
+    text encoder's and the decoder's threads a picture on two cores took 1.9 times as long
+    (``benchmarks/resting.py``).
     """
     runtime: Any = import_module("onnxruntime")  # it has no types
     options = runtime.SessionOptions()

@@ -16,13 +16,11 @@ from dit_tools.models import gguf_load, quantized, safe
 from dit_tools.models.load import graphs_only
 from dit_tools.weights import heap, resume
 from dit_tools.weights.layers import Layer, Layers, find, pattern
-from dit_tools.weights.quantize._base import Scheme, Seen, pieces
+from dit_tools.weights.quantize._base import PIECE, Scheme, Seen, pieces
 from dit_tools.weights.stream import Writer
 
 Tell = Callable[[dict[str, Any]], None]
 FACTS = "quantize.json"
-PIECE = 1 << 16
-"""Weights that are packed at a time where rows are packed alone."""
 MARGIN = 1 << 24  # bytes for configs
 
 
