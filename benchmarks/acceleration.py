@@ -45,33 +45,62 @@ from benchmarks import rivals
 from benchmarks.acceleration_report import Row, as_json, judged, plot, table
 
 RUNS = (
-    "cache=slow", "cache=medium", "cache=fast", "cache=ultra",
-    "cache=taylorseer:order=0,interval=3", "cache=taylorseer:order=2,interval=3",
+    "cache=slow",
+    "cache=medium",
+    "cache=fast",
+    "cache=ultra",
+    "cache=taylorseer:order=0,interval=3",
+    "cache=taylorseer:order=2,interval=3",
     "cache=taylorseer:interval=3,variable=time",
-    "cache=cg-taylor:threshold=0.03", "cache=cg-taylor:threshold=0.1",
-    "cache=first-block:threshold=0.05", "cache=first-block:threshold=0.15",
-    "cache=first-block:threshold=0.05,order=1", "cache=first-block:threshold=0.15,order=1",
-    "cache=encoder-propagation:interval=2", "cache=encoder-propagation:interval=3,order=1",
+    "cache=cg-taylor:threshold=0.03",
+    "cache=cg-taylor:threshold=0.1",
+    "cache=first-block:threshold=0.05",
+    "cache=first-block:threshold=0.15",
+    "cache=first-block:threshold=0.05,order=1",
+    "cache=first-block:threshold=0.15,order=1",
+    "cache=encoder-propagation:interval=2",
+    "cache=encoder-propagation:interval=3,order=1",
     "cache=encoder-propagation:keys=early",
     "cache=taylorseer:interval=3,level=module",
-    "cache=output:interval=2", "cache=output:interval=3", "cache=output:interval=3,order=2",
-    "cache=ertacache:threshold=0.05", "cache=ertacache:threshold=0.3",
-    "cache=magcache:threshold=0.06", "cache=magcache:threshold=0.3,order=1",
-    "cache=seacache:threshold=0.25", "cache=seacache:threshold=1",
-    "cache=e-dit:threshold=0.05", "cache=e-dit:threshold=0.15",
-    "cache=harmonica", "cache=harmonica:calibration=even",
-    "cache=ilf", "cache=ilf:calibration=untrained",
-    "rival=first-block:threshold=0.05", "rival=first-block:threshold=0.15",
-    "rival=taylorseer:interval=3", "rival=magcache:threshold=0.06",
-    "rival=dbcache:threshold=0.05", "rival=dbcache:threshold=0.15",
-    "rival=dbcache:threshold=0.05,order=1", "rival=dbcache:interval=3,order=1",
-    "guidance=adaptive:gamma=0.991", "guidance=linear-ag", "guidance=linear-ag:every=4",
+    "cache=output:interval=2",
+    "cache=output:interval=3",
+    "cache=output:interval=3,order=2",
+    "cache=ertacache:threshold=0.05",
+    "cache=ertacache:threshold=0.3",
+    "cache=magcache:threshold=0.06",
+    "cache=magcache:threshold=0.3,order=1",
+    "cache=seacache:threshold=0.25",
+    "cache=seacache:threshold=1",
+    "cache=e-dit:threshold=0.05",
+    "cache=e-dit:threshold=0.15",
+    "cache=harmonica",
+    "cache=harmonica:calibration=even",
+    "cache=ilf",
+    "cache=ilf:calibration=untrained",
+    "rival=first-block:threshold=0.05",
+    "rival=first-block:threshold=0.15",
+    "rival=taylorseer:interval=3",
+    "rival=magcache:threshold=0.06",
+    "rival=dbcache:threshold=0.05",
+    "rival=dbcache:threshold=0.15",
+    "rival=dbcache:threshold=0.05,order=1",
+    "rival=dbcache:interval=3,order=1",
+    "guidance=adaptive:gamma=0.991",
+    "guidance=linear-ag",
+    "guidance=linear-ag:every=4",
     "guidance=residual-cfg:refresh=5",
     "cache=fast+guidance=adaptive:gamma=0.991",
-    "attention=msw", "attention=re-ttention", "attention=re-ttention:density=0.25",
-    "tokens=ras", "tokens=ras:ratio=0.75", "tokens=jit+solver=euler", "solver=euler",
-    "combine=t-stitch:share=0.2", "combine=t-stitch:share=0.4", "combine=t-stitch:share=0.6",
-)  # fmt: skip
+    "attention=msw",
+    "attention=re-ttention",
+    "attention=re-ttention:density=0.25",
+    "tokens=ras",
+    "tokens=ras:ratio=0.75",
+    "tokens=jit+solver=euler",
+    "solver=euler",
+    "combine=t-stitch:share=0.2",
+    "combine=t-stitch:share=0.4",
+    "combine=t-stitch:share=0.6",
+)
 """What is measured if nothing is said; guidance takes the model's scale where none is given."""
 PLAIN = "plain"
 FEWER = (0.75, 0.5, 0.375, 0.25, 0.15)
@@ -104,15 +133,18 @@ def parse_run(text: str) -> dict[str, str]:
 
 def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
     """The plan of a run: the model's own, with what was given in its place."""
-    from dit_tools.caching import PRESETS
-    from dit_tools.caching._presets import resolve
     from dit_tools.core.plan import Plan
-    from dit_tools.generating.options import has_scale, takes_scale
+    from dit_tools.jobs.options import has_scale, takes_scale
+    from dit_tools.methods.caching import PRESETS
+    from dit_tools.models.cache_presets import resolve
 
     specs = {
-        "schedule": model.defaults.schedule, "solver": model.defaults.solver, "noise": "philox",
-        "guidance": "cfg", "cache": "none",
-    } | {k: v for k, v in given.items() if k not in ("steps", "rival")}  # fmt: skip
+        "schedule": model.defaults.schedule,
+        "solver": model.defaults.solver,
+        "noise": "philox",
+        "guidance": "cfg",
+        "cache": "none",
+    } | {k: v for k, v in given.items() if k not in ("steps", "rival")}
     specs["cache"] = resolve(specs["cache"], model.name, int(given.get("steps", steps)), PRESETS)
     guidance = specs["guidance"]
     if takes_scale(guidance) and not has_scale(guidance):
@@ -121,16 +153,14 @@ def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
     return Plan.parse(int(given.get("steps", steps)), specs)
 
 
-def sample_once(
-    model: Any, chosen: Any, conditions: Any, seeds: list[int], second: Any = None
-) -> Sampled:
+def sample_once(model: Any, chosen: Any, conditions: Any, seeds: list[int], second: Any = None) -> Sampled:
     """Sample and count; blocks of runs that hook none count 0. ``second``: of ``--combine``."""
-    from dit_tools import sampling
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.run import Run
+    from dit_tools.sampling import loop
 
     size = model.defaults.size
-    x, noise = sampling.start(model, chosen, model.family.latent_shape(size, size), seeds)
+    x, noise = loop.start(model, chosen, model.family.latent_shape(size, size), seeds)
     times = chosen.times(model, x.shape)
     run = Run(times, chosen.solver.calls(len(times) - 1))
     rival = getattr(model.network, "start", None)
@@ -140,7 +170,7 @@ def sample_once(
     wanted = {name: conditions[name] for name in conditions if name in named}
     began = time.perf_counter()
     other = second if chosen.combine.takes else None
-    for step in sampling.sample(model, wanted, x, chosen, noise, run=run, second=other):
+    for step in loop.sample(model, wanted, x, chosen, noise, run=run, second=other):
         x = step.x
     to_numpy(x)  # waits for the device
     seconds = time.perf_counter() - began
@@ -187,8 +217,8 @@ def measure(
 
 def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
     """Conditions, seeds, and the second model with its conditions, for ``sample_once``."""
-    from dit_tools.models.families._base import Prompts
-    from dit_tools.sampling import Second
+    from dit_tools.models.family import Prompts
+    from dit_tools.sampling.loop import Second
 
     size, other = model.defaults.size, model.second
     asked = Prompts(tuple(prompts), ("",) * len(prompts), size, size)
@@ -198,7 +228,7 @@ def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
 
 def found(pixels: Any, prompts: Sequence[str]) -> Any:
     """Whether the own prompt of each picture (B, C, H, W) is the nearest of all, by the judge."""
-    from dit_tools.metrics._judge import judge, which_found
+    from dit_tools.models.clip import judge, which_found
 
     features = judge().pictures(pixels.clip(0, 1))
     return which_found(features, judge().texts(list(prompts)), prompts, max(len(prompts), 2))
@@ -209,16 +239,16 @@ def calibrated(model: Any, chosen: Any) -> Any:
     cache = chosen.cache
     if cache.calibrated_by is None or cache.calibration in cache.words:
         return chosen
-    from dit_tools.calibrating.run import calibrate
-    from dit_tools.calibrating.session import Probe
-    from dit_tools.weights.probing import default_prompts
+    from dit_tools.tasks.calibrate.run import calibrate
+    from dit_tools.tasks.calibrate.session import Probe
+    from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     session = _session(apart(model, chosen), chosen, default_prompts)
     return replace(chosen, cache=Probe(cache, calibrate(session)))
 
 
 def _session(model: Any, chosen: Any, default_prompts: Any) -> Any:
-    from dit_tools.calibrating.session import Session
+    from dit_tools.tasks.calibrate.session import Session
 
     size = model.defaults.size
     return Session(model, chosen, default_prompts(model, 8), (size, size), seed=5_000_000)
@@ -229,9 +259,9 @@ def carrying(model: Any, name: str, chosen: Any) -> Any:
     text = {} if name == PLAIN else parse_run(name)
     if "rival" not in text:
         return apart(model, chosen)
-    from dit_tools.calibrating.magcache import calibrate
     from dit_tools.core import spec
-    from dit_tools.weights.probing import default_prompts
+    from dit_tools.tasks.calibrate.magcache import calibrate
+    from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     ratios: Any = ()
     if text["rival"].startswith("magcache"):
@@ -259,21 +289,26 @@ def row(name: str, plain: Sampled, other: Sampled, ratios: Sequence[float]) -> R
     """The figures of one run; ``ratios`` of seconds are those of its rounds."""
     values = psnr(other.pixels.clip(0, 1), plain.pixels.clip(0, 1))
     return Row(
-        name, other.calls, other.computed, other.skipped, statistics.median(ratios),
-        statistics.fmean(values), similarity(other.pixels, plain.pixels),
-    )  # fmt: skip
+        name,
+        other.calls,
+        other.computed,
+        other.skipped,
+        statistics.median(ratios),
+        statistics.fmean(values),
+        similarity(other.pixels, plain.pixels),
+    )
 
 
 def psnr(pixels: Any, reference: Any) -> list[float]:
     """Decibels of each picture of (B, C, H, W) arrays in [0, 1]."""
-    from dit_tools.metrics.psnr import Psnr
+    from dit_tools.methods.metrics.psnr import Psnr
 
     return [float(value) for value in Psnr().of(pixels, reference)]
 
 
 def similarity(pixels: Any, reference: Any) -> float:
     """Mean SSIM over pictures (B, C, H, W); NaN where they are smaller than its window."""
-    from dit_tools.metrics.ssim import WINDOW, Ssim
+    from dit_tools.methods.metrics.ssim import WINDOW, Ssim
 
     if min(pixels.shape[2:]) < WINDOW:
         return math.nan
@@ -310,9 +345,7 @@ def prompts_of(count: int, path: Path = SHEET) -> list[str]:
 
 def main() -> None:
     """Load the model, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--second-model", metavar="SMALL", help="for t-stitch")
     parser.add_argument("--backend", default="torch", choices=("torch", "onnx"))
@@ -327,8 +360,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per run")
     parser.add_argument("--plot", metavar="FILE", help="also an SVG of PSNR against speed-up")
     a = parser.parse_args()
-    from dit_tools.models.load import load
-    from dit_tools.models.pairing import check_pair
+    from dit_tools.models.compatibility import check_pair
+    from dit_tools.models.loading.load import load
 
     model = load(a.model, backend=a.backend, device=a.device)
     if a.second_model:
@@ -336,8 +369,7 @@ def main() -> None:
         check_pair(model, model.second, a.second_model)
     runs, left = offered(model, a.run, a.steps)
     if left:
-        print(f"not with this model, backend or what is installed: {', '.join(left)}",
-              file=sys.stderr)  # fmt: skip
+        print(f"not with this model, backend or what is installed: {', '.join(left)}", file=sys.stderr)
     prompts = prompts_of(a.prompts, a.prompt_file)
     rows = measure(model, prompts, runs, a.steps, a.rounds, a.timed, a.retrieval)
     print(as_json(rows) if a.json else table(rows))

@@ -36,8 +36,7 @@ class Row:
         """With what the judge recognises (N,) of its pictures, and of the plain run's."""
         found, other = 100.0 * hits, 100.0 * plain
         error = (found - other).std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else math.nan
-        return replace(self, found=float(found.mean()), more=float((found - other).mean()),
-                       error=float(error))  # fmt: skip
+        return replace(self, found=float(found.mean()), more=float((found - other).mean()), error=float(error))
 
     @property
     def worth(self) -> bool | None:
@@ -66,17 +65,24 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text under a heading."""
     best = front([r for r in rows if math.isfinite(r.psnr)])
     judge = "found" if any(r.found is not None for r in rows) else ""
-    lines = [
-        ("run", "calls", "blocks", "skipped", "faster", "PSNR", "SSIM", "fewer steps", judge, "")
-    ]
+    lines = [("run", "calls", "blocks", "skipped", "faster", "PSNR", "SSIM", "fewer steps", judge, "")]
     for r in rows:
         line = "" if r.line is None else f"{r.line:.1f}"
         verdict = {None: "", True: "worth it", False: "not worth it"}[r.worth]
-        lines.append((
-            r.run, str(r.calls), str(r.computed), str(r.skipped), f"{r.speedup:.2f}x",
-            f"{r.psnr:.1f}", f"{r.ssim:.3f}", line, _found(r),
-            ", ".join(filter(None, (verdict, "front" if r.run in best else ""))),
-        ))  # fmt: skip
+        lines.append(
+            (
+                r.run,
+                str(r.calls),
+                str(r.computed),
+                str(r.skipped),
+                f"{r.speedup:.2f}x",
+                f"{r.psnr:.1f}",
+                f"{r.ssim:.3f}",
+                line,
+                _found(r),
+                ", ".join(filter(None, (verdict, "front" if r.run in best else ""))),
+            )
+        )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(_aligned(line, widths) for line in lines)
 
@@ -92,8 +98,9 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     last = len(cells) - 1
     parts = [
         cell.rjust(width) if 0 < i < last else cell.ljust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True)) if width
-    ]  # fmt: skip
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        if width
+    ]
     return "  ".join(parts).rstrip()
 
 
@@ -110,10 +117,16 @@ def as_json(rows: Sequence[Row]) -> str:
 def front(rows: Sequence[Row]) -> set[str]:
     """Runs that no other run beats in both speed-up and PSNR."""
     return {
-        one.run for one in rows
-        if not any(two.speedup >= one.speedup and two.psnr >= one.psnr and two is not one
-                   and (two.speedup, two.psnr) != (one.speedup, one.psnr) for two in rows)
-    }  # fmt: skip
+        one.run
+        for one in rows
+        if not any(
+            two.speedup >= one.speedup
+            and two.psnr >= one.psnr
+            and two is not one
+            and (two.speedup, two.psnr) != (one.speedup, one.psnr)
+            for two in rows
+        )
+    }
 
 
 def plot(rows: Sequence[Row]) -> str:
@@ -125,11 +138,14 @@ def plot(rows: Sequence[Row]) -> str:
     low, high = round(area.low[1] / 10) * 10, int(area.high[1])
     ticks = [t for t in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12) if area.low[0] <= t <= area.high[0]]
     parts = [
-        f.axes(area, ("times faster than the plain run", "PSNR to it, dB"),
-               (ticks, [t for t in range(low, high + 1, 10) if t >= area.low[1]])),
+        f.axes(
+            area,
+            ("times faster than the plain run", "PSNR to it, dB"),
+            (ticks, [t for t in range(low, high + 1, 10) if t >= area.low[1]]),
+        ),
         f.polyline(area, sorted((r.speedup, r.psnr) for r in finite if r.line is None), "gray"),
         f.polyline(area, edge, "#1f6feb", "4 3"),
-    ]  # fmt: skip
+    ]
     for r in finite:
         x, y = area.place(r.speedup, r.psnr)
         colour = {None: "gray", True: "green", False: "firebrick"}[r.worth]

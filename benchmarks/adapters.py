@@ -33,9 +33,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import objectives
 
 RATES = {
-    "lora": 1e-3, "lora:rank=4": 1e-3, "difffit": 1e-2, "difffit:scales=false": 1e-2,
-    "diffscaler": 1e-3, "diffscaler:width=0": 1e-3,
-}  # fmt: skip
+    "lora": 1e-3,
+    "lora:rank=4": 1e-3,
+    "difffit": 1e-2,
+    "difffit:scales=false": 1e-2,
+    "diffscaler": 1e-3,
+    "diffscaler:width=0": 1e-3,
+}
 """Adapter -> learning rate."""
 NONE, REFERENCE = "none", "lora"
 METRICS = {"loss": -1, "loss new": -1, "found": 1, "frechet": -1, "kB": -1}
@@ -47,12 +51,11 @@ BEGIN, END = "<!-- adapters: begin -->", "<!-- adapters: end -->"
 
 def recipe(options: argparse.Namespace, method: str, seed: int) -> Any:
     """The recipe of a cell."""
-    from dit_tools.training import recipe as recipes
+    from dit_tools.tasks.train import recipe as recipes
 
     name = objectives.file_name(method.replace(":", "-"), seed)
     data = recipes.Data(folder=str(options.folder / FEW), size=options.size)
-    adapter = recipes.Adapter(options.base, method, samples=options.pictures,
-                              learning_rate=RATES.get(method, 1e-3))  # fmt: skip
+    adapter = recipes.Adapter(options.base, method, samples=options.pictures, learning_rate=RATES.get(method, 1e-3))
     return recipes.Recipe(name, data, seed, adapter=adapter)
 
 
@@ -60,8 +63,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Put the style's pictures of both groups into folders of their own, with captions beside."""
     from PIL import Image
 
-    from dit_tools.training import pictures
-    from dit_tools.training import recipe as recipes
+    from dit_tools.tasks.train import dataset
+    from dit_tools.tasks.train import recipe as recipes
 
     for group in (TRAINED, OTHER):
         folder = options.folder / group
@@ -69,9 +72,9 @@ def prepare(options: argparse.Namespace) -> None:
             continue
         weights = {name: float(name == group) for name in objectives.GROUPS}
         wanted = recipes.Data("emoji/captions.jsonl", (options.style,), options.size, {}, weights)
-        data, captions = pictures.read(wanted, pictures.data_root(), skin_tones=False)
+        data, captions = dataset.read(wanted, dataset.data_root(), skin_tones=False)
         folder.mkdir(parents=True)
-        for i in np.flatnonzero(pictures.weights(captions, wanted)):
+        for i in np.flatnonzero(dataset.weights(captions, wanted)):
             Image.fromarray(data[i].transpose(1, 2, 0), "RGBA").save(folder / f"{i:04d}.png")
             (folder / f"{i:04d}.txt").write_text(captions[i].name, encoding="utf-8")
     if not (few := options.folder / FEW).is_dir():
@@ -84,8 +87,8 @@ def prepare(options: argparse.Namespace) -> None:
 
 def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float]:
     """Train and measure one cell, or read what an earlier run measured."""
-    from dit_tools.training.run import run
-    from dit_tools.training.session import Session
+    from dit_tools.tasks.train.run import run
+    from dit_tools.tasks.train.session import Session
 
     made = recipe(options, method, seed)
     path = options.folder / "cells" / f"{made.name}.json"
@@ -93,8 +96,7 @@ def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float
         return json.loads(path.read_text(encoding="utf-8"))
     file = None
     if method != NONE:
-        session = Session(options.folder / made.name, dtype="float32", save_every=500,
-                          sample_every=10**6)  # fmt: skip
+        session = Session(options.folder / made.name, dtype="float32", save_every=500, sample_every=10**6)
         file = run(made, session, None)
     found = measure(options, file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,16 +107,16 @@ def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float
 
 def measure(options: argparse.Namespace, file: Path | None) -> dict[str, float]:
     """The metrics of the model with an adapter's file."""
-    from dit_tools.metrics.frechet import frechet
-    from dit_tools.models.load import Wishes, load
-    from dit_tools.weights import probing
+    from dit_tools.methods.metrics.frechet import frechet
+    from dit_tools.models.loading.load import Wishes, load
+    from dit_tools.tasks.quantize import denoising_error
 
     model: Any = load(options.base, Wishes(backend="torch", loras=(str(file),) if file else ()))
     found = {"kB": file.stat().st_size / 1000 if file else 0.0}
     for key, group in (("", FEW), (" new", OTHER)):
         data, names = drawn_from(options, group)
         found["loss" + key] = loss(model, data, names)
-        made = np.stack([one.pixels[:3] for one in probing.draw(model, names, 10)])
+        made = np.stack([one.pixels[:3] for one in denoising_error.draw(model, names, 10)])
         drawn, real = objectives.features(made), objectives.features(data[:, :3] / 255)
         if group == FEW:
             nearest = (drawn @ real.T).argmax(1)  # features have length 1
@@ -126,9 +128,9 @@ def measure(options: argparse.Namespace, file: Path | None) -> dict[str, float]:
 
 def drawn_from(options: argparse.Namespace, group: str) -> tuple[np.ndarray, list[str]]:
     """Pictures of a group, uint8 (N, 4, size, size), and their names."""
-    from dit_tools.training import folders
+    from dit_tools.tasks.train import image_folder
 
-    data, names = folders.read(options.folder / group, options.size, lambda event: None)
+    data, names = image_folder.read(options.folder / group, options.size, lambda event: None)
     rows = np.random.default_rng(0).permutation(len(data))[: options.count]
     return data[rows], [names[i] for i in rows]
 
@@ -137,11 +139,10 @@ def loss(model: Any, data: np.ndarray, names: list[str]) -> float:
     """Mean squared error of the velocity, the same noise for every model."""
     import torch
 
-    from dit_tools.models.families._base import Prompts
+    from dit_tools.models.family import Prompts
 
     size = data.shape[-1]
-    parts = [model.codec.encode(data[i : i + 16].astype(np.float32) / 255)
-             for i in range(0, len(data), 16)]  # fmt: skip
+    parts = [model.codec.encode(data[i : i + 16].astype(np.float32) / 255) for i in range(0, len(data), 16)]
     x0 = torch.cat([torch.as_tensor(part) for part in parts]).float()
     words = Prompts(tuple(names), ("",) * len(names), size, size, ("cond",))
     condition, errors = model.encode(words)["cond"], []
@@ -169,9 +170,7 @@ def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace)
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/adapters"))
     parser.add_argument("--base", default="emoji", help="model that is adapted")
     parser.add_argument("--size", type=int, default=128, help="pixels, those of the base")

@@ -80,44 +80,54 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text under a heading."""
     lines = [("cache", "computed", "skipped", "fewer", "faster", "PSNR", "worst")]
     for r in rows:
-        lines.append((
-            r.cache, str(r.computed), str(r.skipped), f"{r.evaluations:.2f}x",
-            f"{r.speedup:.2f}x", f"{r.psnr:.1f}", f"{r.psnr_worst:.1f}",
-        ))  # fmt: skip
+        lines.append(
+            (
+                r.cache,
+                str(r.computed),
+                str(r.skipped),
+                f"{r.evaluations:.2f}x",
+                f"{r.speedup:.2f}x",
+                f"{r.psnr:.1f}",
+                f"{r.psnr_worst:.1f}",
+            )
+        )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if not i else cell.rjust(w)
-                  for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if not i else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
-    )  # fmt: skip
+    )
 
 
 def as_json(rows: Sequence[Row]) -> str:
     """One JSON object per line; the PSNR of equal pictures is null."""
-    return "\n".join(
-        json.dumps({k: None if v == math.inf else v for k, v in asdict(r).items()}) for r in rows
-    )
+    return "\n".join(json.dumps({k: None if v == math.inf else v for k, v in asdict(r).items()}) for r in rows)
 
 
-def sample_once(
-    model: Any, conditions: Any, cache: str, seeds: list[int], steps: int, guidance: str
-) -> Sampled:
+def sample_once(model: Any, conditions: Any, cache: str, seeds: list[int], steps: int, guidance: str) -> Sampled:
     """Sample with a cache and count. Blocks of the plain run are not hooked and count 0."""
-    from dit_tools import sampling
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
     from dit_tools.core.run import Run
+    from dit_tools.sampling import loop
 
-    plan = Plan.parse(steps, {
-        "schedule": model.defaults.schedule, "solver": model.defaults.solver, "noise": "philox",
-        "guidance": guidance, "cache": cache,
-    })  # fmt: skip
+    plan = Plan.parse(
+        steps,
+        {
+            "schedule": model.defaults.schedule,
+            "solver": model.defaults.solver,
+            "noise": "philox",
+            "guidance": guidance,
+            "cache": cache,
+        },
+    )
     size = model.defaults.size
-    x, noise = sampling.start(model, plan, model.family.latent_shape(size, size), seeds)
+    x, noise = loop.start(model, plan, model.family.latent_shape(size, size), seeds)
     times = plan.times(model, x.shape)
     run = Run(times, plan.solver.calls(len(times) - 1))
     began = time.perf_counter()
-    for step in sampling.sample(model, conditions, x, plan, noise, run=run):
+    for step in loop.sample(model, conditions, x, plan, noise, run=run):
         x = step.x
     to_numpy(x)  # waits for the device
     seconds = time.perf_counter() - began
@@ -126,11 +136,10 @@ def sample_once(
 
 
 def measure(
-    model: Any, prompts: Sequence[str], caches: Sequence[str], steps: int, rounds: int,
-    guidance: str,
-) -> list[Row]:  # fmt: skip
+    model: Any, prompts: Sequence[str], caches: Sequence[str], steps: int, rounds: int, guidance: str
+) -> list[Row]:
     """A row per cache, from interleaved rounds of which the first is thrown away."""
-    from dit_tools.models.families._base import Prompts
+    from dit_tools.models.family import Prompts
 
     size, seeds = model.defaults.size, list(range(len(prompts)))
     conditions = model.encode(Prompts(tuple(prompts), ("",) * len(prompts), size, size))
@@ -145,9 +154,7 @@ def measure(
 
 def main() -> None:
     """Load the model, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=50)
@@ -157,7 +164,7 @@ def main() -> None:
     parser.add_argument("--guidance", help="default: the model's own")
     parser.add_argument("--json", action="store_true", help="one JSON object per cache")
     a = parser.parse_args()
-    from dit_tools.models.load import load
+    from dit_tools.models.loading.load import load
 
     model = load(a.model, backend="torch", device=a.device)
     guidance = a.guidance or f"cfg:scale={model.defaults.cfg}"

@@ -60,7 +60,7 @@ def difference(a: Path, b: Path) -> tuple[float, int]:
 
 def measure(runs: int, steps: int, model: str) -> dict[str, float]:
     """All figures, from interleaved runs."""
-    from dit_tools.models.resolve import resolve
+    from dit_tools.models.loading.resolve import resolve
 
     folder = resolve(model).path
     facts = json.loads((folder / "dit.json").read_text(encoding="utf-8"))
@@ -70,14 +70,35 @@ def measure(runs: int, steps: int, model: str) -> dict[str, float]:
         script = Path(scratch) / "script.py"
         script.write_text(DIFFUSERS, encoding="utf-8")
         commands = {
-            "dit": [*dit, "generate", PROMPT, "--seed", "0", "--steps", str(steps),
-                    "--cfg-scale", "4", "-m", model, "--overwrite", "-o", str(ours)],
-            "diffusers": [sys.executable, str(script), str(folder), str(theirs), str(steps),
-                          PROMPT, str(facts["max_tokens"])],
+            "dit": [
+                *dit,
+                "generate",
+                PROMPT,
+                "--seed",
+                "0",
+                "--steps",
+                str(steps),
+                "--cfg-scale",
+                "4",
+                "-m",
+                model,
+                "--overwrite",
+                "-o",
+                str(ours),
+            ],
+            "diffusers": [
+                sys.executable,
+                str(script),
+                str(folder),
+                str(theirs),
+                str(steps),
+                PROMPT,
+                str(facts["max_tokens"]),
+            ],
             "python": [sys.executable, "-c", "pass"],
             "dit --help": [*dit, "--help"],
             "dit generate --help": [*dit, "generate", "--help"],
-        }  # fmt: skip
+        }
         figures = {name: [run(command)] for name, command in commands.items()}  # warm-up
         for _ in range(runs):
             for name, command in commands.items():

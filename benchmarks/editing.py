@@ -119,7 +119,7 @@ class Editor:
 
     def edits(self, run: Run, made: Sequence[Case]) -> list[tuple[np.ndarray, int]]:
         """Colours over white (3, h, w) in [0, 1] and network calls, a case each."""
-        from dit_tools.streaming.together import together
+        from dit_tools.tasks.stream.together import together
 
         if run.needs:
             return [self.edit(run, case) for case in made]
@@ -128,10 +128,10 @@ class Editor:
 
     def edit(self, run: Run, case: Case, ask: Any = None) -> tuple[np.ndarray, int]:
         """One edit; ``ask`` answers for the network where several are made at once."""
-        from dit_tools.editing._compose import compose
-        from dit_tools.editing._latents import Part, Task, edit_latents
-        from dit_tools.inverting import frame
+        from dit_tools.media import crop
         from dit_tools.media.image import Picture
+        from dit_tools.tasks.edit.paste_back import compose
+        from dit_tools.tasks.edit.run_edit import Part, Task, edit_latents
 
         session = self.session(self.model, run.needs, ask)
         origin = None
@@ -141,7 +141,7 @@ class Editor:
         picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
         mask = case.mask if run.masked else None
         task = Task("", case.target, case.source, None, run.method, session.settings, 0)
-        whole = frame.whole(case.mask.shape, session.size)
+        whole = crop.whole(case.mask.shape, session.size)
         part = Part(session, picture, mask, mask, whole, origin=origin)
         found = edit_latents(part, task, run.inversion)
         if found.latents is None:
@@ -154,16 +154,15 @@ class Editor:
 
     def session(self, model: str, needs: frozenset[str], ask: Any = None) -> Any:
         """A session of a model; ``ask`` as for ``edit``."""
-        from dit_tools.inverting.session import open_session
+        from dit_tools.jobs.models import open_sampler
 
         loaded = self._loaded(model, needs)
         if ask is not None:
-            loaded = replace(loaded, network=Together(loaded.network, ask),
-                             codec=Codec(loaded.codec, ask))  # fmt: skip
-        return open_session(loaded, self._settings(model))
+            loaded = replace(loaded, network=Together(loaded.network, ask), codec=Codec(loaded.codec, ask))
+        return open_sampler(loaded, self._settings(model))
 
     def _loaded(self, model: str, needs: frozenset[str]) -> Any:
-        from dit_tools.inverting.session import load_model
+        from dit_tools.jobs.models import load_model
 
         key = (model, bool(needs))
         if key not in self._models:
@@ -171,7 +170,7 @@ class Editor:
         return self._models[key]
 
     def _settings(self, model: str) -> Any:
-        from dit_tools.generating.request import merge
+        from dit_tools.jobs.settings import merge
 
         return merge([{"model": model, "steps": self.steps, "seed": "0"}])
 
@@ -271,15 +270,17 @@ def run_all(editor: Editor, store: Store, runs: Sequence[str], made: Sequence[Ca
                 continue
             began = time.perf_counter()
             chosen = [made[i] for i in todo]
-            edits = ([(seen(case.picture), 0) for case in chosen] if run == "source"
-                     else editor.edits(Run.of(run), chosen))  # fmt: skip
-            store.add(run, [
-                {"case": i, **scores(case, picture), "found": finder.found(i, picture),
-                 "calls": calls}
-                for i, case, (picture, calls) in zip(todo, chosen, edits, strict=True)
-            ])  # fmt: skip
-            print(f"{run}: cases {todo[0]} to {todo[-1]} in {time.perf_counter() - began:.0f} s",
-                  flush=True)  # fmt: skip
+            edits = (
+                [(seen(case.picture), 0) for case in chosen] if run == "source" else editor.edits(Run.of(run), chosen)
+            )
+            store.add(
+                run,
+                [
+                    {"case": i, **scores(case, picture), "found": finder.found(i, picture), "calls": calls}
+                    for i, case, (picture, calls) in zip(todo, chosen, edits, strict=True)
+                ],
+            )
+            print(f"{run}: cases {todo[0]} to {todo[-1]} in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def limit_of(run: str) -> int:
@@ -305,14 +306,22 @@ def row_of(run: str, lines: Sequence[Mapping[str, Any]], seconds: float | None =
     def mean(key: str) -> float:
         return float(np.mean([line[key] for line in lines]))
 
-    return Row(run, len(lines), mean("psnr"), mean("ssim"), mean("mse"), mean("structure"),
-               100 * mean("found"), mean("calls"), seconds)  # fmt: skip
+    return Row(
+        run,
+        len(lines),
+        mean("psnr"),
+        mean("ssim"),
+        mean("mse"),
+        mean("structure"),
+        100 * mean("found"),
+        mean("calls"),
+        seconds,
+    )
 
 
 def rows_of(store: Store, runs: Sequence[str]) -> list[Row]:
     """The rows of the runs that have cases, marked by whether plain inversion is as good."""
-    known = {run: store.cases(run) for run in ("source", *dict.fromkeys((*PLAIN, *PLAIN_MASKED,
-                                                                         *runs)))}  # fmt: skip
+    known = {run: store.cases(run) for run in ("source", *dict.fromkeys((*PLAIN, *PLAIN_MASKED, *runs)))}
     seconds, made = store.seconds(), []
     for run in ("source", *runs):
         lines = known[run]
@@ -322,8 +331,7 @@ def rows_of(store: Store, runs: Sequence[str]) -> list[Row]:
         rivals = PLAIN_MASKED if run != "source" and Run.of(run).masked else PLAIN
         if run != "source" and run not in rivals:
             own = [[known[r][i] for i in lines if i in known[r]] for r in rivals]
-            plain = [row_of(r, found) for r, found in zip(rivals, own, strict=True)
-                     if len(found) == len(lines)]  # fmt: skip
+            plain = [row_of(r, found) for r, found in zip(rivals, own, strict=True) if len(found) == len(lines)]
             row = replace(row, worth=not beaten(row, plain)) if plain else row
         made.append(row)
     return made
@@ -335,14 +343,17 @@ def beaten(row: Row, plain: Sequence[Row]) -> bool:
     lines = zip(points, points[1:] or points, strict=False)
     return any(
         a[0] + share * (b[0] - a[0]) >= row.psnr and a[1] + share * (b[1] - a[1]) >= row.target
-        for a, b in lines for share in np.linspace(0, 1, 101)
-    )  # fmt: skip
+        for a, b in lines
+        for share in np.linspace(0, 1, 101)
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    lines = ["| run | n | background dB | SSIM | MSE e4 | structure e3 | target % | calls | s | |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| run | n | background dB | SSIM | MSE e4 | structure e3 | target % | calls | s | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for r in rows:
         word = {None: "", True: "worth it", False: "-"}[r.worth]
         plain = "plain" if r.run in (*PLAIN, *PLAIN_MASKED) else word
@@ -356,7 +367,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Make the cases, run, print the table."""
-    from dit_tools.training.pictures import data_root
+    from dit_tools.tasks.train.dataset import data_root
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="emoji")
@@ -375,8 +386,7 @@ def main() -> None:
     if given.files:
         write(made[: given.cases], given.files)
     editor = Editor(given.model, given.steps)
-    setup = {"model": given.model, "revision": editor.revision, "steps": given.steps,
-             "seed": given.seed}  # fmt: skip
+    setup = {"model": given.model, "revision": editor.revision, "steps": given.steps, "seed": given.seed}
     store = Store(given.folder, setup)
     if given.time:
         store.seconds(timed(editor, given.run, made, given.time))

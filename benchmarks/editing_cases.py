@@ -42,8 +42,11 @@ class Emoji:
         if not lines.is_file():
             raise SystemExit(f"{lines}: no such file; set DIT_DATA to the folder of the data")
         rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
-        kept = [r for r in rows if r["style"] in STYLES and r["group"] in GROUPS
-                and not r["skin_tone"] and len(r["name"].split()) <= 3]  # fmt: skip
+        kept = [
+            r
+            for r in rows
+            if r["style"] in STYLES and r["group"] in GROUPS and not r["skin_tone"] and len(r["name"].split()) <= 3
+        ]
         self.rows = sorted(kept, key=lambda r: r["file"])
         self._zips = {s: zipfile.ZipFile(folder / f"emoji/{s}.zip") for s in STYLES}
 
@@ -98,8 +101,9 @@ def _near(hues: np.ndarray, hue: int) -> np.ndarray:
 def swapped(emoji: Emoji, random: np.random.Generator) -> Case | None:
     """A thing for another of the same style and group, where either of them is."""
     row = emoji.rows[random.integers(len(emoji.rows))]
-    alike = [r for r in emoji.rows if r["style"] == row["style"] and r["group"] == row["group"]
-             and r["name"] != row["name"]]  # fmt: skip
+    alike = [
+        r for r in emoji.rows if r["style"] == row["style"] and r["group"] == row["group"] and r["name"] != row["name"]
+    ]
     if not alike:
         return None
     other = alike[random.integers(len(alike))]
@@ -128,8 +132,7 @@ def write(made: Sequence[Case], folder: Path) -> None:
         layers = (case.picture, case.mask[:, :, None].astype(np.float32))
         for name, pixels in zip(names, layers, strict=True):
             (folder / name).write_bytes(image.encode(pixels, "png"))
-        lines.append({"picture": names[0], "mask": names[1], "source_prompt": case.source,
-                      "prompt": case.target})  # fmt: skip
+        lines.append({"picture": names[0], "mask": names[1], "source_prompt": case.source, "prompt": case.target})
     (folder / "edits.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -34,18 +34,26 @@ from benchmarks.editing_scores import resized
 def edited(editor: Editor, method: str, case: Case, seed: int = 0, steer: str | None = None):
     """Colours over white (3, h, w), the seed that was taken, and network calls."""
     from dit_tools.core import spec
-    from dit_tools.editing._latents import Part, Task, edit_latents
-    from dit_tools.inverting import frame
+    from dit_tools.media import crop
     from dit_tools.media.image import Picture
+    from dit_tools.tasks.edit.run_edit import Part, Task, edit_latents
 
     run = Run.of(method)
     session = editor.session(editor.model, run.needs)
     picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
     mask = case.mask if run.masked else None
     region = None if mask is None else run.method.region(mask)
-    task = Task("", case.target, case.source, None, run.method, session.settings, seed,
-                steer=spec.parse("steering", steer) if steer else None)  # fmt: skip
-    whole = frame.whole(case.mask.shape, session.size)
+    task = Task(
+        "",
+        case.target,
+        case.source,
+        None,
+        run.method,
+        session.settings,
+        seed,
+        steer=spec.parse("seed_search", steer) if steer else None,
+    )
+    whole = crop.whole(case.mask.shape, session.size)
     found = edit_latents(Part(session, picture, mask, region, whole), task, run.inversion)
     latents = found.x0 if found.latents is None else found.latents
     return session.model.codec.decode(latents)[0][:3], found.seed, session.calls
@@ -64,35 +72,38 @@ def elect(editor: Editor, made: Sequence[Case], seeds: int = 6) -> None:
         rows.append((errors[steered[1]], float(np.mean(errors)), min(errors)))
         calls.append((steered[2], alone * seeds))
     picked, mean, best = np.mean(rows, axis=0)
-    print(f"elect: {len(made)} cases, {seeds} seeds: background error picked {picked:.2f}, "
-          f"mean {mean:.2f}, best {best:.2f}; calls {np.mean(calls, axis=0)[0]:.0f} "
-          f"instead of {np.mean(calls, axis=0)[1]:.0f}")  # fmt: skip
+    print(
+        f"elect: {len(made)} cases, {seeds} seeds: background error picked {picked:.2f}, "
+        f"mean {mean:.2f}, best {best:.2f}; calls {np.mean(calls, axis=0)[0]:.0f} "
+        f"instead of {np.mean(calls, axis=0)[1]:.0f}"
+    )
 
 
 def protect(editor: Editor, made: Sequence[Case], iterations: int = 30) -> None:
     """Edits of protected pictures against edits of randomly changed ones."""
     from dit_tools.core import spec
-    from dit_tools.editing._protect import protected
     from dit_tools.media.image import Picture
+    from dit_tools.tasks.protect import protected
 
     session = editor.session(editor.model, frozenset({"gradients"}))
     for name in ("sds", "diffusionguard"):
-        method, ratios = spec.parse("protecting", f"{name}:iterations={iterations}"), []
+        method, ratios = spec.parse("protection", f"{name}:iterations={iterations}"), []
         for number, case in enumerate(made):
             solid = seen(case.picture).transpose(1, 2, 0)
             picture = Picture(np.ascontiguousarray(solid), None, None, 8, "png")
             shielded, _ = protected(session, method, picture, None, case.source)
             signs = np.random.default_rng(number).choice([-1, 1], solid.shape)
             others = (solid, shielded, (solid + signs * 8 / 255).clip(0, 1))
-            edits = [edited(editor, "img2img:strength=0.5", replace(case, picture=opaque(x)))[0]
-                     for x in others]  # fmt: skip
+            edits = [edited(editor, "img2img:strength=0.5", replace(case, picture=opaque(x)))[0] for x in others]
             far = [float(np.sqrt(np.square(x - edits[0]).mean())) for x in edits[1:]]
             ratios.append(far)
         ours, random = np.mean(ratios, axis=0)
         more = sum(a > b for a, b in ratios)
-        print(f"protect {name}: {len(made)} cases, {iterations} iterations, 8 levels: edits differ "
-              f"by {ours:.4f}, with random changes by {random:.4f} ({ours / random:.2f}x), more in "
-              f"{more} of {len(made)}")  # fmt: skip
+        print(
+            f"protect {name}: {len(made)} cases, {iterations} iterations, 8 levels: edits differ "
+            f"by {ours:.4f}, with random changes by {random:.4f} ({ours / random:.2f}x), more in "
+            f"{more} of {len(made)}"
+        )
 
 
 def opaque(colours: np.ndarray) -> np.ndarray:
@@ -115,15 +126,15 @@ def darkness(pixels: np.ndarray) -> np.ndarray:
 
 def move(editor: Editor, made: Sequence[Case]) -> None:
     """A disc at 40, 64 of radius 22: moved by 48 to the right; its edge dragged by 24."""
-    case = Case("move", disc(40, 64, 22), disc(40, 64, 22)[:, :, 3] > 0.5, "red circle",
-                "red circle")  # fmt: skip
+    case = Case("move", disc(40, 64, 22), disc(40, 64, 22)[:, :, 3] > 0.5, "red circle", "red circle")
     plain = edited(editor, "img2img:strength=0", case)[0]
     whole = replace(case, mask=np.ones_like(case.mask))
     for text, chosen in (
-        ("diffeditor:right=48", case), ("diffeditor:right=48,match=0", case),
+        ("diffeditor:right=48", case),
+        ("diffeditor:right=48,match=0", case),
         ("diffeditor:task=drag,x=60,y=64,right=24", whole),
         ("diffeditor:task=drag,x=60,y=64,right=24,match=0", whole),
-    ):  # fmt: skip
+    ):
         after = edited(editor, f"{text}+mask", chosen)[0]
         dark, before = darkness(after), darkness(plain)
         columns = np.arange(SIDE)
@@ -140,7 +151,7 @@ def move(editor: Editor, made: Sequence[Case]) -> None:
 
 def eim(editor: Editor, made: Sequence[Case]) -> None:
     """How the judge follows the amount."""
-    from dit_tools.metrics._judge import judge
+    from dit_tools.models.clip import judge
 
     amounts, leans, others = (-1.0, -0.5, 0.0, 0.5, 1.0), [], []
     texts = judge().texts([case.target for case in made])
@@ -155,9 +166,11 @@ def eim(editor: Editor, made: Sequence[Case]) -> None:
     rising = (np.diff(lean, axis=1) >= -0.01).all(axis=1).mean()
     shown = ", ".join(f"{a:g}: {v:+.3f}" for a, v in zip(amounts, lean.mean(axis=0), strict=True))
     gain = float((lean[:, -1] - lean[:, 2]).mean())
-    print(f"eim: {len(made)} cases: judge's lean by amount {shown}; never falls in "
-          f"{100 * rising:.0f} %; other prompts move by {np.mean(others) / gain:.2f} of the "
-          f"target's")  # fmt: skip
+    print(
+        f"eim: {len(made)} cases: judge's lean by amount {shown}; never falls in "
+        f"{100 * rising:.0f} %; other prompts move by {np.mean(others) / gain:.2f} of the "
+        f"target's"
+    )
 
 
 CHECKS: dict[str, Any] = {"elect": elect, "protect": protect, "move": move, "eim": eim}
@@ -165,7 +178,7 @@ CHECKS: dict[str, Any] = {"elect": elect, "protect": protect, "move": move, "eim
 
 def main() -> None:
     """Run the checks that are asked for."""
-    from dit_tools.training.pictures import data_root
+    from dit_tools.tasks.train.dataset import data_root
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checks", nargs="*", help=", ".join(CHECKS))

@@ -12,15 +12,19 @@ from benchmarks.editing_cases import SIDE, Case, seen
 
 def scores(case: Case, made: np.ndarray) -> dict[str, float]:
     """Background PSNR, SSIM, MSE x 1e4, and structure distance x 1e3."""
-    from dit_tools.metrics.ssim import Ssim
+    from dit_tools.methods.metrics.ssim import Ssim
 
     before, after = seen(case.picture), resized(made)
     kept = (~case.mask)[None].astype(np.float32)
     a, b = (np.ascontiguousarray(x * kept, np.float32)[None] for x in (before, after))
     mse = float(np.square(a - b, dtype=np.float64).mean())
     far = 1e3 * float(np.square(similarity(before) - similarity(after)).mean())
-    return {"psnr": min(-10 * math.log10(max(mse, 1e-20)), 100.0), "mse": 1e4 * mse,
-            "ssim": float(Ssim().of(a, b)[0]), "structure": far}  # fmt: skip
+    return {
+        "psnr": min(-10 * math.log10(max(mse, 1e-20)), 100.0),
+        "mse": 1e4 * mse,
+        "ssim": float(Ssim().of(a, b)[0]),
+        "structure": far,
+    }
 
 
 def resized(pixels: np.ndarray) -> np.ndarray:
@@ -28,8 +32,7 @@ def resized(pixels: np.ndarray) -> np.ndarray:
     import cv2
 
     how = cv2.INTER_AREA if pixels.shape[1] > SIDE else cv2.INTER_CUBIC
-    grown = cv2.resize(np.ascontiguousarray(pixels.transpose(1, 2, 0)), (SIDE, SIDE),
-                       interpolation=how)  # fmt: skip
+    grown = cv2.resize(np.ascontiguousarray(pixels.transpose(1, 2, 0)), (SIDE, SIDE), interpolation=how)
     return grown.clip(0, 1).transpose(2, 0, 1)
 
 
@@ -51,7 +54,7 @@ class Finder:
     """Whether the judge finds a case's target prompt among those of all cases of the set."""
 
     def __init__(self, made: Sequence[Case], among: int = 100):
-        from dit_tools.metrics._judge import judge
+        from dit_tools.models.clip import judge
 
         self.made, self.among = made, among
         self.sources, self.targets = (
@@ -63,7 +66,7 @@ class Finder:
 
         ``picture``: the edit of case ``number``, (3, h, w). The others are drawn by the number.
         """
-        from dit_tools.metrics._judge import judge
+        from dit_tools.models.clip import judge
 
         feature = judge().pictures(resized(picture)[None].astype(np.float32))[0]
         case = self.made[number]

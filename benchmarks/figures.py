@@ -35,18 +35,15 @@ def frame(points: Sequence[tuple[float, float]], logs: tuple[bool, bool], right:
     return Frame((min(xs), min(ys)), (max(xs), max(ys)), logs, right)
 
 
-def axes(
-    area: Frame, names: tuple[str, str], ticks: tuple[Sequence[float], Sequence[float]]
-) -> str:
+def axes(area: Frame, names: tuple[str, str], ticks: tuple[Sequence[float], Sequence[float]]) -> str:
     """Lines, ticks and names of both axes."""
     left, bottom = EDGE, HEIGHT - EDGE
     parts = [
         f'<path d="M{left} {EDGE}V{bottom}H{WIDTH - area.right}" fill="none" stroke="#57606a"/>',
-        f'<text x="{(left + WIDTH - area.right) / 2:.0f}" y="{HEIGHT - 18}" '
-        f'text-anchor="middle">{names[0]}</text>',
+        f'<text x="{(left + WIDTH - area.right) / 2:.0f}" y="{HEIGHT - 18}" text-anchor="middle">{names[0]}</text>',
         f'<text x="18" y="{HEIGHT / 2:.0f}" text-anchor="middle" '
         f'transform="rotate(-90 18 {HEIGHT / 2:.0f})">{names[1]}</text>',
-    ]  # fmt: skip
+    ]
     for value in ticks[0]:
         x, _ = area.place(value, area.low[1])
         parts.append(f'<path d="M{x:.1f} {bottom}v5" stroke="#57606a"/>')
@@ -58,9 +55,7 @@ def axes(
     return "\n".join(parts)
 
 
-def polyline(
-    area: Frame, points: Sequence[tuple[float, float]], colour: str, dash: str = ""
-) -> str:
+def polyline(area: Frame, points: Sequence[tuple[float, float]], colour: str, dash: str = "") -> str:
     """A line through points."""
     text = " ".join(f"{x:.1f},{y:.1f}" for x, y in (area.place(*p) for p in points))
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
@@ -69,18 +64,20 @@ def polyline(
 
 def document(title: str, parts: Sequence[str]) -> str:
     """The SVG."""
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="11">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<text x="{EDGE}" y="30" font-size="15">{title}</text>',
-        *parts, "</svg>", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+            'font-family="sans-serif" font-size="11">',
+            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+            f'<text x="{EDGE}" y="30" font-size="15">{title}</text>',
+            *parts,
+            "</svg>",
+            "",
+        ]
+    )
 
 
-def lines(
-    title: str, series: Mapping[str, Sequence[tuple[float, float]]], names: tuple[str, str]
-) -> str:
+def lines(title: str, series: Mapping[str, Sequence[tuple[float, float]]], names: tuple[str, str]) -> str:
     """Series of points on logarithmic axes, a line and a name each."""
     area = frame([p for points in series.values() for p in points], (True, True), 190)
     xs = sorted({x for points in series.values() for x, _ in points})

@@ -48,25 +48,39 @@ def network(layers: int, width: int, tokens: int) -> Any:
     import torch
     from diffusers import PixArtTransformer2DModel
 
+    from dit_tools.models.backends.torch_network import TorchNetwork
     from dit_tools.models.families.pixart import PixArt
     from dit_tools.models.model import Defaults, Model
-    from dit_tools.models.torch_network import TorchNetwork
 
     side = side_of(tokens)
     config = {
-        "num_attention_heads": max(width // 64, 1), "attention_head_dim": min(width, 64),
-        "in_channels": 4, "out_channels": 4, "num_layers": layers, "cross_attention_dim": width,
-        "sample_size": side, "patch_size": PATCH, "caption_channels": TEXT_WIDTH,
+        "num_attention_heads": max(width // 64, 1),
+        "attention_head_dim": min(width, 64),
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": layers,
+        "cross_attention_dim": width,
+        "sample_size": side,
+        "patch_size": PATCH,
+        "caption_channels": TEXT_WIDTH,
         "use_additional_conditions": False,
-    }  # fmt: skip
+    }
     torch.manual_seed(0)
     scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
     family = PixArt(config, {"block_out_channels": [8], "scaling_factor": 1.0}, scheduler)
     return Model(
-        "random", "0", family, TorchNetwork(PixArtTransformer2DModel(**config).eval()),
-        codec=None, encode=None, to_array=torch.as_tensor,  # type: ignore[arg-type]
-        defaults=Defaults(20, 1.0, side, "euler"), backend="torch", device="cpu", dtype="float32",
-    )  # fmt: skip
+        "random",
+        "0",
+        family,
+        TorchNetwork(PixArtTransformer2DModel(**config).eval()),
+        codec=None,
+        encode=None,
+        to_array=torch.as_tensor,  # type: ignore[arg-type]
+        defaults=Defaults(20, 1.0, side, "euler"),
+        backend="torch",
+        device="cpu",
+        dtype="float32",
+    )
 
 
 def side_of(tokens: int) -> int:
@@ -81,22 +95,21 @@ def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> t
     """Seconds of one run and the share of blocks that it computed."""
     import torch
 
-    from dit_tools import sampling
     from dit_tools.core.plan import Plan
     from dit_tools.core.run import Run
+    from dit_tools.sampling import loop
 
-    plan = Plan.parse(steps, {
-        "schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox",
-        "cache": cache,
-    })  # fmt: skip
+    plan = Plan.parse(
+        steps, {"schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox", "cache": cache}
+    )
     side = side_of(tokens)
-    x, noise = sampling.start(model, plan, (4, side, side), list(range(pictures)))
+    x, noise = loop.start(model, plan, (4, side, side), list(range(pictures)))
     text = torch.randn(pictures, TEXT, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(pictures, TEXT, dtype=torch.int64)
     conditions = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}
     run = Run(plan.times(model, x.shape), steps)
     began = time.perf_counter()
-    for step in sampling.sample(model, conditions, x, plan, noise, run=run):
+    for step in loop.sample(model, conditions, x, plan, noise, run=run):
         x = step.x
     float(x.sum())  # waits for the device
     seconds = time.perf_counter() - began
@@ -105,9 +118,15 @@ def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> t
 
 
 def measure(
-    tokens: Sequence[int], pictures: Sequence[int], caches: Sequence[str], steps: int,
-    rounds: int, layers: int, width: int, budget: float = math.inf,
-) -> list[Row]:  # fmt: skip
+    tokens: Sequence[int],
+    pictures: Sequence[int],
+    caches: Sequence[str],
+    steps: int,
+    rounds: int,
+    layers: int,
+    width: int,
+    budget: float = math.inf,
+) -> list[Row]:
     """A row per cache and size, first for growing tokens, then for growing pictures.
 
     ``budget``: seconds after which a size gets no further round; it always has one.
@@ -150,8 +169,9 @@ def table(rows: Sequence[Row]) -> str:
     lines = [head]
     for r in rows:
         slope = "" if r.slope is None else f"{r.slope:.2f}"
-        lines.append(f"{r.tokens:7d} {r.pictures:8d}  {r.cache:{width}} {r.seconds:9.3f} "
-                     f"{r.computed:9.0%} {slope}".rstrip())  # fmt: skip
+        lines.append(
+            f"{r.tokens:7d} {r.pictures:8d}  {r.cache:{width}} {r.seconds:9.3f} {r.computed:9.0%} {slope}".rstrip()
+        )
     return "\n".join(lines)
 
 
@@ -173,9 +193,7 @@ def plot(rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Measure, print, plot."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1024, 4096, 16384])
     parser.add_argument("--pictures", type=int, nargs="+", default=[1, 4, 16, 64])
     caches = ["none", "taylorseer:interval=3,warmup=1", "output:interval=3,warmup=1"]

@@ -35,13 +35,11 @@ class Row:
     error: float
 
 
-def measure(
-    model: Any, steps: int, rounds: int, beta: float, prompts: int, random: int
-) -> Iterator[Row]:
+def measure(model: Any, steps: int, rounds: int, beta: float, prompts: int, random: int) -> Iterator[Row]:
     """Train a table; a row for it, for the hand-made one and for every random one."""
-    from dit_tools.calibrating.run import calibrate
-    from dit_tools.calibrating.session import Session
-    from dit_tools.weights.probing import default_prompts
+    from dit_tools.tasks.calibrate.run import calibrate
+    from dit_tools.tasks.calibrate.session import Session
+    from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     chosen = acceleration.plan(model, steps, {"cache": f"harmonica:beta={beta}"})
     size = model.defaults.size
@@ -75,9 +73,7 @@ def shuffled(rho: np.ndarray, seed: int) -> np.ndarray:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=40, help="of training, two prompts each")
@@ -86,7 +82,7 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=6, help="tables")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     a = parser.parse_args()
-    from dit_tools.models.load import load
+    from dit_tools.models.loading.load import load
 
     model = load(a.model, backend="torch")
     for row in measure(model, a.steps, a.rounds, a.beta, a.prompts, a.random):

@@ -36,16 +36,21 @@ class Row:
 
 
 def measure(
-    model: Any, plan: Any, prompts: Sequence[str], judged: Sequence[str], score: Callable[..., Any],
-    heads: int, random_sets: int, seed: int,
-) -> list[Row]:  # fmt: skip
+    model: Any,
+    plan: Any,
+    prompts: Sequence[str],
+    judged: Sequence[str],
+    score: Callable[..., Any],
+    heads: int,
+    random_sets: int,
+    seed: int,
+) -> list[Row]:
     """Rows of no heads, the method's own, the found ones, and random sets of as many."""
-    from dit_tools.calibrating.heads import Draws, Round, best, heads_of, hunt
+    from dit_tools.tasks.calibrate.heads import Draws, Round, best, heads_of, hunt
 
     rounds = hunt(model, plan, prompts, score, keep=heads, seed=seed, tell=_tell)
     found = best(rounds)
-    print(f"searched: {rounds[0].score:.4f} without heads, {found.score:.4f} with {found.text}",
-          file=sys.stderr)  # fmt: skip
+    print(f"searched: {rounds[0].score:.4f} without heads, {found.score:.4f} with {found.text}", file=sys.stderr)
     draw = Draws(model, plan, judged, score, seed + 10_000_000)
     plain = draw.scores(())
 
@@ -73,9 +78,8 @@ def table(rows: Sequence[Row]) -> str:
     if chance:
         mean = [statistics.fmean(values) for values in zip(*chance, strict=True)]
         for name, (score, better) in zip(
-            ("random, mean", "random, worst", "random, best"), (mean, chance[0], chance[-1]),
-            strict=True,
-        ):  # fmt: skip
+            ("random, mean", "random, worst", "random, best"), (mean, chance[0], chance[-1]), strict=True
+        ):
             lines.append(f"{name:14} {score:7.4f} {better:7.0%}")
     return "\n".join(lines)
 
@@ -86,9 +90,7 @@ def _tell(done: int, total: int) -> None:
 
 def main() -> None:
     """Load the model, search, judge, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=8, help="to search with")
@@ -101,9 +103,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     a = parser.parse_args()
     from benchmarks.acceleration import plan, prompts_of
-    from dit_tools.generating.critic import Critic
-    from dit_tools.models.load import load
-    from dit_tools.weights.probing import default_prompts
+    from dit_tools.models.loading.load import load
+    from dit_tools.tasks.generate.scorer import Critic
+    from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     model = load(a.model, backend="torch", device=a.device)
     critics: dict[tuple[str, ...], Critic] = {}
@@ -117,9 +119,8 @@ def main() -> None:
     searched = default_prompts(model, a.prompts)
     judged = [prompt for prompt in prompts_of(40) if prompt not in searched][: a.judged]
     rows = measure(
-        model, plan(model, a.steps, {"guidance": a.guidance}), searched, judged, score,
-        a.heads, a.random, a.seed,
-    )  # fmt: skip
+        model, plan(model, a.steps, {"guidance": a.guidance}), searched, judged, score, a.heads, a.random, a.seed
+    )
     print("\n".join(json.dumps(asdict(r)) for r in rows) if a.json else table(rows))
 
 

@@ -69,19 +69,25 @@ def sample(model: Any, network: Any, prompt: str, seed: int, steps: int) -> tupl
     """Seconds of sampling and pixels (C, H, W) with this network in place of the model's own."""
     from dataclasses import replace
 
-    from dit_tools import sampling
     from dit_tools.core.plan import Plan
-    from dit_tools.models.families._base import Prompts
+    from dit_tools.models.family import Prompts
+    from dit_tools.sampling import loop
 
     model, size = replace(model, network=network), model.defaults.size
-    plan = Plan.parse(steps, {
-        "schedule": model.defaults.schedule, "solver": model.defaults.solver, "noise": "philox",
-        "guidance": f"cfg:scale={model.defaults.cfg}", "cache": "none",
-    })  # fmt: skip
+    plan = Plan.parse(
+        steps,
+        {
+            "schedule": model.defaults.schedule,
+            "solver": model.defaults.solver,
+            "noise": "philox",
+            "guidance": f"cfg:scale={model.defaults.cfg}",
+            "cache": "none",
+        },
+    )
     conditions = model.encode(Prompts((prompt,), ("",), size, size))
-    x, noise = sampling.start(model, plan, model.family.latent_shape(size, size), [seed])
+    x, noise = loop.start(model, plan, model.family.latent_shape(size, size), [seed])
     began = time.perf_counter()
-    for step in sampling.sample(model, conditions, x, plan, noise):
+    for step in loop.sample(model, conditions, x, plan, noise):
         x = step.x
     return time.perf_counter() - began, model.codec.decode(x)[0]
 
@@ -102,8 +108,8 @@ def int8_network(folder: Path) -> Any:
     """The int8 graph of a model's folder, made for the occasion where there is none."""
     import onnxruntime
 
-    from dit_tools.exporting.int8 import quantize
-    from dit_tools.models.onnx_network import OnnxNetwork
+    from dit_tools.models.backends.onnx_network import OnnxNetwork
+    from dit_tools.tasks.export.int8 import quantize
 
     with tempfile.TemporaryDirectory() as temporary:
         path = folder / "transformer.int8.onnx"
@@ -118,17 +124,15 @@ def int8_network(folder: Path) -> Any:
 
 def main() -> None:
     """Load, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="built-in name or exported folder")
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     a = parser.parse_args()
-    from dit_tools.models.load import load
-    from dit_tools.models.resolve import resolve
+    from dit_tools.models.loading.load import load
+    from dit_tools.models.loading.resolve import resolve
 
     lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
     words = [line for line in lines if line and not line.startswith("#")][: a.prompts]
@@ -138,8 +142,10 @@ def main() -> None:
     if a.json:
         print(json.dumps(asdict(found) | {"enough": found.enough}))
         return
-    print(f"PSNR of int8 to float32, {found.prompts} prompts: mean {found.psnr:.1f} dB, "
-          f"worst {found.psnr_worst:.1f} dB ({found.worst_prompt})")  # fmt: skip
+    print(
+        f"PSNR of int8 to float32, {found.prompts} prompts: mean {found.psnr:.1f} dB, "
+        f"worst {found.psnr_worst:.1f} dB ({found.worst_prompt})"
+    )
     print(f"speed: {found.faster:.2f}x of float32")
     print(f"{'enough' if found.enough else 'too little'} for a default ({ENOUGH:.0f} dB)")
 

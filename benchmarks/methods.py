@@ -50,15 +50,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.acceleration import (
-    SHEET,
-    parse_run,
-    plan,
-    prompts_of,
-    psnr,
-    sample_once,
-    similarity,
-)
+from benchmarks.acceleration import SHEET, parse_run, plan, prompts_of, psnr, sample_once, similarity
 from benchmarks.methods_scores import (
     Row,
     coloured,
@@ -78,24 +70,35 @@ PLAIN = "plain"
 STOCHASTIC = "solver=ddim:eta=1"  # the steps that superdiff takes
 RUNS = {
     "solvers": (
-        "solver=euler", "solver=heun", "solver=dpmpp-2m", "solver=unipc",
-        "solver=ghvb", "solver=ghvb:order=3,beta=0.7", "solver=ghvb:order=2,beta=1",
-        "solver=bdia", "solver=bdia:gamma=1",
+        "solver=euler",
+        "solver=heun",
+        "solver=dpmpp-2m",
+        "solver=unipc",
+        "solver=ghvb",
+        "solver=ghvb:order=3,beta=0.7",
+        "solver=ghvb:order=2,beta=1",
+        "solver=bdia",
+        "solver=bdia:gamma=1",
     ),
     "guidance": (
-        "steps=10", "steps=40", "guidance=none", "guidance=apg", "guidance=cfg-zero-star",
-        "guidance=cfg-zero-star:zero_steps=0", "guidance=feedback", "guidance=classifier",
+        "steps=10",
+        "steps=40",
+        "guidance=none",
+        "guidance=apg",
+        "guidance=cfg-zero-star",
+        "guidance=cfg-zero-star:zero_steps=0",
+        "guidance=feedback",
+        "guidance=classifier",
         "guidance=soft-pag",
     ),
     "combine": (
         f"combine=superdiff:mode=or,temperature=0+{STOCHASTIC}",
-        f"combine=superdiff+{STOCHASTIC}", f"combine=superdiff:mode=or+{STOCHASTIC}",
+        f"combine=superdiff+{STOCHASTIC}",
+        f"combine=superdiff:mode=or+{STOCHASTIC}",
     ),
-    "diversity": ("combine=diversity", "combine=diversity:substeps=4",
-                  "combine=diversity:base_steps=1000"),
-    "highres": ("highres=none", "highres=ntk", "highres=yarn", "highres=time-aware",
-                "highres=diffusehigh"),
-}  # fmt: skip
+    "diversity": ("combine=diversity", "combine=diversity:substeps=4", "combine=diversity:base_steps=1000"),
+    "highres": ("highres=none", "highres=ntk", "highres=yarn", "highres=time-aware", "highres=diffusehigh"),
+}
 STEPS = {"combine": 100, "diversity": 4}
 Way = Callable[[slice], Any]
 """Pixels (B, C, H, W) of a part of the pictures."""
@@ -155,14 +158,11 @@ def interleaved(model: Any, ways: Mapping[Any, Way], count: int) -> dict[Any, Ma
     return made
 
 
-def way(
-    model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int],
-    seconds: Sequence[str] = (),
-) -> Way:  # fmt: skip
+def way(model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int], seconds: Sequence[str] = ()) -> Way:
     """The way of a plan; ``seconds`` are second prompts, for plans that combine."""
-    from dit_tools.generating.critic import Critic
-    from dit_tools.models.families._base import Prompts
-    from dit_tools.sampling import Second
+    from dit_tools.models.family import Prompts
+    from dit_tools.sampling.loop import Second
+    from dit_tools.tasks.generate.scorer import Critic
 
     size = model.defaults.size
 
@@ -193,8 +193,7 @@ def solvers(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[R
             ways[run, calls] = way(model, chosen, prompts, seeds)
     ways[PLAIN] = way(model, plan(model, CONVERGED, {}), prompts, seeds)
     made = interleaved(model, ways, len(prompts))
-    near = {key: statistics.fmean(psnr(one.pixels, made[PLAIN].pixels))
-            for key, one in made.items() if key != PLAIN}  # fmt: skip
+    near = {key: statistics.fmean(psnr(one.pixels, made[PLAIN].pixels)) for key, one in made.items() if key != PLAIN}
     return [{"run": run} | {f"{n} calls": near[run, n] for n in a.calls} for run in a.run]
 
 
@@ -215,10 +214,16 @@ def guidance(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[
     rows = []
     for run, one in made.items():
         row = {
-            "run": run, **costs[run], "found": recognised(one.pixels, prompts),
-            "cosine": statistics.fmean(near[run]), "saturation": saturation(one.pixels),
-            **coloured(one.pixels, prompts), "against": "", "gain": "", "verdict": "",
-        }  # fmt: skip
+            "run": run,
+            **costs[run],
+            "found": recognised(one.pixels, prompts),
+            "cosine": statistics.fmean(near[run]),
+            "saturation": saturation(one.pixels),
+            **coloured(one.pixels, prompts),
+            "against": "",
+            "gain": "",
+            "verdict": "",
+        }
         if run not in plain:
             rival = nearest(plain, row["slower"])
             row |= {"against": rival, **gain(near[run], near[rival])}
@@ -242,15 +247,20 @@ def combine(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[R
         chosen = plan(model, a.steps, parse_run(run))
         ways[run] = way(model, chosen, first, range(count), second)
     made = interleaved(model, ways, count)
-    lesser = {run: [min(pair) for pair in zip(cosines(one.pixels, first),
-                                              cosines(one.pixels, second), strict=True)]
-              for run, one in made.items()}  # fmt: skip
-    return [
-        {"run": run, **one.cost(made[PLAIN]), **pairs(one.pixels, first, second),
-         "lesser": statistics.fmean(lesser[run]),
-         **({"gain": "", "verdict": ""} if run == PLAIN else gain(lesser[run], lesser[PLAIN]))}
+    lesser = {
+        run: [min(pair) for pair in zip(cosines(one.pixels, first), cosines(one.pixels, second), strict=True)]
         for run, one in made.items()
-    ]  # fmt: skip
+    }
+    return [
+        {
+            "run": run,
+            **one.cost(made[PLAIN]),
+            **pairs(one.pixels, first, second),
+            "lesser": statistics.fmean(lesser[run]),
+            **({"gain": "", "verdict": ""} if run == PLAIN else gain(lesser[run], lesser[PLAIN])),
+        }
+        for run, one in made.items()
+    ]
 
 
 def diversity(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
@@ -261,8 +271,10 @@ def diversity(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list
     plans = {PLAIN: plan(model, a.steps, {}), **plans}
     ways = {run: way(model, p, words, seeds) for run, p in plans.items()}
     made = interleaved(model, ways, len(words))
-    return [{"run": run, **one.cost(made[PLAIN]), "variety": variety(one.parts),
-             "found": recognised(one.pixels, words)} for run, one in made.items()]  # fmt: skip
+    return [
+        {"run": run, **one.cost(made[PLAIN]), "variety": variety(one.parts), "found": recognised(one.pixels, words)}
+        for run, one in made.items()
+    ]
 
 
 def highres(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
@@ -279,17 +291,23 @@ def highres(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[R
     for run, pixels in pictures.items():
         small = scaled(pixels, own)
         detail = 255 * float(((pixels - scaled(small, a.times * own)) ** 2).mean()) ** 0.5
-        rows.append({"run": run, **made.get(run, made[PLAIN]).cost(made[PLAIN]),
-                     "found": recognised(pixels, prompts),
-                     "kept": statistics.fmean(psnr(small, plain)),
-                     "SSIM": similarity(small, plain), "detail": detail})  # fmt: skip
+        rows.append(
+            {
+                "run": run,
+                **made.get(run, made[PLAIN]).cost(made[PLAIN]),
+                "found": recognised(pixels, prompts),
+                "kept": statistics.fmean(psnr(small, plain)),
+                "SSIM": similarity(small, plain),
+                "detail": detail,
+            }
+        )
     return rows
 
 
 def _sized(model: Any, steps: int, side: int, method: str, prompts: Sequence[str]) -> Way:
-    from dit_tools.generating.draw import draw
-    from dit_tools.generating.jobs import Job
-    from dit_tools.generating.request import Settings
+    from dit_tools.jobs.expand import Job
+    from dit_tools.jobs.settings import Settings
+    from dit_tools.tasks.generate.sample_batch import draw
 
     settings = Settings(width=side, height=side, steps=steps, highres=method)
     jobs = [Job(i, prompt, i, settings) for i, prompt in enumerate(prompts)]
@@ -304,9 +322,7 @@ def _sized(model: Any, steps: int, side: int, method: str, prompts: Sequence[str
 
 def main() -> None:
     """Load the model, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("room", choices=tuple(RUNS))
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--second-model", metavar="BASE", help="for diversity")
@@ -320,7 +336,7 @@ def main() -> None:
     parser.add_argument("--run", nargs="+", metavar="SPEC")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     a = parser.parse_args()
-    from dit_tools.models.load import load
+    from dit_tools.models.loading.load import load
 
     if a.room == "diversity" and not a.second_model:
         parser.error("diversity: give --second-model BASE")

@@ -23,7 +23,7 @@ def gain(one: Sequence[float], other: Sequence[float]) -> Row:
 
 def cosines(pixels: Any, prompts: Sequence[str]) -> list[float]:
     """The judge's cosine of each picture with its prompt."""
-    from dit_tools.metrics._judge import judge
+    from dit_tools.models.clip import judge
 
     return (judge().pictures(pixels) * judge().texts(list(prompts))).sum(1).tolist()
 
@@ -47,7 +47,7 @@ def recognised(pixels: Any, prompts: Sequence[str]) -> float:
 def coloured(pixels: Any, prompts: Sequence[str]) -> Row:
     """Per cent of prompts with a colour whose picture has it, as ``--metric binding`` says."""
     from dit_tools.core import spec
-    from dit_tools.metrics._colours import WORDS, shares
+    from dit_tools.methods.metrics._colours import WORDS, shares
 
     least, has = spec.parse("metrics", "binding").share, []
     for picture, prompt in zip(pixels, prompts, strict=True):
@@ -59,7 +59,7 @@ def coloured(pixels: Any, prompts: Sequence[str]) -> Row:
 
 def pairs(pixels: Any, first: Sequence[str], second: Sequence[str]) -> Row:
     """Per cent of pictures in which the judge finds both prompts, either, and the first."""
-    from dit_tools.metrics._judge import judge
+    from dit_tools.models.clip import judge
 
     near = judge().pictures(pixels) @ judge().texts([*first, *second]).T  # (B, 2 B)
     count, order = len(first), (-near).argsort(1)
@@ -67,13 +67,16 @@ def pairs(pixels: Any, first: Sequence[str], second: Sequence[str]) -> Row:
     ones = [order[i, 0] == i for i in range(count)]
     twos = [order[i, 0] == i + count for i in range(count)]
     either = sum(ones) + sum(twos)
-    return {"both": 100 * statistics.fmean(both), "either": 100 * either / count,
-            "first": 100 * sum(ones) / max(either, 1)}  # fmt: skip
+    return {
+        "both": 100 * statistics.fmean(both),
+        "either": 100 * either / count,
+        "first": 100 * sum(ones) / max(either, 1),
+    }
 
 
 def variety(parts: Sequence[Any]) -> float:
     """Mean of 1 - cosine between features of two pictures of a part (B, C, H, W)."""
-    from dit_tools.metrics._judge import judge
+    from dit_tools.models.clip import judge
 
     apart = []
     for part in parts:
@@ -99,18 +102,27 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     words = [isinstance(value, str) for value in rows[-1].values()]
     return "\n".join(
-        "  ".join(cell.ljust(w) if word else cell.rjust(w)
-                  for cell, w, word in zip(line, widths, words, strict=True)).rstrip()
+        "  ".join(
+            cell.ljust(w) if word else cell.rjust(w) for cell, w, word in zip(line, widths, words, strict=True)
+        ).rstrip()
         for line in lines
-    )  # fmt: skip
+    )
 
 
 FORMATS = {
-    "evaluations": "{:.0f}", "slower": "{:.2f}x", "cosine": "{:.3f}", "lesser": "{:.3f}",
-    "saturation": "{:.3f}", "variety": "{:.3f}", "SSIM": "{:.3f}",
-    "found": "{:.1f} %", "coloured": "{:.1f} %", "both": "{:.1f} %", "either": "{:.1f} %",
+    "evaluations": "{:.0f}",
+    "slower": "{:.2f}x",
+    "cosine": "{:.3f}",
+    "lesser": "{:.3f}",
+    "saturation": "{:.3f}",
+    "variety": "{:.3f}",
+    "SSIM": "{:.3f}",
+    "found": "{:.1f} %",
+    "coloured": "{:.1f} %",
+    "both": "{:.1f} %",
+    "either": "{:.1f} %",
     "first": "{:.0f} %",
-}  # fmt: skip
+}
 
 
 def shown(key: str, value: Any) -> str:

@@ -28,11 +28,11 @@ import numpy as np
 from PIL import Image
 
 from dit_tools.core import spec
-from dit_tools.evaluating import evaluate as library
-from dit_tools.metrics._colours import WORDS
-from dit_tools.models.load import load
-from dit_tools.training import pictures
-from dit_tools.training.recipe import Data
+from dit_tools.methods.metrics._colours import WORDS
+from dit_tools.models.loading.load import load
+from dit_tools.tasks import evaluate as library
+from dit_tools.tasks.train import dataset
+from dit_tools.tasks.train.recipe import Data
 
 CAPTIONS = "emoji/captions.jsonl"
 STYLES = ("fluent3d", "fluentflat")  # what the model was trained on
@@ -42,7 +42,7 @@ OTHER = "noto"
 def real(styles: tuple[str, ...], size: int) -> tuple[np.ndarray, list[str]]:
     """Pictures (N, 4, size, size) and names."""
     data = Data(CAPTIONS, styles, size, {}, {}, {})
-    found, captions = pictures.read(data, pictures.data_root(), skin_tones=False)
+    found, captions = dataset.read(data, dataset.data_root(), skin_tones=False)
     return found, [caption.name for caption in captions]
 
 
@@ -72,18 +72,28 @@ def generate(model: str, names: Sequence[str], folder: Path, scratch: Path) -> l
     prompts = scratch / "names.jsonl"
     prompts.write_text("\n".join(json.dumps({"prompt": name}) for name in names), encoding="utf-8")
     command = [
-        sys.executable, "-m", "dit_cli.main", "generate", "-m", model, "--seed", "0",
-        "--prompt-file", str(prompts), "--batch-size", "8", "-o", f"{folder}/{{index:04d}}.png",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "dit_cli.main",
+        "generate",
+        "-m",
+        model,
+        "--seed",
+        "0",
+        "--prompt-file",
+        str(prompts),
+        "--batch-size",
+        "8",
+        "-o",
+        f"{folder}/{{index:04d}}.png",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return sorted(folder.glob("*.png"))
 
 
 def value(metric: str, question: dict) -> float:
     """One metric of one question; every picture must take part."""
-    outcome = library.evaluate(
-        library.Question(metrics=[spec.parse("metrics", metric)], **question)
-    )
+    outcome = library.evaluate(library.Question(metrics=[spec.parse("metrics", metric)], **question))
     if outcome.failed:
         raise outcome.failed[0]
     return round(outcome.values[0].value, 2)
@@ -110,22 +120,14 @@ def measure(model: str, count: int) -> dict[str, float]:
         prompts = library.read_prompts(root / "real/prompts.jsonl")
         return {
             "retrieval %": value("retrieval", {"pictures": made}),
-            "retrieval of real pictures %": value(
-                "retrieval", {"pictures": reals, "prompts": prompts}
-            ),
+            "retrieval of real pictures %": value("retrieval", {"pictures": reals, "prompts": prompts}),
             "frechet": value("frechet", {"pictures": made, "references": reals}),
             "frechet floor": value("frechet", {"pictures": others, "references": reals}),
             "nearest dB": value("nearest", {"pictures": made, "references": training}),
-            "nearest of another style dB": value(
-                "nearest", {"pictures": strange, "references": training}
-            ),
-            "binding %": value(
-                "binding", {"pictures": generate(model, pairs(), root / "pairs", root)}
-            ),
+            "nearest of another style dB": value("nearest", {"pictures": strange, "references": training}),
+            "binding %": value("binding", {"pictures": generate(model, pairs(), root / "pairs", root)}),
             "binding of real pictures %": real_binding(root, trained, names),
-            "autoencoder dB": value(
-                "psnr", {"pictures": reals, "through": library.through(loaded)}
-            ),
+            "autoencoder dB": value("psnr", {"pictures": reals, "through": library.through(loaded)}),
         }
 
 

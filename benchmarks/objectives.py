@@ -31,27 +31,40 @@ from typing import Any
 import numpy as np
 import torch
 
-from dit_tools.metrics._judge import judge, share_found
-from dit_tools.metrics.frechet import frechet
-from dit_tools.training import autoencoder, latents, pictures, sibling
-from dit_tools.training import recipe as recipes
-from dit_tools.training.networks import Networks, draw, tokenize
-from dit_tools.training.run import run
-from dit_tools.training.session import Session
+from dit_tools.methods.metrics.frechet import frechet
+from dit_tools.models.clip import judge, share_found
+from dit_tools.tasks.train import autoencoder, dataset, latents, small_variant
+from dit_tools.tasks.train import recipe as recipes
+from dit_tools.tasks.train.networks import Networks, draw, tokenize
+from dit_tools.tasks.train.run import run
+from dit_tools.tasks.train.session import Session
 
 VARIANTS = {
-    "plain": (), "uniform": ("uniform",), "immiscible": ("immiscible",), "sra": ("sra",),
-    "repa": ("repa:encoder={encoder}",), "haste": ("haste:encoder={encoder},pairs=2",),
-    "masking": ("masking",), "curriculum": ("curriculum:clusters=5,patience=50",),
+    "plain": (),
+    "uniform": ("uniform",),
+    "immiscible": ("immiscible",),
+    "sra": ("sra",),
+    "repa": ("repa:encoder={encoder}",),
+    "haste": ("haste:encoder={encoder},pairs=2",),
+    "masking": ("masking",),
+    "curriculum": ("curriculum:clusters=5,patience=50",),
     "interval-clustering": ("interval-clustering",),
-}  # fmt: skip
+}
 WHOLE = {"plain, whole": (), "variance-expansion": ("variance-expansion",)}
 """Trained from the autoencoder on."""
 WHOLE_SIZE = 32  # pixels
-GROUPS = ("Food & Drink", "Animals & Nature", "Smileys & Emotion", "Travel & Places", "Objects",
-          "Activities", "Symbols", "People & Body", "Flags")  # fmt: skip
-METRICS = {"loss": -1, "frechet": -1, "frechet few": -1, "retrieval": 1, "psnr": 1,
-           "psnr noisy": 1}  # fmt: skip
+GROUPS = (
+    "Food & Drink",
+    "Animals & Nature",
+    "Smileys & Emotion",
+    "Travel & Places",
+    "Objects",
+    "Activities",
+    "Symbols",
+    "People & Body",
+    "Flags",
+)
+METRICS = {"loss": -1, "frechet": -1, "frechet few": -1, "retrieval": 1, "psnr": 1, "psnr noisy": 1}
 """Name -> whether higher or lower is better."""
 BEGIN, END = "<!-- objectives: begin -->", "<!-- objectives: end -->"
 
@@ -64,21 +77,28 @@ def recipe(options: argparse.Namespace, name: str, seed: int) -> recipes.Recipe:
     weights = {group: float(group in options.groups) for group in GROUPS}
     return recipes.Recipe(
         file_name(name, seed),
-        recipes.Data("emoji/captions.jsonl", ("fluent3d",), WHOLE_SIZE if whole else options.size,
-                     {"fluent3d": ("3d",)}, weights),
+        recipes.Data(
+            "emoji/captions.jsonl", ("fluent3d",), WHOLE_SIZE if whole else options.size, {"fluent3d": ("3d",)}, weights
+        ),
         seed,
         recipes.Autoencoder(
-            (16, 32, 64), 8, 1, 1, 16, options.autoencoder_pictures,
-            objectives=objectives if whole else (),
+            (16, 32, 64), 8, 1, 1, 16, options.autoencoder_pictures, objectives=objectives if whole else ()
         ),
         recipes.Tokenizer(1024),
         recipes.TextEncoder(64, 1, 2, 10),
         recipes.Transformer(
-            options.width, 4, options.layers, 2, 64, options.pictures, warmup_steps=20,
-            ema_decay=0.99, objectives=() if whole else objectives,
+            options.width,
+            4,
+            options.layers,
+            2,
+            64,
+            options.pictures,
+            warmup_steps=20,
+            ema_decay=0.99,
+            objectives=() if whole else objectives,
             sibling_of="" if whole else options.base,
         ),
-    )  # fmt: skip
+    )
 
 
 def file_name(name: str, seed: int) -> str:
@@ -119,16 +139,15 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
 
 def measure(folder: Path, made: recipes.Recipe, count: int) -> dict[str, float]:
     """The metrics of a finished run, over ``count`` pictures."""
-    data, captions = pictures.read(made.data, pictures.data_root(), skin_tones=False)
-    drawn_from = np.flatnonzero(pictures.weights(captions, made.data))
+    data, captions = dataset.read(made.data, dataset.data_root(), skin_tones=False)
+    drawn_from = np.flatnonzero(dataset.weights(captions, made.data))
     chosen = np.random.default_rng(0).permutation(drawn_from)[:count]
     data, names = data[chosen], [captions[i].name for i in chosen]
     networks, vae, words = trained(folder, made)
     found: dict[str, float] = {"loss": loss(networks, vae, words, data, names)}
     real = features(data[:, :3] / 255)
     for key, steps in (("frechet few", 4), ("frechet", 20)):
-        drawn = [draw(networks, vae, words, names[i : i + 64], steps, 2.0, i)
-                 for i in range(0, len(names), 64)]  # fmt: skip
+        drawn = [draw(networks, vae, words, names[i : i + 64], steps, 2.0, i) for i in range(0, len(names), 64)]
         seen = features((torch.cat(drawn)[:, :3].numpy() + 1) / 2)
         found[key] = frechet(seen, real)
     found["retrieval"] = 100 * share_found(seen, judge().texts(names), names)
@@ -147,7 +166,7 @@ def trained(folder: Path, made: recipes.Recipe) -> tuple[Networks, Any, Any]:
     from diffusers import DiffusionPipeline
 
     pipe: Any = DiffusionPipeline.from_pretrained(folder / "pipeline")
-    networks = Networks(sibling.resolve(made, folder), len(pipe.tokenizer), pipe.text_encoder)
+    networks = Networks(small_variant.resolve(made, folder), len(pipe.tokenizer), pipe.text_encoder)
     networks.transformer = pipe.transformer
     return networks.eval(), pipe.vae.eval(), pipe.tokenizer
 
@@ -194,10 +213,7 @@ def verdict(plain: Sequence[float], other: Sequence[float], sign: int) -> str:
 
 
 def rows(
-    cells: dict[str, list[dict[str, float]]],
-    reference: str,
-    shown: Sequence[str],
-    signs: Mapping[str, int] = METRICS,
+    cells: dict[str, list[dict[str, float]]], reference: str, shown: Sequence[str], signs: Mapping[str, int] = METRICS
 ) -> str:
     """Markdown rows: mean and (lowest to highest) of the metrics, and the verdicts."""
     lines = []
@@ -233,8 +249,10 @@ def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace)
         here = {name: cells[name] for name in group if cells.get(name)}
         if reference in here:
             if group is WHOLE:
-                text += (f"\nTrained from the autoencoder on ({options.autoencoder_pictures:,} "
-                         f"pictures for it), {WHOLE_SIZE} px:\n")  # fmt: skip
+                text += (
+                    f"\nTrained from the autoencoder on ({options.autoencoder_pictures:,} "
+                    f"pictures for it), {WHOLE_SIZE} px:\n"
+                )
             heads = ["objective", "seeds", *shown, "verdict"]
             text += f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
             text += rows(here, reference, shown) + "\n"
@@ -250,9 +268,7 @@ def write(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/objectives"))
     parser.add_argument("--base", default="emoji", help="model whose latents all cells share")
     parser.add_argument("--size", type=int, default=128, help="pixels, those of the base")

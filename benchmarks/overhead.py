@@ -77,10 +77,9 @@ def measure(layers: int, width: int, tokens: int, calls: int, rounds: int) -> li
                 found[name].append(min(call()[SETTLED:-1]))
     plain = min(found["plain"])
     return [
-        Row(name, min(times) * 1e6,
-            (min(times) - plain) * 1e6 / layers if name.startswith("full") else None)
+        Row(name, min(times) * 1e6, (min(times) - plain) * 1e6 / layers if name.startswith("full") else None)
         for name, times in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def blocks_of(name: str) -> AbstractContextManager[None]:
@@ -111,9 +110,7 @@ def empty() -> Iterator[None]:
         BasicTransformerBlock.forward = before
 
 
-def _caller(
-    model: Any, name: str, text: str, inputs: dict[str, Any], calls: int
-) -> Callable[[], list[float]]:
+def _caller(model: Any, name: str, text: str, inputs: dict[str, Any], calls: int) -> Callable[[], list[float]]:
     """What makes ``calls`` calls of a fresh run and gives their seconds of the processor."""
     from dit_tools.core.run import Run
 
@@ -165,9 +162,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)

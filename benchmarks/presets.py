@@ -9,7 +9,7 @@ caches of whole calls, all that is tried on ONNX Runtime, run on PyTorch too. Wo
 block evaluations, nothing is timed, so that the table is the same on every machine up to the
 rounding of its arithmetic. A word stands for the candidate that computes least among those whose
 pictures keep the word's PSNR (``calibrating/presets.py``), for no cache where none does.
-``--write`` puts the choices into dit_tools/caching/presets.json, which --cache reads.
+``--write`` puts the choices into dit_tools/methods/caching/presets.json, which --cache reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 def session(model: str, steps: int, prompts: int, backend: str) -> Any:
     """A calibration session of a model with its own way of sampling."""
-    from dit_tools.calibrating import start
+    from dit_tools.tasks.calibrate import start
 
     values = {"model": model, "steps": steps, "backend": backend, "cache": "none"}
     return start.session(values, prompts, 1, 0, lambda done, total: None)[0]
@@ -28,18 +28,15 @@ def session(model: str, steps: int, prompts: int, backend: str) -> Any:
 
 def line(row: Any) -> str:
     """A choice in words."""
-    return (f"  {row.word:7} {row.spec:45} {row.computed:6.1%} of the blocks, "
-            f"PSNR {row.psnr:.1f} dB")  # fmt: skip
+    return f"  {row.word:7} {row.spec:45} {row.computed:6.1%} of the blocks, PSNR {row.psnr:.1f} dB"
 
 
 def main() -> None:
     """Measure, print, and write when asked."""
-    from dit_tools.caching import _presets
-    from dit_tools.calibrating import presets
+    from dit_tools.models import cache_presets
+    from dit_tools.tasks.calibrate import presets
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--prompts", type=int, default=8)
@@ -47,7 +44,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="print every candidate too")
     parser.add_argument("--write", action="store_true", help="into the table that --cache reads")
     a = parser.parse_args()
-    table = _presets.read(_presets.SHIPPED) if _presets.SHIPPED.is_file() else {}
+    table = cache_presets.read(cache_presets.SHIPPED) if cache_presets.SHIPPED.is_file() else {}
     for steps in a.steps:
         every = presets.measure(session(a.model, steps, a.prompts, a.backend))
         found = presets.chosen(every)
@@ -55,7 +52,7 @@ def main() -> None:
         print("\n".join(line(row) for row in (*found, *(every if a.all else ()))), flush=True)
         table = presets.merged(table, a.model, steps, found)
     if a.write:
-        _presets.SHIPPED.write_text(presets.text_of(table), encoding="utf-8")
+        cache_presets.SHIPPED.write_text(presets.text_of(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

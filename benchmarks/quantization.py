@@ -35,29 +35,42 @@ from pathlib import Path
 from typing import Any
 
 SCHEMES = {
-    "rtn": "", "fp8": "", "rtn:act=8": "", "vidit-q:alpha=0.3": "rtn:act=8",
-    "vidit-q": "rtn:act=8", "ptq4dm:inputs=random": "", "ptq4dm": "ptq4dm:inputs=random",
-    "rtn:bits=4": "", "rtn:bits=4,clip=mse": "",
+    "rtn": "",
+    "fp8": "",
+    "rtn:act=8": "",
+    "vidit-q:alpha=0.3": "rtn:act=8",
+    "vidit-q": "rtn:act=8",
+    "ptq4dm:inputs=random": "",
+    "ptq4dm": "ptq4dm:inputs=random",
+    "rtn:bits=4": "",
+    "rtn:bits=4,clip=mse": "",
     "q-diffusion:inputs=random,iterations=150": "rtn:bits=4",
-    "q-diffusion:iterations=150":
-        "rtn:bits=4 rtn:bits=4,clip=mse q-diffusion:inputs=random,iterations=150",
-    "svd": "rtn:bits=4 rtn:bits=4,clip=mse", "rtn:bits=7": "",
-    "rtn:bits=4,group=32,clip=mse": "", "fp4:iterations=0": "rtn:bits=4,group=32,clip=mse",
+    "q-diffusion:iterations=150": "rtn:bits=4 rtn:bits=4,clip=mse q-diffusion:inputs=random,iterations=150",
+    "svd": "rtn:bits=4 rtn:bits=4,clip=mse",
+    "rtn:bits=7": "",
+    "rtn:bits=4,group=32,clip=mse": "",
+    "fp4:iterations=0": "rtn:bits=4,group=32,clip=mse",
     "fp4:iterations=150": "fp4:iterations=0 rtn:bits=4,group=32,clip=mse",
-    "rtn:bits=4,act=8": "", "vidit-q:bits=4": "rtn:bits=4,act=8",
+    "rtn:bits=4,act=8": "",
+    "vidit-q:bits=4": "rtn:bits=4,act=8",
     "q-diffusion:act=8,iterations=150": "rtn:bits=4,act=8",
-    "rtn:bits=4,act=4,clip=mse": "", "quest": "rtn:bits=4,act=4,clip=mse",
-    "rtn:bits=3": "", "vq4dit:bits=3,iterations=60": "rtn:bits=3",
-    "rtn:bits=2,zero=true": "", "vq4dit:iterations=0": "rtn:bits=2,zero=true",
+    "rtn:bits=4,act=4,clip=mse": "",
+    "quest": "rtn:bits=4,act=4,clip=mse",
+    "rtn:bits=3": "",
+    "vq4dit:bits=3,iterations=60": "rtn:bits=3",
+    "rtn:bits=2,zero=true": "",
+    "vq4dit:iterations=0": "rtn:bits=2,zero=true",
     "vq4dit:iterations=100": "vq4dit:iterations=0 rtn:bits=2,zero=true",
-}  # fmt: skip
+}
 """Scheme -> those that it must beat; empty for those that others are measured by. ``rtn:bits=7`` is
 as large as ``svd``, whose branch costs three bits a weight on the built-in model."""
 
 GRAPHS = {
-    "onnx": "", "onnx:form=static": "", "onnx:form=fp16": "",
+    "onnx": "",
+    "onnx:form=static": "",
+    "onnx:form=fp16": "",
     "onnx:form=int4": "rtn:bits=4,group=64,act=8,clip=mse",
-}  # fmt: skip
+}
 """Target -> its scheme, empty for those that have their own."""
 
 
@@ -101,12 +114,15 @@ class Goal:
 
 
 GOALS = (
-    Goal("onnx", "ratio", 0.27, False), Goal("onnx", "psnr", 35, True),
+    Goal("onnx", "ratio", 0.27, False),
+    Goal("onnx", "psnr", 35, True),
     Goal("onnx", "faster", 2, True),
-    Goal("vidit-q:bits=4", "ratio", 0.16, False), Goal("vidit-q:bits=4", "psnr", 27, True),
-    Goal("onnx:form=int4", "ratio", 0.16, False), Goal("onnx:form=int4", "psnr", 27, True),
+    Goal("vidit-q:bits=4", "ratio", 0.16, False),
+    Goal("vidit-q:bits=4", "psnr", 27, True),
+    Goal("onnx:form=int4", "ratio", 0.16, False),
+    Goal("onnx:form=int4", "psnr", 27, True),
     Goal("vq4dit:iterations=100", "ratio", 0.10, False),
-)  # fmt: skip
+)
 
 
 def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
@@ -115,8 +131,9 @@ def verdicts(rows: Sequence[Row]) -> dict[str, bool]:
     Schemes none of whose rivals was measured are left out.
     """
     ratios = {row.scheme: row.snr for row in rows}
-    return {row.scheme: not _lost_to(row, ratios) for row in rows
-            if any(rival in ratios for rival in row.rival.split())}  # fmt: skip
+    return {
+        row.scheme: not _lost_to(row, ratios) for row in rows if any(rival in ratios for rival in row.rival.split())
+    }
 
 
 def _lost_to(row: Row, ratios: Mapping[str, float]) -> list[str]:
@@ -127,58 +144,54 @@ class Bench:
     """A model, its full pictures and probes, and what its layers see, each made once."""
 
     def __init__(self, reference: str, prompts: Sequence[str], calibration: int, steps: int | None):
-        from dit_tools.models.load import load
-        from dit_tools.models.resolve import resolve
-        from dit_tools.weights import probing
+        from dit_tools.models.loading.load import load
+        from dit_tools.models.loading.resolve import resolve
+        from dit_tools.tasks.quantize import denoising_error
 
         self.source = resolve(reference)
         self.model: Any = load(reference, backend="torch", device="cpu")
         self.prompts, self.steps, self.count = prompts, steps, calibration
-        self.calibration = probing.default_prompts(self.model, calibration, skip=5)
-        self.full = list(probing.draw(self.model, prompts, steps))
-        self.probes = probing.probes(self.model, self.full)
+        self.calibration = denoising_error.default_prompts(self.model, calibration, skip=5)
+        self.full = list(denoising_error.draw(self.model, prompts, steps))
+        self.probes = denoising_error.probes(self.model, self.full)
         self.noise = [probe.noise for probe in self.probes]
-        self.exact = probing.predicted(self.model, self.probes)
-        self.base = probing.mean_square(self.exact, self.noise)
+        self.exact = denoising_error.predicted(self.model, self.probes)
+        self.base = denoising_error.mean_square(self.exact, self.noise)
         self._seen: dict[str, Mapping[str, Any]] = {}
 
     def _outputs(self, now: Sequence[Any]) -> tuple[float, float]:
         """Rise of the denoising error, and signal-to-noise ratio of outputs, in dB."""
-        from dit_tools.weights import probing
+        from dit_tools.tasks.quantize import denoising_error
 
         signal = sum(float(one.square().mean()) for one in self.exact) / len(self.exact)
-        loss = probing.loss_db(self.base, probing.mean_square(now, self.noise))
-        return loss, 10 * math.log10(signal / probing.mean_square(now, self.exact))
+        loss = denoising_error.loss_db(self.base, denoising_error.mean_square(now, self.noise))
+        return loss, 10 * math.log10(signal / denoising_error.mean_square(now, self.exact))
 
     def seen(self, how: str, layers: Any) -> Mapping[str, Any]:
         """What layers are fed, by the kind of calibration and what of it is noted."""
-        from dit_tools.weights import calibrate
+        from dit_tools.tasks.quantize import activation_stats
 
         if not how:
             return {}
-        key = f"{how}, moments: {calibrate.moments_wanted(layers)}"
+        key = f"{how}, moments: {activation_stats.moments_wanted(layers)}"
         if key not in self._seen:
-            self._seen[key] = calibrate.observe(
-                self.model, layers, how, self.calibration, self.steps
-            )
+            self._seen[key] = activation_stats.observe(self.model, layers, how, self.calibration, self.steps)
         return self._seen[key]
 
     def measure(self, text: str, rival: str = "", quick: bool = False) -> Row:
         """One scheme; ``quick``: without pictures."""
         from dit_tools.core import spec
-        from dit_tools.weights import allocate, finetune, probing, run
+        from dit_tools.tasks.quantize import bit_allocation, denoising_error, finetune, packed_folder
 
-        wanted = run.Wanted(Path("."), spec.parse("weights.quantize", text))
-        layers = run.preflight(self.source, wanted, dry=True)
+        wanted = packed_folder.Wanted(Path("."), spec.parse("quantization", text))
+        layers = packed_folder.preflight(self.source, wanted, dry=True)
         seen = self.seen(wanted.scheme.calibration, layers)
         if wanted.scheme.tuning:
-            seen = finetune.tune(
-                self.model, layers, seen, self.calibration, self.steps, lambda event: None
-            )
+            seen = finetune.tune(self.model, layers, seen, self.calibration, self.steps, lambda event: None)
         chosen = {layer.name: (layer, layer.packer) for layer in layers.linear if layer.layout}
-        with allocate.packed(self.model, chosen, seen):
-            loss, snr = self._outputs(probing.predicted(self.model, self.probes))
-            drawn = [] if quick else list(probing.draw(self.model, self.prompts, self.steps))
+        with bit_allocation.packed(self.model, chosen, seen):
+            loss, snr = self._outputs(denoising_error.predicted(self.model, self.probes))
+            drawn = [] if quick else list(denoising_error.draw(self.model, self.prompts, self.steps))
         seen_as = (math.nan,) * 3 if quick else self._against(drawn)
         return Row(text, rival, layers.ratio, *seen_as, loss, snr=snr)
 
@@ -186,8 +199,8 @@ class Bench:
         """PSNR, the worst one and SSIM to the full pictures."""
         import numpy as np
 
-        from dit_tools.metrics.psnr import Psnr
-        from dit_tools.metrics.ssim import WINDOW, Ssim
+        from dit_tools.methods.metrics.psnr import Psnr
+        from dit_tools.methods.metrics.ssim import WINDOW, Ssim
 
         a, b = (np.stack([one.pixels for one in many]) for many in (self.full, drawn))
         psnr = Psnr().of(a, b)
@@ -197,28 +210,29 @@ class Bench:
     def graph(self, text: str, scheme: str, rounds: int = 2) -> Row:
         """One target: made by the command's own code, then opened and timed."""
         from dit_tools.core import spec
-        from dit_tools.weights import probing, quantizing, run
+        from dit_tools.tasks.quantize import denoising_error, packed_folder, quantize
 
-        target = spec.parse("weights.targets", text)
-        trial = quantizing.Trial(0, self.count, self.steps, "cpu")
+        target = spec.parse("formats", text)
+        trial = quantize.Trial(0, self.count, self.steps, "cpu")
         with tempfile.TemporaryDirectory() as folder:
-            wanted = run.Wanted(Path(folder) / "out", target.scheme(scheme or None))
+            wanted = packed_folder.Wanted(Path(folder) / "out", target.scheme(scheme or None))
             facts = target.make(self.source, wanted, trial, lambda event: None)
-            packed = quantizing.load(self.source, wanted.output, "cpu")
-            drawn = list(probing.draw(packed, self.prompts, self.steps))
-            found = probing.reconditioned(self.probes, drawn)
-            loss, snr = self._outputs(probing.predicted(packed, found))
+            packed = quantize.load(self.source, wanted.output, "cpu")
+            drawn = list(denoising_error.draw(packed, self.prompts, self.steps))
+            found = denoising_error.reconditioned(self.probes, drawn)
+            loss, snr = self._outputs(denoising_error.predicted(packed, found))
             faster = self._faster(packed, rounds)
         return Row(text, "", facts["ratio"], *self._against(drawn), loss, faster, snr)
 
     def _faster(self, packed: Any, rounds: int) -> float:
         """Median of seconds of the full network by those of the graph, drawing in turn."""
-        from dit_tools.weights import probing
+        from dit_tools.tasks.quantize import denoising_error
 
         ratios = []
         for prompt in list(self.prompts) * rounds:
-            seconds = [next(probing.draw(model, (prompt,), self.steps)).seconds
-                       for model in (self.model, packed)]  # fmt: skip
+            seconds = [
+                next(denoising_error.draw(model, (prompt,), self.steps)).seconds for model in (self.model, packed)
+            ]
             ratios.append(seconds[0] / seconds[1])
         return statistics.median(ratios)
 
@@ -247,8 +261,7 @@ class Cells:
 def line(row: Row, better: Mapping[str, bool], lost: Sequence[str] = ()) -> str:
     """A row of the table; ``lost``: the rivals that were not beaten, all of them if empty."""
     won = " and ".join(row.rival.split())
-    word = {True: f"better than {won}", None: "",
-            False: f"WORSE than {' and '.join(lost) or won}"}  # fmt: skip
+    word = {True: f"better than {won}", None: "", False: f"WORSE than {' and '.join(lost) or won}"}
     faster = f"{row.faster:5.2f}x of torch float32" if row.faster else ""
     return (
         f"{row.scheme:40} {row.ratio:6.3f} {row.psnr:6.1f} {row.psnr_worst:6.1f} {row.ssim:7.4f} "
@@ -259,9 +272,7 @@ def line(row: Row, better: Mapping[str, bool], lost: Sequence[str] = ()) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("specs", nargs="*", help="schemes to measure instead of the list")
     parser.add_argument("--model", default="emoji", help="built-in name or folder")
     parser.add_argument("--prompts", type=int, default=4)
@@ -284,8 +295,7 @@ def main() -> None:
 
     cells = Cells(a.cells, fingerprint(a, words))
     if not a.json:
-        print(f"{'scheme':40} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8} "
-              f"{'SNR':>6}")  # fmt: skip
+        print(f"{'scheme':40} {'ratio':>6} {'PSNR':>6} {'worst':>6} {'SSIM':>7} {'loss dB':>8} {'SNR':>6}")
     rows: list[Row] = []
 
     def show(row: Row) -> None:
@@ -308,11 +318,12 @@ def main() -> None:
 
 def fingerprint(a: argparse.Namespace, words: Sequence[str]) -> str:
     """What decides a row, beside its spec: the model's files and what is drawn."""
-    from dit_tools.models.resolve import resolve
+    from dit_tools.models.loading.resolve import resolve
 
     source = resolve(a.model)
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns)
-             for path in sorted(source.path.rglob("*.safetensors"))]  # fmt: skip
+    files = [
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(source.path.rglob("*.safetensors"))
+    ]
     return repr((source.name, source.revision, files, words, a.calibration, a.steps, a.quick))
 
 

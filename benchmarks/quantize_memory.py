@@ -61,16 +61,20 @@ def synthetic(folder: Path, weights: float, width: int = WIDTH) -> int:
 
     import torch
 
-    from dit_tools.models import quantized
-    from dit_tools.weights.stream import Writer
+    from dit_tools.models.loading import quantized
+    from dit_tools.tasks.quantize.safetensors_writer import Writer
     from tests.support import pixart
 
     pixart.pipeline(folder)
     part = folder / "transformer"
     config = json.loads((part / "config.json").read_text(encoding="utf-8"))
     layers = max(round(weights / (16 * width**2)), 1)
-    config |= {"num_attention_heads": 16, "attention_head_dim": width // 16,
-               "cross_attention_dim": width, "num_layers": layers}  # fmt: skip
+    config |= {
+        "num_attention_heads": 16,
+        "attention_head_dim": width // 16,
+        "cross_attention_dim": width,
+        "num_layers": layers,
+    }
     (part / "config.json").write_text(json.dumps(config), encoding="utf-8")
     state = quantized.empty(part, "PixArtTransformer2DModel").state_dict()
     entries = {name: ("F16", tuple(tensor.shape)) for name, tensor in state.items()}
@@ -88,9 +92,7 @@ def synthetic(folder: Path, weights: float, width: int = WIDTH) -> int:
 
 def main() -> None:
     """Write, pack, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=4.0, help="size of the transformer's file")
     parser.add_argument("--scheme", default="rtn:bits=4")
     parser.add_argument("--width", type=int, default=WIDTH, help="of the transformer")
@@ -110,21 +112,23 @@ def main() -> None:
     print(f"largest layer in float32: {4 * layers.largest / 1e6:.0f} MB")
     print(f"calibration held at most: {held.most / 1e6:.0f} MB")
     share = (peak.bytes - held.most) / (4 * layers.largest)
-    print(f"peak above the start: {peak.bytes / 1e6:.0f} MB; without calibration's {share:.2f}x of "
-          f"that layer ({'within' if share <= ALLOWED else 'ABOVE'} {ALLOWED})")  # fmt: skip
+    print(
+        f"peak above the start: {peak.bytes / 1e6:.0f} MB; without calibration's {share:.2f}x of "
+        f"that layer ({'within' if share <= ALLOWED else 'ABOVE'} {ALLOWED})"
+    )
     print(f"seconds: {seconds:.0f}")
 
 
 def pack(model: Path, out: Path, scheme: str, steps: int) -> tuple[Any, Any]:
     """The facts of a packed model and its layers; by the command's own code."""
     from dit_tools.core import spec
-    from dit_tools.models.resolve import resolve
-    from dit_tools.weights import quantizing, run
+    from dit_tools.models.loading.resolve import resolve
+    from dit_tools.tasks.quantize import packed_folder, quantize
 
-    source, trial = resolve(str(model)), quantizing.Trial(0, 1, steps, "cpu")
-    wanted = run.Wanted(out, spec.parse("weights.quantize", scheme))
-    layers = run.preflight(source, wanted)
-    return quantizing.quantize(source, wanted, trial), layers
+    source, trial = resolve(str(model)), quantize.Trial(0, 1, steps, "cpu")
+    wanted = packed_folder.Wanted(out, spec.parse("quantization", scheme))
+    layers = packed_folder.preflight(source, wanted)
+    return quantize.quantize(source, wanted, trial), layers
 
 
 def warm(root: Path, scheme: str, steps: int) -> None:
@@ -142,20 +146,20 @@ class Held:
 @contextmanager
 def calibrating() -> Iterator[Held]:
     """Inside, ``most`` is what ``weights.streaming`` says that it holds, at its highest."""
-    from dit_tools.weights import streaming
+    from dit_tools.tasks.quantize import layerwise
 
-    held, plain = Held(), streaming.Streamed.__getitem__
+    held, plain = Held(), layerwise.Streamed.__getitem__
 
     def look(self: Any, name: str) -> Any:
         found = plain(self, name)
         held.most = max(held.most, self.nbytes)
         return found
 
-    streaming.Streamed.__getitem__ = look
+    layerwise.Streamed.__getitem__ = look
     try:
         yield held
     finally:
-        streaming.Streamed.__getitem__ = plain
+        layerwise.Streamed.__getitem__ = plain
 
 
 if __name__ == "__main__":

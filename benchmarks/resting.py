@@ -1,4 +1,4 @@
-"""What it is worth that graphs' threads rest between calls (``dit_tools/core/graphs.py``).
+"""What it is worth that graphs' threads rest between calls (``dit_tools/models/onnx_session.py``).
 
     python benchmarks/resting.py [--model emoji] [--second-model emoji-small] [--steps 20]
         [--batches 1 8] [--rounds 3]
@@ -39,21 +39,18 @@ def spinning(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -
 def sample(a: argparse.Namespace, way: str, times: int = TIMES) -> dict[str, float]:
     """Run and batch size -> milliseconds, in this process."""
     from benchmarks.acceleration import _asked, parse_run, plan, prompts_of, sample_once
-    from dit_tools.core import graphs
-    from dit_tools.models.load import load
+    from dit_tools.models import onnx_session
+    from dit_tools.models.loading.load import load
 
     if way == "spinning":
-        graphs.opened = spinning
+        onnx_session.opened = spinning
     model = load(a.model, backend="onnx")
     model.second = load(a.second_model, backend="onnx")
     found = {}
     for size in a.batches:
         for run in RUNS:
             chosen = plan(model, a.steps, parse_run(run) if run else {})
-            seconds = [
-                sample_once(model, chosen, *_asked(model, prompts_of(size))).seconds
-                for _ in range(times)
-            ]
+            seconds = [sample_once(model, chosen, *_asked(model, prompts_of(size))).seconds for _ in range(times)]
             name = f"{run or 'plain'}, batch of {size}"
             found[name] = 1e3 * statistics.median(seconds[1:] or seconds)
     return found
@@ -61,9 +58,7 @@ def sample(a: argparse.Namespace, way: str, times: int = TIMES) -> dict[str, flo
 
 def main() -> None:
     """Alternate processes, print a line per run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--second-model", default="emoji-small")
     parser.add_argument("--steps", type=int, default=20)

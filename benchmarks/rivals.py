@@ -44,8 +44,8 @@ class RivalNetwork:
     offers: frozenset[str] = frozenset({"torch"})
 
     def __init__(self, module: Any, family: Any, forget: Callable[[Any], None]):
+        from dit_tools.models.backends.torch_network import TorchNetwork
         from dit_tools.models.blocks import blocks
-        from dit_tools.models.torch_network import TorchNetwork
 
         self.module, self.computed, self._network = module, 0, TorchNetwork(module, family)
         self._forget = forget
@@ -94,16 +94,19 @@ def _diffusers(
     if name == "first-block":
         hooks.apply_first_block_cache(module, hooks.FirstBlockCacheConfig(**given))
     elif name == "taylorseer":
-        hooks.apply_taylorseer_cache(module, hooks.TaylorSeerCacheConfig(
-            cache_interval=int(given.get("interval", 5)), max_order=int(given.get("order", 1)),
-            disable_cache_before_step=3, disable_cache_after_step=steps - 1,
-            taylor_factors_dtype=torch.float32,
-            cache_identifiers=[r"transformer_blocks\.\d+\.(attn\d?|ff)"],
-        ))  # fmt: skip
-    else:
-        config: Any = hooks.MagCacheConfig(
-            num_inference_steps=steps, mag_ratios=list(ratios) or [1.0] * steps, **given
+        hooks.apply_taylorseer_cache(
+            module,
+            hooks.TaylorSeerCacheConfig(
+                cache_interval=int(given.get("interval", 5)),
+                max_order=int(given.get("order", 1)),
+                disable_cache_before_step=3,
+                disable_cache_after_step=steps - 1,
+                taylor_factors_dtype=torch.float32,
+                cache_identifiers=[r"transformer_blocks\.\d+\.(attn\d?|ff)"],
+            ),
         )
+    else:
+        config: Any = hooks.MagCacheConfig(num_inference_steps=steps, mag_ratios=list(ratios) or [1.0] * steps, **given)
         hooks.apply_mag_cache(module, config)
 
     def forget(module: Any) -> None:
@@ -128,13 +131,15 @@ def _cache_dit(module: Any, given: Mapping[str, float], steps: int) -> Callable[
     def configs() -> dict[str, Any]:
         forecast = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if order else None
         cache = cache_dit.DBCacheConfig(
-            Fn_compute_blocks=int(given.get("first", 1)), Bn_compute_blocks=0,
+            Fn_compute_blocks=int(given.get("first", 1)),
+            Bn_compute_blocks=0,
             residual_diff_threshold=given.get("threshold", 0.08),
-            max_warmup_steps=3 if interval else 1, num_inference_steps=steps,
+            max_warmup_steps=3 if interval else 1,
+            num_inference_steps=steps,
             steps_computation_mask=[int(call in full) for call in range(steps)],
             steps_computation_policy="static" if interval else "dynamic",
             enable_separate_cfg=False,
-        )  # fmt: skip
+        )
         return {"cache_config": cache} | ({"calibrator_config": forecast} if forecast else {})
 
     cache_dit.enable_cache(module, **configs())

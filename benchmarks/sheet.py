@@ -31,9 +31,19 @@ def prompts_of(path: Path) -> list[str]:
 def generate(model: str, prompts: Path, seed: str, folder: Path) -> list[Path]:
     """One picture a prompt by the installed ``dit generate``, in the list's order."""
     command = [
-        sys.executable, "-m", "dit_cli.main", "generate", "-m", model, "--prompt-file",
-        str(prompts), "--seed", seed, "-o", f"{folder}/{{index:04d}}.png",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "dit_cli.main",
+        "generate",
+        "-m",
+        model,
+        "--prompt-file",
+        str(prompts),
+        "--seed",
+        seed,
+        "-o",
+        f"{folder}/{{index:04d}}.png",
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return sorted(folder.glob("*.png"))
 
@@ -50,9 +60,7 @@ def sheet(pictures: Sequence[Image.Image], columns: int, tile: int = 0) -> Image
 
 def main() -> None:
     """Make the sheet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-m", "--model", default="emoji")
     parser.add_argument("--prompts", type=Path, default=HERE / "prompts64.txt")
     parser.add_argument("--seed", default="0")

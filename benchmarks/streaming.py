@@ -33,12 +33,17 @@ def run(model: Any, guidance: str, frames: Sequence[Any], steps: int, batched: b
     """Seconds, network calls, rows computed and the latents of one way."""
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
-    from dit_tools.models.families._base import Prompts
-    from dit_tools.streaming.batch import StreamBatch
+    from dit_tools.models.family import Prompts
+    from dit_tools.tasks.stream.batch import StreamBatch
 
     size = model.defaults.size
-    specs = {"schedule": model.defaults.schedule, "solver": "euler", "guidance": guidance,
-             "noise": "philox", "cache": "none"}  # fmt: skip
+    specs = {
+        "schedule": model.defaults.schedule,
+        "solver": "euler",
+        "guidance": guidance,
+        "noise": "philox",
+        "cache": "none",
+    }
     plan = Plan.parse(steps, specs)
     branches = tuple(branch.name for branch in plan.guidance.branches)
     conditions = model.encode(Prompts(("cat",), ("",), size, size, branches))
@@ -57,31 +62,31 @@ def run(model: Any, guidance: str, frames: Sequence[Any], steps: int, batched: b
 
 def main() -> None:
     """Load the model, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--backend", default="onnx", choices=("torch", "onnx"))
     parser.add_argument("--steps", type=int, default=4, help="levels of the stream batch")
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds")
-    parser.add_argument("--guidance", nargs="+", default=[
-        "cfg:scale=2", "residual-cfg", "residual-cfg:mode=self", "none"])  # fmt: skip
+    parser.add_argument(
+        "--guidance", nargs="+", default=["cfg:scale=2", "residual-cfg", "residual-cfg:mode=self", "none"]
+    )
     a = parser.parse_args()
-    from dit_tools.models.load import load
+    from dit_tools.models.loading.load import load
 
     model = load(a.model, backend=a.backend)
     frames = frames_of(model, a.frames)
     print("guidance                  frames/s  one by one  faster  rows/frame  difference")
     for guidance in a.guidance:
-        pairs = [[run(model, guidance, frames, a.steps, way) for way in (True, False)]
-                 for _ in range(a.rounds + 1)][1:]  # fmt: skip
+        pairs = [[run(model, guidance, frames, a.steps, way) for way in (True, False)] for _ in range(a.rounds + 1)][1:]
         (seconds, _, rows, ends), (_, _, _, others) = pairs[0]
         seconds, alone = (statistics.median(p[i][0] for p in pairs) for i in (0, 1))
         ratio = statistics.median(two[0] / one[0] for one, two in pairs)
         apart = max(float(abs(x - y).max()) for x, y in zip(ends, others, strict=True))
-        print(f"{guidance:24}  {a.frames / seconds:8.1f}  {a.frames / alone:10.1f}  {ratio:5.2f}x"
-              f"  {rows / a.frames:10.2f}  {apart:.1e}")  # fmt: skip
+        print(
+            f"{guidance:24}  {a.frames / seconds:8.1f}  {a.frames / alone:10.1f}  {ratio:5.2f}x"
+            f"  {rows / a.frames:10.2f}  {apart:.1e}"
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dit_tools.generating.request import DEFAULT_MODEL
+from dit_tools.jobs.settings import DEFAULT_MODEL
 
 SCALE = 4.0
 SIDES = ("dit", "diffusers")
@@ -27,24 +27,28 @@ SIDES = ("dit", "diffusers")
 
 def ours(folder: str, steps: int) -> Callable[[list[str], list[int]], None]:
     """A function that makes a batch with `dit` on ONNX Runtime."""
-    from dit_tools import sampling
     from dit_tools.core.plan import Plan
-    from dit_tools.models.families._base import Prompts
-    from dit_tools.models.load import load
+    from dit_tools.models.family import Prompts
+    from dit_tools.models.loading.load import load
+    from dit_tools.sampling import loop
 
     model = load(folder, backend="onnx")
-    plan = Plan.parse(steps, {
-        "schedule": "native", "solver": model.defaults.solver, "noise": "philox",
-        "guidance": f"cfg:scale={SCALE}", "cache": "none",
-    })  # fmt: skip
+    plan = Plan.parse(
+        steps,
+        {
+            "schedule": "native",
+            "solver": model.defaults.solver,
+            "noise": "philox",
+            "guidance": f"cfg:scale={SCALE}",
+            "cache": "none",
+        },
+    )
     size = model.defaults.size
 
     def make(prompts: list[str], seeds: list[int]) -> None:
-        conditions = model.encode(
-            Prompts(tuple(prompts), ("",) * len(prompts), size, size, ("cond", "uncond"))
-        )
-        x, noise = sampling.start(model, plan, model.family.latent_shape(size, size), seeds)
-        for step in sampling.sample(model, conditions, x, plan, noise):
+        conditions = model.encode(Prompts(tuple(prompts), ("",) * len(prompts), size, size, ("cond", "uncond")))
+        x, noise = loop.start(model, plan, model.family.latent_shape(size, size), seeds)
+        for step in loop.sample(model, conditions, x, plan, noise):
             x = step.x
         model.codec.decode(x)
 
@@ -64,16 +68,22 @@ def theirs(folder: Path, steps: int) -> Callable[[list[str], list[int]], None]:
     def make(prompts: list[str], seeds: list[int]) -> None:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         pipe(
-            prompts, num_inference_steps=steps, guidance_scale=SCALE, height=size, width=size,
-            generator=generators, use_resolution_binning=False, max_sequence_length=tokens,
-        )  # fmt: skip
+            prompts,
+            num_inference_steps=steps,
+            guidance_scale=SCALE,
+            height=size,
+            width=size,
+            generator=generators,
+            use_resolution_binning=False,
+            max_sequence_length=tokens,
+        )
 
     return make
 
 
 def serve(a: argparse.Namespace) -> None:
     """A process of one side: makes all prompts at each line of stdin, answers with the seconds."""
-    from dit_tools.models.resolve import resolve
+    from dit_tools.models.loading.resolve import resolve
 
     make = ours(a.model, a.steps) if a.side == "dit" else theirs(resolve(a.model).path, a.steps)
     lines = Path(__file__).with_name("prompts40.txt").read_text(encoding="utf-8").splitlines()
@@ -111,10 +121,12 @@ def main() -> None:
     both = {
         side: subprocess.Popen(
             [sys.executable, __file__, *sys.argv[1:], "--side", side],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for side in SIDES
-    }  # fmt: skip
+    }
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     for round_ in range(a.rounds + 1):
         for side, process in both.items():

@@ -9,8 +9,8 @@ A function raises ``DitError``, and returns an ``ExitCode`` when that is not 0::
     # cli/count.py, after adding "count": "one line of help" to COMMANDS in main.py
     from typing import Annotated
     import typer
-    from dit_cli.command import command as make
-    from dit_cli.options import Json
+    from dit_cli._app import command as make
+    from dit_cli._options import Json
 
     def count(
         words: Annotated[list[str], typer.Argument(metavar="WORD...", help="what to count")],

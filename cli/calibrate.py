@@ -10,60 +10,73 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli import blocks, choices
-from dit_cli import options as o
-from dit_cli.command import command as make
-from dit_cli.report import say
+from dit_cli import _method_options, _option_groups
+from dit_cli import _options as o
+from dit_cli._app import command as make
+from dit_cli._errors import say
 from dit_tools.core.errors import ExitCode, UsageError
 
 Words = Annotated[
     bool,
-    typer.Option("--presets", help="Measure slow, medium, fast and ultra of --cache instead.",
-                 rich_help_panel=o.METHODS),
-]  # fmt: skip
+    typer.Option(
+        "--presets", help="Measure slow, medium, fast and ultra of --cache instead.", rich_help_panel=o.METHODS
+    ),
+]
 
 Heads = Annotated[
     int | None,
-    typer.Option("--heads", metavar="N", min=1, rich_help_panel=o.METHODS,
-                 help="Search N heads for --guidance soft-pag instead."),
-]  # fmt: skip
+    typer.Option(
+        "--heads", metavar="N", min=1, rich_help_panel=o.METHODS, help="Search N heads for --guidance soft-pag instead."
+    ),
+]
 
 
 def calibrate(
     model: o.Model = None,
-    cache: choices.Cache = None,
+    cache: _method_options.Cache = None,
     presets: Words = False,
     heads: Heads = None,
     prompt_file: o.PromptFile = None,
     prompts: Annotated[
-        int, typer.Option("--prompts", min=1, max=1000, metavar="N",
-                          help="Prompts to learn from, where no file names them.")
+        int,
+        typer.Option(
+            "--prompts", min=1, max=1000, metavar="N", help="Prompts to learn from, where no file names them."
+        ),
     ] = 8,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=100_000, metavar="N",
-                          help="Trajectories of two of them that harmonica and ilf learn from.")
+        int,
+        typer.Option(
+            "--rounds",
+            min=1,
+            max=100_000,
+            metavar="N",
+            help="Trajectories of two of them that harmonica and ilf learn from.",
+        ),
     ] = 40,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=1_000_000, metavar="N", help="Of the noise.")
-    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=1_000_000, metavar="N", help="Of the noise.")] = 0,
     size: o.Size = None,
     steps: o.Steps = None,
     cfg_scale: o.CfgScale = None,
-    schedule: choices.Schedule = None,
-    solver: choices.Solver = None,
-    guidance: choices.Guidance = None,
+    schedule: _method_options.Schedule = None,
+    solver: _method_options.Solver = None,
+    guidance: _method_options.Guidance = None,
     device: o.Device = None,
     dtype: o.Dtype = None,
     backend: o.Backend = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FILE", rich_help_panel=o.RUN,
-                     help="A .safetensors file, of heads a .toml; else where it is found."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            rich_help_panel=o.RUN,
+            help="A .safetensors file, of heads a .toml; else where it is found.",
+        ),
     ] = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
-) -> int:  # fmt: skip
+) -> int:
     """Learn about a model what a cache must know before it can skip.
 
     ertacache, magcache, harmonica and ilf of --cache look a file of this command up by model,
@@ -72,16 +85,16 @@ def calibrate(
     --guidance takes, and writes it to a .toml file for --config.
     """
     given = {**locals()}
-    from dit_tools.batch.interrupt import Interruptible
-    from dit_tools.calibrating import run as engine
-    from dit_tools.calibrating import start
+    from dit_tools.jobs.interrupt import Interruptible
+    from dit_tools.tasks.calibrate import run as engine
+    from dit_tools.tasks.calibrate import start
 
     if [cache is not None, presets, heads is not None].count(True) != 1:
         raise UsageError("dit calibrate: what for?", "give --cache NAME, --presets or --heads N")
     path = engine.check_output(output, overwrite) if heads is None else _toml(output, overwrite)
     if heads is not None and guidance is None:
         given["guidance"] = "soft-pag"
-    values = blocks.values({**given, "seed": None, "cache": cache or "none"})
+    values = _option_groups.values({**given, "seed": None, "cache": cache or "none"})
     asked = start.prompts_of(list(prompt_file)) if prompt_file else prompts
     with Interruptible() as interrupts:
         interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
@@ -105,7 +118,7 @@ def calibrate(
 
 def _presets(session: Any, values: dict[str, Any], json: bool) -> int:
     """``--presets``: the table goes where ``--cache fast`` looks it up."""
-    from dit_tools.calibrating import presets
+    from dit_tools.tasks.calibrate import presets
 
     found = presets.chosen(presets.measure(session))
     path = presets.keep(values.get("model"), session.plan.steps, found)
@@ -121,7 +134,7 @@ def _presets(session: Any, values: dict[str, Any], json: bool) -> int:
 
 def _toml(output: str | None, overwrite: bool) -> Path | None:
     """Where the heads go. Raises UsageError or InputError for a place that cannot be written."""
-    from dit_tools.generating.outputs import check_folder
+    from dit_tools.jobs.outputs import check_folder
 
     if output is None:
         return None
@@ -136,14 +149,21 @@ def _toml(output: str | None, overwrite: bool) -> Path | None:
 
 def _heads(session: Any, count: int, path: Path | None, json: bool) -> int:
     """``--heads``: a search with the judge of 'dit eval'."""
-    from dit_tools.batch.atomic import atomic_write
-    from dit_tools.calibrating.heads import best, hunt
     from dit_tools.core import spec
-    from dit_tools.generating.critic import Critic
+    from dit_tools.jobs.atomic import atomic_write
+    from dit_tools.tasks.calibrate.heads import best, hunt
+    from dit_tools.tasks.generate.scorer import Critic
 
     critic = Critic(session.model, session.prompts)
-    rounds = hunt(session.model, session.plan, session.prompts, lambda x, _: critic.scores(x),
-                  keep=count, seed=session.seed, tell=session.tell)  # fmt: skip
+    rounds = hunt(
+        session.model,
+        session.plan,
+        session.prompts,
+        lambda x, _: critic.scores(x),
+        keep=count,
+        seed=session.seed,
+        tell=session.tell,
+    )
     found, plain = best(rounds), rounds[0].score
     if not found.heads:
         say("dit: no head is better than none with this weight; try a smaller one")
@@ -165,7 +185,7 @@ def _finite(value: float) -> float | None:
 
 
 def _progress(quiet: bool) -> Any:
-    from dit_tools.batch.progress import bar
+    from dit_tools.jobs.progress import bar
 
     state: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""``dit eval``: numbers about pictures. The work is in ``dit_tools.evaluating``."""
+"""``dit eval``: numbers about pictures. The work is in ``dit_tools.tasks``."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli import choices
-from dit_cli import options as o
-from dit_cli.command import command as make
+from dit_cli import _method_options
+from dit_cli import _options as o
+from dit_cli._app import command as make
 from dit_tools.core.errors import ExitCode
 
-Files = Annotated[
-    list[str],
-    typer.Argument(metavar="PICTURE...", help="Files, folders, patterns, @LIST or -."),
-]
+Files = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, patterns, @LIST or -.")]
 Reference = Annotated[
     list[str] | None,
-    typer.Option("-r", "--reference", metavar="PICTURE",
-                 help="What to compare with, by name; may be repeated."),
-]  # fmt: skip
+    typer.Option("-r", "--reference", metavar="PICTURE", help="What to compare with, by name; may be repeated."),
+]
 Through = Annotated[
     str | None,
-    typer.Option("--through", metavar="MODEL",
-                 help="Compare with what this model's autoencoder makes of them."),
-]  # fmt: skip
+    typer.Option("--through", metavar="MODEL", help="Compare with what this model's autoencoder makes of them."),
+]
 Prompts = Annotated[
     str | None,
-    typer.Option("--prompts", metavar="FILE",
-                 help="JSONL with file and prompt, for pictures without a record."),
-]  # fmt: skip
+    typer.Option("--prompts", metavar="FILE", help="JSONL with file and prompt, for pictures without a record."),
+]
 
 
 def evaluate(
     pictures: Files,
-    metric: choices.Metrics = None,
+    metric: _method_options.Metrics = None,
     reference: Reference = None,
     through: Through = None,
     prompts: Prompts = None,
@@ -52,20 +46,22 @@ def evaluate(
     prompts that pictures carry. Without --metric: psnr and ssim where there are references,
     retrieval otherwise. 'dit eval REAL/ --through emoji' measures an autoencoder.
     """
-    from dit_cli.report import say
-    from dit_tools.batch.progress import bar
-    from dit_tools.batch.walk import expand
+    from dit_cli._errors import say
     from dit_tools.core import spec
-    from dit_tools.evaluating import evaluate as library
+    from dit_tools.jobs.inputs import expand
+    from dit_tools.jobs.progress import bar
+    from dit_tools.tasks import evaluate as library
 
     compared = bool(reference or through)
     names = metric or (["psnr", "ssim"] if compared else ["retrieval"])
     metrics = [spec.parse("metrics", name) for name in names]
     question = library.Question(
-        expand(pictures), metrics, expand(reference or ()),
+        expand(pictures),
+        metrics,
+        expand(reference or ()),
         library.through(_model(through, device)) if through else None,
         library.read_prompts(Path(prompts)) if prompts else {},
-    )  # fmt: skip
+    )
     with bar(None, "pictures", quiet) as shown:
         outcome = library.evaluate(question, lambda: shown.update(1))
     for value in outcome.values:
@@ -78,7 +74,7 @@ def evaluate(
 
 
 def _model(name: str, device: str | None) -> Any:
-    from dit_tools.models.load import Wishes, load
+    from dit_tools.models.loading.load import Wishes, load
 
     return load(name, Wishes(device=device or "auto"))
 

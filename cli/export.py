@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli.command import command as make
-from dit_cli.options import Json, Overwrite, Quiet
-from dit_cli.report import say
+from dit_cli._app import command as make
+from dit_cli._errors import say
+from dit_cli._options import Json, Overwrite, Quiet
 from dit_tools.core.errors import UsageError
 
 
 def _models(incomplete: str) -> list[str]:
-    from dit_tools.models.resolve import builtin_names
+    from dit_tools.models.loading.resolve import builtin_names
 
     return [name for name in builtin_names() if name.startswith(incomplete)]
 
@@ -23,44 +23,33 @@ def _models(incomplete: str) -> list[str]:
 def export(
     model: Annotated[
         str,
-        typer.Option("-m", "--model", metavar="NAME", autocompletion=_models,
-                     help="Built-in name, folder or hub id."),
+        typer.Option("-m", "--model", metavar="NAME", autocompletion=_models, help="Built-in name, folder or hub id."),
     ],
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")
-    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")],
     parts: Annotated[
         str | None,
-        typer.Option("--parts", metavar="NAMES",
-                     help="transformer,text_encoder,vae; else what can be exported."),
+        typer.Option("--parts", metavar="NAMES", help="transformer,text_encoder,vae; else what can be exported."),
     ] = None,
-    opset: Annotated[
-        int, typer.Option("--opset", metavar="N", help="Version of ONNX's operators, 17 to 20.")
-    ] = 17,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Compare every graph with PyTorch.")
-    ] = True,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Write the transformer in 8 bits as well.")
-    ] = False,
+    opset: Annotated[int, typer.Option("--opset", metavar="N", help="Version of ONNX's operators, 17 to 20.")] = 17,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Compare every graph with PyTorch.")] = True,
+    int8: Annotated[bool, typer.Option("--int8", help="Write the transformer in 8 bits as well.")] = False,
     split: Annotated[
-        bool,
-        typer.Option("--split", help="Add the transformer in pieces, for caches that skip blocks."),
+        bool, typer.Option("--split", help="Add the transformer in pieces, for caches that skip blocks.")
     ] = False,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write ONNX graphs of a model, checked against PyTorch.
 
     FOLDER becomes a model of its own: the weights, which the graphs share, the rest of the
     pipeline, and export.json with what was written. 'dit generate -m FOLDER --backend onnx' runs
     it. Prints the paths of the graphs.
     """
-    from dit_tools.batch.interrupt import Interruptible
-    from dit_tools.exporting.export import export as write
-    from dit_tools.exporting.preflight import Wanted
-    from dit_tools.models.resolve import resolve
+    from dit_tools.jobs.interrupt import Interruptible
+    from dit_tools.models.loading.resolve import resolve
+    from dit_tools.tasks.export.export import export as write
+    from dit_tools.tasks.export.preflight import Wanted
 
     wanted = Wanted(Path(output), _words(parts), opset, check, overwrite, int8, split)
     with Interruptible() as interrupts:

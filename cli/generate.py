@@ -1,4 +1,4 @@
-"""``dit generate``: pictures from prompts. The work is in ``dit_tools.generating``."""
+"""``dit generate``: pictures from prompts. The work is in ``dit_tools.tasks.generate``."""
 
 from __future__ import annotations
 
@@ -6,86 +6,105 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli import blocks, choices
-from dit_cli import options as o
-from dit_cli.command import command as make
+from dit_cli import _method_options, _option_groups
+from dit_cli import _options as o
+from dit_cli._app import command as make
 from dit_tools.core.errors import ExitCode
 
 Base = Annotated[
     str | None,
-    typer.Option("--base", metavar="MODEL", rich_help_panel=o.MODEL,
-                 help="Model with the other parts of a single file."),
-]  # fmt: skip
+    typer.Option(
+        "--base", metavar="MODEL", rich_help_panel=o.MODEL, help="Model with the other parts of a single file."
+    ),
+]
 SecondModel = Annotated[
     str | None,
-    typer.Option("--second-model", metavar="MODEL", rich_help_panel=o.MODEL,
-                 help="The other model of --combine: small, base or equal."),
-]  # fmt: skip
+    typer.Option(
+        "--second-model",
+        metavar="MODEL",
+        rich_help_panel=o.MODEL,
+        help="The other model of --combine: small, base or equal.",
+    ),
+]
 SecondPrompt = Annotated[
     str | None,
-    typer.Option("--second-prompt", metavar="TEXT", rich_help_panel=o.PICTURE,
-                 help="The other prompt of --combine superdiff."),
-]  # fmt: skip
+    typer.Option(
+        "--second-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="The other prompt of --combine superdiff."
+    ),
+]
 Sweep = Annotated[
     list[str] | None,
-    typer.Option("--sweep", metavar="KEY=A,B,...", rich_help_panel=o.PICTURE,
-                 help="Try several values of an option; may be repeated."),
-]  # fmt: skip
+    typer.Option(
+        "--sweep",
+        metavar="KEY=A,B,...",
+        rich_help_panel=o.PICTURE,
+        help="Try several values of an option; may be repeated.",
+    ),
+]
 Grid = Annotated[
-    str | None,
-    typer.Option("--grid", metavar="FILE", help="Also a contact sheet.", rich_help_panel=o.RUN),
+    str | None, typer.Option("--grid", metavar="FILE", help="Also a contact sheet.", rich_help_panel=o.RUN)
 ]
 SaveSteps = Annotated[
     str | None,
-    typer.Option("--save-steps", metavar="FILE", rich_help_panel=o.RUN,
-                 help="Also a film of the denoising: .gif, .webp or .mp4."),
-]  # fmt: skip
-Fps = Annotated[
-    float, typer.Option("--fps", help="Speed of that film.", rich_help_panel=o.RUN, min=0.1)
+    typer.Option(
+        "--save-steps", metavar="FILE", rich_help_panel=o.RUN, help="Also a film of the denoising: .gif, .webp or .mp4."
+    ),
 ]
-Preview = Annotated[
-    bool, typer.Option("--preview", help="Show pictures in the terminal.", rich_help_panel=o.RUN)
-]
+Fps = Annotated[float, typer.Option("--fps", help="Speed of that film.", rich_help_panel=o.RUN, min=0.1)]
+Preview = Annotated[bool, typer.Option("--preview", help="Show pictures in the terminal.", rich_help_panel=o.RUN)]
 Stream = Annotated[
     str | None,
-    typer.Option("--stream", metavar="FRAMES", rich_help_panel=o.PICTURE,
-                 help="Redraw the frames of a folder, a film, or - (a pipe)."),
-]  # fmt: skip
+    typer.Option(
+        "--stream",
+        metavar="FRAMES",
+        rich_help_panel=o.PICTURE,
+        help="Redraw the frames of a folder, a film, or - (a pipe).",
+    ),
+]
 Strength = Annotated[
     float | None,
-    typer.Option("--strength", metavar="0..1", rich_help_panel=o.PICTURE,
-                 help="--stream: how much to change a frame; else 0.6."),
-]  # fmt: skip
+    typer.Option(
+        "--strength", metavar="0..1", rich_help_panel=o.PICTURE, help="--stream: how much to change a frame; else 0.6."
+    ),
+]
 Similarity = Annotated[
     float | None,
-    typer.Option("--similarity", metavar="0..1", rich_help_panel=o.RUN,
-                 help="--stream: skip frames as alike as this; else 0.98."),
-]  # fmt: skip
+    typer.Option(
+        "--similarity", metavar="0..1", rich_help_panel=o.RUN, help="--stream: skip frames as alike as this; else 0.98."
+    ),
+]
 MaxSkip = Annotated[
     int | None,
-    typer.Option("--max-skip", metavar="N", min=0, rich_help_panel=o.RUN,
-                 help="--stream: at most N skipped in a row; else 10."),
-]  # fmt: skip
+    typer.Option(
+        "--max-skip", metavar="N", min=0, rich_help_panel=o.RUN, help="--stream: at most N skipped in a row; else 10."
+    ),
+]
 FromLatent = Annotated[
     str | None,
-    typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE,
-                 help="Start from a file of 'dit invert'."),
-]  # fmt: skip
+    typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE, help="Start from a file of 'dit invert'."),
+]
 Calibration = Annotated[
     str | None,
-    typer.Option("--calibration", metavar="FILE", rich_help_panel=o.METHODS,
-                 help="What --cache knows of the model, from 'dit calibrate'."),
-]  # fmt: skip
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        rich_help_panel=o.METHODS,
+        help="What --cache knows of the model, from 'dit calibrate'.",
+    ),
+]
 MinPsnr = Annotated[
     str | None,
-    typer.Option("--min-psnr", metavar="DB", rich_help_panel=o.METHODS,
-                 help="Tune --cache to stay this near to the plain picture."),
-]  # fmt: skip
+    typer.Option(
+        "--min-psnr",
+        metavar="DB",
+        rich_help_panel=o.METHODS,
+        help="Tune --cache to stay this near to the plain picture.",
+    ),
+]
 Compare = Annotated[
     bool,
-    typer.Option("--compare", rich_help_panel=o.RUN,
-                 help="Also run without the cache; tell seconds, PSNR, memory."),
-]  # fmt: skip
+    typer.Option("--compare", rich_help_panel=o.RUN, help="Also run without the cache; tell seconds, PSNR, memory."),
+]
 
 
 def generate(
@@ -104,13 +123,13 @@ def generate(
     sweep: Sweep = None,
     base: Base = None,
     allow_pickle: o.AllowPickle = None,
-    cache: choices.Cache = None,
+    cache: _method_options.Cache = None,
     calibration: Calibration = None,
     min_psnr: MinPsnr = None,
-    attention: choices.Attention = None,
-    tokens: choices.Tokens = None,
-    highres: choices.HighRes = None,
-    combine: choices.Combine = None,
+    attention: _method_options.Attention = None,
+    tokens: _method_options.Tokens = None,
+    highres: _method_options.HighRes = None,
+    combine: _method_options.Combine = None,
     second_model: SecondModel = None,
     second_prompt: SecondPrompt = None,
     batch_size: o.BatchSize = None,
@@ -136,12 +155,12 @@ def generate(
     where it stopped when it is started again.
     """
     given = {**locals(), **shared}
-    from dit_cli import telling
-    from dit_tools.generating.assemble import Request, assemble
-    from dit_tools.generating.loading import look_up, look_up_offline
-    from dit_tools.generating.run import Options
+    from dit_cli import _output
+    from dit_tools.jobs.models import look_up, look_up_offline
+    from dit_tools.tasks.generate.request import Request, assemble
+    from dit_tools.tasks.generate.run import Options
 
-    values = blocks.values(given)
+    values = _option_groups.values(given)
     prompts = [*(prompts or ()), *(prompt or ())]
     if stream is not None:
         return _stream(given, prompts, values)
@@ -149,67 +168,112 @@ def generate(
     if from_latent is not None:
         return _from_latent(given, prompts, values)
     json, quiet = shared["json"], shared["quiet"]
-    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not shared["no_metadata"],
-                    quiet, compare=compare)  # fmt: skip
-    with telling.told(json):
-        telling.check_stdout(shared["output"], json)
+    extra = Options(batch_size or 1, grid, save_steps, fps, preview, not shared["no_metadata"], quiet, compare=compare)
+    with _output.told(json):
+        _output.check_stdout(shared["output"], json)
         request = Request(
-            prompts, values, list(prompt_file or ()), list(sweep or ()), config, preset,
-            from_image, shared["output"], shared["overwrite"], shared["skip_existing"], extra,
-        )  # fmt: skip
+            prompts,
+            values,
+            list(prompt_file or ()),
+            list(sweep or ()),
+            config,
+            preset,
+            from_image,
+            shared["output"],
+            shared["overwrite"],
+            shared["skip_existing"],
+            extra,
+        )
         find = look_up_offline if dry_run else look_up
-        run, notes = assemble(request, telling.emitter(json, verbose), find)
+        run, notes = assemble(request, _output.emitter(json, verbose), find)
     for note in notes:
-        telling.say(f"dit: {note}")
+        _output.say(f"dit: {note}")
     if dry_run:
-        telling.show_plan(run, json)
+        _output.show_plan(run, json)
         return ExitCode.OK
-    return telling.finish(run.start(), quiet)
+    return _output.finish(run.start(), quiet)
 
 
 def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
     """``--from-latent``: the way back from an inverted picture."""
-    from dit_cli import telling
-    from dit_tools.inverting.comeback import Request, assemble
+    from dit_cli import _output
+    from dit_tools.tasks.from_latent import Request, assemble
 
-    unfit = ("prompt_file", "sweep", "batch_size", "grid", "save_steps", "preview", "config",
-             "preset", "from_image", "dry_run", "base", "min_psnr")  # fmt: skip
-    with telling.told(given["json"]):
+    unfit = (
+        "prompt_file",
+        "sweep",
+        "batch_size",
+        "grid",
+        "save_steps",
+        "preview",
+        "config",
+        "preset",
+        "from_image",
+        "dry_run",
+        "base",
+        "min_psnr",
+    )
+    with _output.told(given["json"]):
         _leave_out(given, unfit, "with --from-latent")
-        telling.check_stdout(given["output"], given["json"])
+        _output.check_stdout(given["output"], given["json"])
         request = Request(
-            given["from_latent"], prompts, values, given["output"], given["overwrite"],
-            given["skip_existing"], not given["no_metadata"], given["quiet"],
-        )  # fmt: skip
-        batch = assemble(request, telling.emitter(given["json"], given["verbose"]))
-    return telling.finish(batch.start(), given["quiet"])
+            given["from_latent"],
+            prompts,
+            values,
+            given["output"],
+            given["overwrite"],
+            given["skip_existing"],
+            not given["no_metadata"],
+            given["quiet"],
+        )
+        batch = assemble(request, _output.emitter(given["json"], given["verbose"]))
+    return _output.finish(batch.start(), given["quiet"])
 
 
 def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
     """``--stream``: frames in, frames out."""
-    from dit_cli import telling
-    from dit_tools.streaming.run import Request, assemble
+    from dit_cli import _output
+    from dit_tools.tasks.stream.run import Request, assemble
 
     quiet = given["quiet"]
-    unfit = ("from_latent", "prompt_file", "sweep", "num_images", "batch_size", "grid",
-             "save_steps", "preview", "compare", "config", "preset", "from_image", "dry_run",
-             "skip_existing", "second_model", "second_prompt")  # fmt: skip
-    with telling.told(given["json"]):
+    unfit = (
+        "from_latent",
+        "prompt_file",
+        "sweep",
+        "num_images",
+        "batch_size",
+        "grid",
+        "save_steps",
+        "preview",
+        "compare",
+        "config",
+        "preset",
+        "from_image",
+        "dry_run",
+        "skip_existing",
+        "second_model",
+        "second_prompt",
+    )
+    with _output.told(given["json"]):
         _leave_out(given, unfit, "with --stream")
-        telling.check_stdout(given["output"], given["json"])
-        more = {"strength": given["strength"], "similarity": given["similarity"],
-                "longest": given["max_skip"]}  # fmt: skip
+        _output.check_stdout(given["output"], given["json"])
+        more = {"strength": given["strength"], "similarity": given["similarity"], "longest": given["max_skip"]}
         request = Request(
-            given["stream"], prompts, values, output=given["output"], fps=given["fps"],
-            overwrite=given["overwrite"], metadata=not given["no_metadata"], quiet=quiet,
+            given["stream"],
+            prompts,
+            values,
+            output=given["output"],
+            fps=given["fps"],
+            overwrite=given["overwrite"],
+            metadata=not given["no_metadata"],
+            quiet=quiet,
             **{name: value for name, value in more.items() if value is not None},
-        )  # fmt: skip
-        run = assemble(request, telling.emitter(given["json"], given["verbose"]))
+        )
+        run = assemble(request, _output.emitter(given["json"], given["verbose"]))
     outcome = run.start()
     if not quiet:
-        telling.say(f"dit: {run.frames} frames, {run.skipped} of them like the one before, "
-                    f"{run.calls} network calls")  # fmt: skip
-    return telling.finish(outcome, quiet)
+        _output.say(f"dit: {run.frames} frames, {run.skipped} of them like the one before, {run.calls} network calls")
+    return _output.finish(outcome, quiet)
 
 
 def _leave_out(given: dict[str, Any], unfit: tuple[str, ...], where: str) -> None:
@@ -222,4 +286,4 @@ def _leave_out(given: dict[str, Any], unfit: tuple[str, ...], where: str) -> Non
             raise UsageError(f"{flag}: has no meaning {where}", "leave it out")
 
 
-command = make(generate, blocks.Pictures)
+command = make(generate, _option_groups.Pictures)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dit_cli import options as o
-from dit_cli.command import command as make
+from dit_cli import _options as o
+from dit_cli._app import command as make
 from dit_tools.core.errors import ExitCode, InputError
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures to look at.")]
@@ -21,8 +21,8 @@ def info(files: Files, json: o.Json = False) -> int:
     read, and the dit record. A file that cannot be read is named on stderr, the others are shown:
     exit status 4 when none could be read, 3 when only some.
     """
-    from dit_cli.report import say
-    from dit_tools.generating.inspecting import SCHEMA, inspect, lines
+    from dit_cli._errors import say
+    from dit_tools.tasks.info import SCHEMA, inspect, lines
 
     failures: list[InputError] = []
     for path in files:

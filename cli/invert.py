@@ -6,18 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli import blocks, choices
-from dit_cli import options as o
-from dit_cli.command import command as make
+from dit_cli import _method_options, _option_groups
+from dit_cli import _options as o
+from dit_cli._app import command as make
 
-Pictures = Annotated[
-    list[str], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")
-]
+Pictures = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")]
 Precision = Annotated[
     str,
-    typer.Option("--precision", metavar="NAME", rich_help_panel=o.PLACE,
-                 help="Of the latents: float64 or float32."),
-]  # fmt: skip
+    typer.Option("--precision", metavar="NAME", rich_help_panel=o.PLACE, help="Of the latents: float64 or float32."),
+]
 
 
 def invert(
@@ -25,7 +22,7 @@ def invert(
     prompt: o.Prompt = None,
     width: o.Width = None,
     height: o.Height = None,
-    inversion: choices.Inversion = None,
+    inversion: _method_options.Inversion = None,
     precision: Precision = "float64",
     **given: Any,
 ) -> int:
@@ -37,18 +34,24 @@ def invert(
     which no inversion can exceed. Guidance is off unless --cfg-scale says otherwise, as it makes
     inexact methods far worse.
     """
-    from dit_cli import telling
-    from dit_tools.inverting.invert import Request, assemble
+    from dit_cli import _output
+    from dit_tools.tasks.invert import Request, assemble
 
-    with telling.told(given["json"]):
-        telling.check_stdout(given["output"], given["json"])
+    with _output.told(given["json"]):
+        _output.check_stdout(given["output"], given["json"])
         request = Request(
-            pictures, prompt or "", blocks.values(given, width=width, height=height),
-            inversion or "edict", precision, given["output"], given["overwrite"],
-            given["skip_existing"], given["quiet"],
-        )  # fmt: skip
-        batch = assemble(request, telling.announcer(given["json"], given["quiet"], _line))
-    return telling.finish(batch.start(), given["quiet"])
+            pictures,
+            prompt or "",
+            _option_groups.values(given, width=width, height=height),
+            inversion or "edict",
+            precision,
+            given["output"],
+            given["overwrite"],
+            given["skip_existing"],
+            given["quiet"],
+        )
+        batch = assemble(request, _output.announcer(given["json"], given["quiet"], _line))
+    return _output.finish(batch.start(), given["quiet"])
 
 
 def _line(event) -> str:
@@ -60,4 +63,4 @@ def _line(event) -> str:
     )
 
 
-command = make(invert, blocks.Run)
+command = make(invert, _option_groups.Run)

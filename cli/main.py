@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from dit_cli.command import PLAIN, Group
+from dit_cli._app import PLAIN, Group
 
 COMMANDS = {
     "generate": "Make pictures from prompts.",
@@ -67,8 +67,7 @@ def _version(asked: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _failed(error: BaseException, arguments: Sequence[str]) -> int:
-    from dit_cli.report import failed
+    from dit_cli._errors import failed
 
     before_end = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     named = bool(before_end) and before_end[0] in COMMANDS

@@ -66,18 +66,29 @@ def pages() -> dict[str, str]:
 def _root_page(program: Any, context: Any) -> str:
     lines = [
         *_head("dit", HELP.partition("\n")[0]),
-        ".SH SYNOPSIS", f"{bold('dit')} [{bold('--version')}] [{bold('--help')}]",
-        ".br", f"{bold('dit')} \\fICOMMAND\\fR [\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]",
-        ".SH DESCRIPTION", *paragraphs(HELP),
-        ".SH COMMANDS", *_table((f"dit-{name}(1)", line) for name, line in COMMANDS.items()),
-        ".SH OPTIONS", *_options(program, context),
-        ".SH EXIT STATUS", *_table((str(int(c)), EXIT_STATUS[c]) for c in sorted(ExitCode)),
-        ".SH ENVIRONMENT", *_table(ENVIRONMENT.items()),
+        ".SH SYNOPSIS",
+        f"{bold('dit')} [{bold('--version')}] [{bold('--help')}]",
+        ".br",
+        f"{bold('dit')} \\fICOMMAND\\fR [\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]",
+        ".SH DESCRIPTION",
+        *paragraphs(HELP),
+        ".SH COMMANDS",
+        *_table((f"dit-{name}(1)", line) for name, line in COMMANDS.items()),
+        ".SH OPTIONS",
+        *_options(program, context),
+        ".SH EXIT STATUS",
+        *_table((str(int(c)), EXIT_STATUS[c]) for c in sorted(ExitCode)),
+        ".SH ENVIRONMENT",
+        *_table(ENVIRONMENT.items()),
         ".SH EXAMPLES",
-        *(line for title, code in EXAMPLES.items()
-          for line in (".PP", prose(f"{title}:"), ".PP", ".RS 4", prose(code), ".RE")),
-        ".SH SEE ALSO", _see_also("dit"),
-    ]  # fmt: skip
+        *(
+            line
+            for title, code in EXAMPLES.items()
+            for line in (".PP", prose(f"{title}:"), ".PP", ".RS 4", prose(code), ".RE")
+        ),
+        ".SH SEE ALSO",
+        _see_also("dit"),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -99,8 +110,12 @@ def _page(name: str, command: Any, context: Any) -> str:
         lines += [".SH SYNOPSIS", _synopsis(f"dit {name}", command, inner)]
         lines += [".SH DESCRIPTION", *paragraphs(text), ".SH OPTIONS", *_options(command, inner)]
     lines += _methods(command, everything=name == "methods")
-    lines += [".SH EXIT STATUS", prose("As in dit(1): 0 when everything was done, 2 for misuse."),
-              ".SH SEE ALSO", _see_also(f"dit-{name}")]  # fmt: skip
+    lines += [
+        ".SH EXIT STATUS",
+        prose("As in dit(1): 0 when everything was done, 2 for misuse."),
+        ".SH SEE ALSO",
+        _see_also(f"dit-{name}"),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -110,8 +125,11 @@ def _head(name: str, line: str) -> list[str]:
         '.\\" Written by python -m dit_cli.manpages; do not edit.',
         f'.TH {escape(name.upper())} 1 "" "dit {__version__}" "dit manual"',
         # No hyphenation and no filling to both margins: options stay whole.
-        ".nh", ".ad l", ".SH NAME", f"{escape(name)} \\- {summary}",
-    ]  # fmt: skip
+        ".nh",
+        ".ad l",
+        ".SH NAME",
+        f"{escape(name)} \\- {summary}",
+    ]
 
 
 def _synopsis(path: str, command: Any, context: Any) -> str:
@@ -160,10 +178,10 @@ def _about(param: Any) -> str:
 def _methods(command: Any, everything: bool) -> list[str]:
     """The methods of every room that the command has an option for; in full for dit methods."""
     flags = {name for param in command.params for name in param.opts}
-    rooms = [room for room, flag in registry.ROOMS.items() if everything or flag in flags]
+    rooms = [room for room, flag in registry.CATEGORIES.items() if everything or flag in flags]
     lines = [".SH METHODS"] if rooms else []
     for room in rooms:
-        lines.append(f".SS {escape(f'{registry.ROOMS[room]} ({room})')}")
+        lines.append(f".SS {escape(f'{registry.CATEGORIES[room]} ({room})')}")
         for name in registry.names(room):
             cls = registry.get(room, name)
             lines += [".TP", bold(name), *(_full(cls) if everything else _brief(cls))]

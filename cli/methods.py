@@ -10,17 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli.choices import first_line, rows
-from dit_cli.choices import methods as methods_of
-from dit_cli.command import command as make
-from dit_cli.options import Json
+from dit_cli._app import command as make
+from dit_cli._method_options import first_line, rows
+from dit_cli._method_options import methods as methods_of
+from dit_cli._options import Json
 from dit_tools.core.errors import UsageError
 
 
 def _complete(incomplete: str) -> list[str]:
-    from dit_tools.core.registry import ROOMS, names
+    from dit_tools.core.registry import CATEGORIES, names
 
-    return sorted({*ROOMS, *(name for room in ROOMS for name in names(room))})
+    return sorted({*CATEGORIES, *(name for room in CATEGORIES for name in names(room))})
 
 
 def methods(
@@ -45,7 +45,7 @@ def methods(
         raise UsageError("--bib and --json exclude each other", "give one of them")
     names, found = _select(words or [])
     if bib:
-        from dit_tools.citations import bibtex
+        from dit_tools.core.citations import bibtex
 
         sys.stdout.write(bibtex(cls.info for cls in found))
     elif json:
@@ -59,19 +59,19 @@ def methods(
 
 def _select(words: Sequence[str]) -> tuple[list[str], list[type[Any]]]:
     """The words that name methods, and the methods that all words together mean."""
-    from dit_tools.core.registry import ROOMS, display, nearest
+    from dit_tools.core.registry import CATEGORIES, display, nearest
 
-    spelt = {flag.lstrip("-"): room for room, flag in ROOMS.items()}
-    spelt |= {flag: room for room, flag in ROOMS.items()} | {room: room for room in ROOMS}
+    spelt = {flag.lstrip("-"): room for room, flag in CATEGORIES.items()}
+    spelt |= {flag: room for room, flag in CATEGORIES.items()} | {room: room for room in CATEGORIES}
     rooms = [spelt[word] for word in words if word in spelt]
     names = [display(word) for word in words if word not in spelt]
-    everything = [cls for room in rooms or ROOMS for cls in methods_of(room)]
+    everything = [cls for room in rooms or CATEGORIES for cls in methods_of(room)]
     known = sorted({cls.info.name for cls in everything})
     for name in names:
         if name not in known:
             where = f" in {', '.join(rooms)}" if rooms else ""
             message = f"no method or room {name!r}{where}"
-            raise UsageError(message, nearest(name, [*known, *ROOMS]))
+            raise UsageError(message, nearest(name, [*known, *CATEGORIES]))
     return names, [cls for cls in everything if not names or cls.info.name in names]
 
 
@@ -79,10 +79,8 @@ def _sections(found: Sequence[type[Any]]) -> list[str]:
     """A block of text a room: its name and flag, then its methods."""
     rooms: dict[str, list[type[Any]]] = {}
     for cls in found:
-        rooms.setdefault(cls.info.room, []).append(cls)
-    return [
-        f"{room} ({classes[0].info.flag})\n{rows(classes, '  ')}" for room, classes in rooms.items()
-    ]
+        rooms.setdefault(cls.info.category, []).append(cls)
+    return [f"{room} ({classes[0].info.flag})\n{rows(classes, '  ')}" for room, classes in rooms.items()]
 
 
 STACK = " (PyTorch, or graphs in pieces: dit export --split)"
@@ -110,18 +108,30 @@ def as_object(cls: type[Any]) -> dict[str, Any]:
 
     info = cls.info
     return {
-        "room": info.room, "name": info.name, "flag": info.flag, "summary": first_line(cls),
-        "paper": info.paper, "title": info.title, "authors": info.authors,
-        "year": info.year or None, "needs": sorted(info.needs),
+        "room": info.category,
+        "name": info.name,
+        "flag": info.flag,
+        "summary": first_line(cls),
+        "paper": info.paper,
+        "title": info.title,
+        "authors": info.authors,
+        "year": info.year or None,
+        "needs": sorted(info.needs),
         "identity": None if info.identity is None else dict(info.identity),
         "parameters": [
             {
-                "name": p.name, "type": type_name(p), "default": p.default, "help": p.help,
-                "ge": p.ge, "gt": p.gt, "le": p.le, "choices": list(p.choices),
+                "name": p.name,
+                "type": type_name(p),
+                "default": p.default,
+                "help": p.help,
+                "ge": p.ge,
+                "gt": p.gt,
+                "le": p.le,
+                "choices": list(p.choices),
             }
             for p in parameters(cls)
         ],
-    }  # fmt: skip
+    }
 
 
 def type_name(parameter: Any) -> str:

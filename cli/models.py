@@ -9,33 +9,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dit_cli.command import group
-from dit_cli.options import AllowPickle, Json, Quiet
+from dit_cli._app import group
+from dit_cli._options import AllowPickle, Json, Quiet
 from dit_tools.core.errors import ExitCode, ModelError
 
 if TYPE_CHECKING:
-    from dit_tools.models.store import Check, Stored
+    from dit_tools.models.loading.store import Check, Stored
 
 
 def _complete(incomplete: str) -> list[str]:
-    from dit_tools.models.resolve import builtin_names
+    from dit_tools.models.loading.resolve import builtin_names
 
     return builtin_names()
 
 
 Name = Annotated[
-    str,
-    typer.Argument(metavar="NAME", autocompletion=_complete,
-                   help="Built-in name, folder, or hub id in the cache."),
-]  # fmt: skip
+    str, typer.Argument(metavar="NAME", autocompletion=_complete, help="Built-in name, folder, or hub id in the cache.")
+]
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME", autocompletion=_complete,
-                   help="Built-in names, folders, hub ids; else all built-in ones."),
-]  # fmt: skip
+    typer.Argument(
+        metavar="NAME", autocompletion=_complete, help="Built-in names, folders, hub ids; else all built-in ones."
+    ),
+]
 HubId = Annotated[str, typer.Argument(metavar="HUB_ID", help="OWNER/NAME, or OWNER/NAME@REVISION.")]
-FACTS = ("title", "family", "size", "default_steps", "default_cfg", "solver", "schedule", "alpha",
-         "licence", "revision")  # fmt: skip
+FACTS = (
+    "title",
+    "family",
+    "size",
+    "default_steps",
+    "default_cfg",
+    "solver",
+    "schedule",
+    "alpha",
+    "licence",
+    "revision",
+)
 
 
 def models() -> None:
@@ -51,7 +60,7 @@ def list_models(json: Json = False) -> None:
 
     The built-in ones and those in the hub's cache, with what they take on disk.
     """
-    from dit_tools.models.store import builtin_models, hub_models
+    from dit_tools.models.loading.store import builtin_models, hub_models
 
     builtin, hub = builtin_models(), hub_models()
     if json:
@@ -71,14 +80,13 @@ def list_models(json: Json = False) -> None:
 
 def show(name: Name, json: Json = False) -> None:
     """Show what a model states about itself, and its card."""
-    from dit_tools.models.store import locate
+    from dit_tools.models.loading.store import locate
 
     model = locate(name)
     if json:
         print(json_format.dumps(as_object(model) | {"card": model.card}, ensure_ascii=False))
         return
-    rows = {"name": model.name, "kind": model.kind, "path": str(model.path),
-            "on disk": size_text(model.bytes)}  # fmt: skip
+    rows = {"name": model.name, "kind": model.kind, "path": str(model.path), "on disk": size_text(model.bytes)}
     rows |= {key: _plain(model.facts[key]) for key in FACTS if key in model.facts}
     for key, value in rows.items():
         print(f"{key.replace('_', ' ') + ':':<15}{value}")
@@ -93,9 +101,9 @@ def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> Exi
     folder only the structure is checked. Damaged and missing files are listed; then the exit code
     is 5.
     """
-    from dit_tools.models.resolve import builtin_names
-    from dit_tools.models.store import locate
-    from dit_tools.models.store import verify as check
+    from dit_tools.models.loading.resolve import builtin_names
+    from dit_tools.models.loading.store import locate
+    from dit_tools.models.loading.store import verify as check
 
     found = [locate(name) for name in names or builtin_names()]
     bad = []
@@ -114,9 +122,7 @@ def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> Exi
     return ExitCode.OK
 
 
-def pull(
-    hub_id: HubId, allow_pickle: AllowPickle = None, quiet: Quiet = False, json: Json = False
-) -> None:
+def pull(hub_id: HubId, allow_pickle: AllowPickle = None, quiet: Quiet = False, json: Json = False) -> None:
     """Download a model, or its newer files, from the hub.
 
     Only what the pipeline's own index names is fetched: safetensors weights, configs, tokenizers,
@@ -124,8 +130,8 @@ def pull(
     """
     if quiet or not sys.stderr.isatty():
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    from dit_tools.models import resolve
-    from dit_tools.models.store import Stored
+    from dit_tools.models.loading import resolve
+    from dit_tools.models.loading.store import Stored
 
     try:
         folder = resolve.pull(hub_id, allow_pickle=bool(allow_pickle))
@@ -140,13 +146,17 @@ def as_object(model: Stored) -> dict[str, Any]:
     facts = {key: model.facts[key] for key in FACTS if key in model.facts}
     if model.kind == "hub":
         facts.setdefault("revision", model.path.name)
-    return {"name": model.name, "kind": model.kind, "path": str(model.path),
-            "bytes": model.bytes, **facts}  # fmt: skip
+    return {"name": model.name, "kind": model.kind, "path": str(model.path), "bytes": model.bytes, **facts}
 
 
 def _checked(model: Stored, result: Check) -> dict[str, Any]:
-    return {"name": model.name, "ok": result.ok, "files": len(result.whole),
-            "damaged": list(result.damaged), "missing": list(result.missing)}  # fmt: skip
+    return {
+        "name": model.name,
+        "ok": result.ok,
+        "files": len(result.whole),
+        "damaged": list(result.damaged),
+        "missing": list(result.missing),
+    }
 
 
 def _report(model: Stored, result: Check) -> str:
@@ -169,6 +179,4 @@ def size_text(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-command = group(
-    models, {"list": list_models, "show": show, "verify": verify, "pull": pull}, default="list"
-)
+command = group(models, {"list": list_models, "show": show, "verify": verify, "pull": pull}, default="list")

@@ -9,48 +9,49 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli import choices
-from dit_cli import options as o
-from dit_cli.command import command as make
-from dit_cli.report import say
+from dit_cli import _method_options
+from dit_cli import _options as o
+from dit_cli._app import command as make
+from dit_cli._errors import say
 from dit_tools.core.errors import ExitCode, UsageError
 
 
 def quantize(
     model: Annotated[
         str,
-        typer.Option("-m", "--model", metavar="NAME", autocompletion=o._models,
-                     help="Built-in name, folder or hub id."),
+        typer.Option(
+            "-m", "--model", metavar="NAME", autocompletion=o._models, help="Built-in name, folder or hub id."
+        ),
     ],
-    output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")
-    ] = None,
-    scheme: choices.Scheme = None,
-    target: choices.Target = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")] = None,
+    scheme: _method_options.Scheme = None,
+    target: _method_options.Target = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="REGEX",
-                     help="Leave layers of such names as they are; may be repeated."),
+        typer.Option("--keep", metavar="REGEX", help="Leave layers of such names as they are; may be repeated."),
     ] = None,
     max_loss: Annotated[
         str | None,
-        typer.Option("--max-loss", metavar="DB",
-                     help="Choose bits per layer; denoising error may rise by this."),
+        typer.Option("--max-loss", metavar="DB", help="Choose bits per layer; denoising error may rise by this."),
     ] = None,
     prompts: Annotated[
-        int, typer.Option("--prompts", min=0, max=1000, metavar="N",
-                          help="Pictures of the verdict; 0 is none.")
+        int, typer.Option("--prompts", min=0, max=1000, metavar="N", help="Pictures of the verdict; 0 is none.")
     ] = 4,
     prompt_file: Annotated[
         str | None, typer.Option("--prompt-file", metavar="FILE", help="Prompts of the verdict.")
     ] = None,
     calibration: Annotated[
-        int, typer.Option("--calibration", min=1, max=10000, metavar="N",
-                          help="Prompts that calibrated schemes and --max-loss sample.")
+        int,
+        typer.Option(
+            "--calibration",
+            min=1,
+            max=10000,
+            metavar="N",
+            help="Prompts that calibrated schemes and --max-loss sample.",
+        ),
     ] = 4,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, max=1000, metavar="N",
-                                 help="Sampling steps; else the model's own.")
+        int | None, typer.Option("--steps", min=1, max=1000, metavar="N", help="Sampling steps; else the model's own.")
     ] = None,
     device: o.Device = None,
     overwrite: o.Overwrite = False,
@@ -58,7 +59,7 @@ def quantize(
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
-) -> int:  # fmt: skip
+) -> int:
     """Pack a model's weights into few bits and measure what that costs.
 
     FOLDER becomes a model of its own that 'dit generate -m FOLDER' runs: through PyTorch, or with
@@ -67,20 +68,20 @@ def quantize(
     rise of the denoising error is shown, and kept in FOLDER/quantize.json and in the weights' file.
     Prints the folder.
     """
-    from dit_tools.batch.interrupt import Interruptible
     from dit_tools.core import spec
-    from dit_tools.models.resolve import resolve
-    from dit_tools.weights import allocate, run
-    from dit_tools.weights.quantizing import Trial
+    from dit_tools.jobs.interrupt import Interruptible
+    from dit_tools.models.loading.resolve import resolve
+    from dit_tools.tasks.quantize import bit_allocation, packed_folder
+    from dit_tools.tasks.quantize.quantize import Trial
 
-    limit = allocate.limit_of(max_loss) if max_loss is not None else None
+    limit = bit_allocation.limit_of(max_loss) if max_loss is not None else None
     if output is None and not dry_run:
         raise UsageError("-o: no folder to write", "name a new one, or add --dry-run")
-    kind = spec.parse("weights.targets", target or "folder")
+    kind = spec.parse("formats", target or "folder")
     packer = kind.scheme(scheme)
     if limit is not None:
-        allocate.check(packer, kind)
-    wanted = run.Wanted(Path(output or "."), packer, tuple(keep or ()), overwrite)
+        bit_allocation.check(packer, kind)
+    wanted = packed_folder.Wanted(Path(output or "."), packer, tuple(keep or ()), overwrite)
     if dry_run:
         return _plan(kind.plan(resolve(model), wanted, output is None), json)
     asked = _prompts(prompt_file) if prompt_file is not None else prompts
@@ -105,18 +106,29 @@ def quantize(
 
 
 def _prompts(path: str) -> tuple[str, ...]:
-    from dit_tools.batch.prompts import read_prompts
+    from dit_tools.jobs.prompts import read_prompts
 
     return tuple(item.prompt for item in read_prompts(path))
 
 
 def _plan(layers: Any, json: bool) -> int:
     """What ``--dry-run`` prints: size and memory, before any weight is read."""
-    rows = [{"name": layer.name, "layout": layer.layout.name if layer.layout else layer.dtype,
-             "why": layer.why, "bytes": layer.nbytes, "snr": None}
-            for layer in layers.linear]  # fmt: skip
-    total = {"bytes": layers.nbytes, "ratio": round(layers.ratio, 5), "memory": layers.nbytes,
-             "largest_layer": layers.largest}  # fmt: skip
+    rows = [
+        {
+            "name": layer.name,
+            "layout": layer.layout.name if layer.layout else layer.dtype,
+            "why": layer.why,
+            "bytes": layer.nbytes,
+            "snr": None,
+        }
+        for layer in layers.linear
+    ]
+    total = {
+        "bytes": layers.nbytes,
+        "ratio": round(layers.ratio, 5),
+        "memory": layers.nbytes,
+        "largest_layer": layers.largest,
+    }
     if json:
         for row in rows:
             print(json_format.dumps({"type": "layer", **row}))
@@ -154,8 +166,7 @@ def summary(facts: dict[str, Any]) -> list[str]:
     found = facts.get("verdict")
     if not found:
         return lines
-    psnr = [found[key] if found[key] is not None else float("inf")
-            for key in ("psnr", "psnr_worst")]  # fmt: skip
+    psnr = [found[key] if found[key] is not None else float("inf") for key in ("psnr", "psnr_worst")]
     faster = found["seconds_full"] / found["seconds_packed"]
     return [
         *lines,
@@ -163,8 +174,7 @@ def summary(facts: dict[str, Any]) -> list[str]:
         f"({len(found['prompts'])} prompts, {found['steps']} steps)",
         f"denoising error: {found['loss']:+.3f} dB",
         *_judged(found),
-        f"seconds a picture: {found['seconds_packed']:.2f} packed, "
-        f"{found['seconds_full']:.2f} full ({faster:.2f}x)",
+        f"seconds a picture: {found['seconds_packed']:.2f} packed, {found['seconds_full']:.2f} full ({faster:.2f}x)",
     ]
 
 
@@ -172,8 +182,10 @@ def _judged(found: dict[str, Any]) -> list[str]:
     """A line of what the judge recognises; none where it does not know the model's pictures."""
     if found.get("found_full") is None:
         return []
-    return [f"recognised by the judge: {found['found_packed']:.0f} % of the pictures, "
-            f"{found['found_full']:.0f} % of the full network's"]  # fmt: skip
+    return [
+        f"recognised by the judge: {found['found_packed']:.0f} % of the pictures, "
+        f"{found['found_full']:.0f} % of the full network's"
+    ]
 
 
 def _number(value: float | None) -> str:

@@ -6,26 +6,20 @@ from typing import Annotated
 
 import typer
 
-from dit_cli import options as o
-from dit_cli.command import command as make
+from dit_cli import _options as o
+from dit_cli._app import command as make
 
-Pictures = Annotated[
-    list[str], typer.Argument(metavar="PICTURE...", help="Pictures with a dit record.")
-]
+Pictures = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures with a dit record.")]
 Check = Annotated[
-    bool,
-    typer.Option("--check", rich_help_panel=o.RUN,
-                 help="Compare with the picture; write only with -o."),
-]  # fmt: skip
+    bool, typer.Option("--check", rich_help_panel=o.RUN, help="Compare with the picture; write only with -o.")
+]
 MinPsnr = Annotated[
     float | None,
-    typer.Option("--min-psnr", metavar="DB", rich_help_panel=o.RUN, min=0,
-                 help="With --check: what counts as the same."),
-]  # fmt: skip
-Force = Annotated[
-    bool,
-    typer.Option("--force", help="Even with another revision of the model.", rich_help_panel=o.RUN),
+    typer.Option(
+        "--min-psnr", metavar="DB", rich_help_panel=o.RUN, min=0, help="With --check: what counts as the same."
+    ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Even with another revision of the model.", rich_help_panel=o.RUN)]
 
 
 def replay(
@@ -55,25 +49,25 @@ def replay(
     status 5, unless --force is given. Options replace what the record says.
     """
     given = locals()
-    from dit_cli import telling
+    from dit_cli import _output
     from dit_tools.core.errors import UsageError
-    from dit_tools.generating.options import OPTIONS
-    from dit_tools.generating.replay import Replay, read_original
+    from dit_tools.jobs.options import OPTIONS
+    from dit_tools.tasks.replay import Replay, read_original
 
     asked = {**given, "min_psnr": None}  # here it is for --check, not for tuning
     changes = {name: asked[name] for name in OPTIONS if asked.get(name) not in (None, (), [])}
-    with telling.told(json):
-        telling.check_stdout(output, json)
+    with _output.told(json):
+        _output.check_stdout(output, json)
         if min_psnr is not None and not check:
             raise UsageError("--min-psnr is for --check", "add --check")
         originals = [read_original(path, changes, i) for i, path in enumerate(pictures)]
         run = Replay(originals, output, overwrite, check, min_psnr, force, quiet)
         run.prepare()
-    outcome = run.start(telling.emitter(json, verbose))
+    outcome = run.start(_output.emitter(json, verbose))
     if not json and not quiet:
         for line in run.verdicts:
-            telling.say(f"dit: {line}")
-    return telling.finish(outcome, quiet) or run.differs
+            _output.say(f"dit: {line}")
+    return _output.finish(outcome, quiet) or run.differs
 
 
 command = make(replay)

@@ -5,16 +5,7 @@ from __future__ import annotations
 import inspect
 
 # Typewriter signs that roff would otherwise turn into typographic ones.
-SIGNS = {
-    "\\": "\\e",
-    "-": "\\-",
-    "'": "\\(aq",
-    "`": "\\(ga",
-    "^": "\\(ha",
-    "~": "\\(ti",
-    '"': "\\(dq",
-    "ô": "\\(^o",
-}
+SIGNS = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti", '"': "\\(dq", "ô": "\\(^o"}
 
 
 def escape(text: str) -> str:

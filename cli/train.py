@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dit_cli.choices import Adapter, Objectives
-from dit_cli.command import command as make
-from dit_cli.options import Device, DryRun, Json, Overwrite, Quiet
-from dit_cli.report import say
+from dit_cli._app import command as make
+from dit_cli._errors import say
+from dit_cli._method_options import Adapter, Objectives
+from dit_cli._options import Device, DryRun, Json, Overwrite, Quiet
 from dit_tools.core.errors import InputError, UsageError
 
 STAGES, DTYPES = ("all", "autoencoder"), ("auto", "bfloat16", "float32")
@@ -22,41 +22,32 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file; see recipes/.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FOLDER",
-                     help="Folder or zip of captioned pictures, in place of the recipe's."),
+        typer.Option("--data", metavar="FOLDER", help="Folder or zip of captioned pictures, in place of the recipe's."),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FOLDER",
-                     help="Folder of the run; else runs/NAME of the recipe."),
+        typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the run; else runs/NAME of the recipe."),
     ] = None,
     objective: Objectives = None,
     adapter: Adapter = None,
-    stage: Annotated[
-        str, typer.Option("--stage", metavar="NAME", help="all, or autoencoder alone.")
-    ] = "all",
+    stage: Annotated[str, typer.Option("--stage", metavar="NAME", help="all, or autoencoder alone.")] = "all",
     max_steps: Annotated[
         int | None,
-        typer.Option("--max-steps", metavar="N", min=1,
-                     help="Stop after N steps of a stage; start again to go on."),
+        typer.Option("--max-steps", metavar="N", min=1, help="Stop after N steps of a stage; start again to go on."),
     ] = None,
     save_every: Annotated[
         int, typer.Option("--save-every", metavar="N", min=1, help="Steps between checkpoints.")
     ] = 50,
     sample_every: Annotated[
-        int,
-        typer.Option("--sample-every", metavar="N", min=1, help="Steps between sample sheets."),
+        int, typer.Option("--sample-every", metavar="N", min=1, help="Steps between sample sheets.")
     ] = 200,
     export: Annotated[
         str | None,
-        typer.Option("--export", metavar="FOLDER",
-                     help="Write the finished model with ONNX graphs as well."),
+        typer.Option("--export", metavar="FOLDER", help="Write the finished model with ONNX graphs as well."),
     ] = None,
     device: Device = None,
     dtype: Annotated[
-        str,
-        typer.Option("--dtype", metavar="NAME",
-                     help="Of the computation: auto, bfloat16, float32."),
+        str, typer.Option("--dtype", metavar="NAME", help="Of the computation: auto, bfloat16, float32.")
     ] = "auto",
     compile: Annotated[  # noqa: A002
         bool, typer.Option("--compile/--no-compile", help="Compile the transformer's step.")
@@ -65,7 +56,7 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train a text-to-image model, or an adapter of one, from a recipe.
 
     A run that was stopped goes on where it stopped, to the bit, when the command is given again.
@@ -85,8 +76,14 @@ def train(
         say(f"dit: would train {made.name} in {run}")
         return
 
-    options = {"device": device or "auto", "dtype": dtype, "compiling": compile, "stop": max_steps,
-               "save_every": save_every, "sample_every": sample_every}  # fmt: skip
+    options = {
+        "device": device or "auto",
+        "dtype": dtype,
+        "compiling": compile,
+        "stop": max_steps,
+        "save_every": save_every,
+        "sample_every": sample_every,
+    }
     folder = start(made, Path(recipe), run, stage, overwrite, _teller(json, quiet), options)
     if not leads():
         return

@@ -10,14 +10,12 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UsageError
-from dit_tools.training import recipe as recipes
+from dit_tools.tasks.train import recipe as recipes
 
 LEFT = ("transformer.pt", "vae.pt", "adapter.pt", "log.jsonl", "loss.png", "latents.safetensors")
 
 
-def prepare(
-    path: Path, data: str | None, objectives: tuple[str, ...], adapter: str | None = None
-) -> recipes.Recipe:
+def prepare(path: Path, data: str | None, objectives: tuple[str, ...], adapter: str | None = None) -> recipes.Recipe:
     """The recipe with what the command line changes of it; nothing heavy is imported."""
     made = recipes.load(path)
     if data is not None:
@@ -40,24 +38,29 @@ def prepare(
 
 def settle(recipe: recipes.Recipe, run: Path) -> recipes.Recipe:
     """The recipe of a run in this folder, with the sizes of the model that it is a sibling of."""
-    from dit_tools.training import sibling
+    from dit_tools.tasks.train import small_variant
 
-    return sibling.resolve(recipe, run)
+    return small_variant.resolve(recipe, run)
 
 
 def start(
-    recipe: recipes.Recipe, source: Path, run: Path, stage: str, overwrite: bool,
-    tell: Callable[[dict[str, Any]], None], options: dict[str, Any],
-) -> Path | None:  # fmt: skip
+    recipe: recipes.Recipe,
+    source: Path,
+    run: Path,
+    stage: str,
+    overwrite: bool,
+    tell: Callable[[dict[str, Any]], None],
+    options: dict[str, Any],
+) -> Path | None:
     """Run the recipe; the finished folder, or None when it stopped early as it was told to.
 
     Raises KeyboardInterrupt after Ctrl-C, with everything saved.
     """
-    from dit_tools.batch.atomic import write_error
-    from dit_tools.batch.interrupt import Interruptible
-    from dit_tools.training.run import run as train
-    from dit_tools.training.session import Interrupted, Session, check_device
-    from dit_tools.training.team import gather
+    from dit_tools.jobs.atomic import write_error
+    from dit_tools.jobs.interrupt import Interruptible
+    from dit_tools.tasks.train.distributed import gather
+    from dit_tools.tasks.train.run import run as train
+    from dit_tools.tasks.train.session import Interrupted, Session, check_device
 
     team, options["device"] = gather(check_device(options["device"]))
     options["team"] = team
@@ -105,8 +108,8 @@ def _clear(run: Path) -> None:
 
 def export_to(pipeline: Path, folder: Path, recipe: recipes.Recipe) -> None:
     """The finished pipeline as a folder with ONNX graphs, compared with PyTorch."""
-    from dit_tools.exporting.builtin import export
-    from dit_tools.training import card
+    from dit_tools.tasks.export.builtin import export
+    from dit_tools.tasks.train import card
 
     documents = {"README.md": (pipeline / "README.md").read_text(encoding="utf-8")}
     export(pipeline, folder, card.facts(recipe), documents)

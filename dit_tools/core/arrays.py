@@ -12,6 +12,10 @@ Array = Any
 """A numpy array or a torch tensor."""
 
 
+PRECISIONS = ("float32", "float64")
+"""What ``precise`` takes."""
+
+
 def is_torch(x: Array) -> bool:
     """Whether ``x`` is a torch tensor, without importing torch."""
     return type(x).__module__.partition(".")[0] == "torch"
@@ -81,3 +85,17 @@ def like(values: Any, reference: Array) -> Array:
 
         return torch.as_tensor(values).to(reference.device, reference.dtype)
     return values.astype(reference.dtype)
+
+
+def precise(x: Array, precision: str) -> Array:
+    """``x`` in ``float32`` or ``float64``."""
+    if is_torch(x):
+        import torch
+
+        return x.to(getattr(torch, precision))
+    return x.astype(precision)
+
+
+def plain(x: Array) -> Array:
+    """A numpy array of the same precision, on the CPU."""
+    return x.detach().cpu().numpy() if is_torch(x) else x

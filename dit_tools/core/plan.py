@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Target
-from dit_tools.core.registry import JOINTS
+from dit_tools.core.registry import SAMPLING_CATEGORIES
 
 FIELDS = {
     "schedule": "schedules",
@@ -17,10 +17,10 @@ FIELDS = {
     "guidance": "guidance",
     "noise": "noise",
     "cache": "caching",
-    "attention": "attention",
-    "tokens": "tokens",
+    "attention": "sparse_attention",
+    "tokens": "token_reduction",
     "highres": "highres",
-    "combine": "combine",
+    "combine": "composition",
 }
 """Plan field -> room."""
 OPTIONAL = ("attention", "tokens", "highres", "combine")
@@ -44,10 +44,10 @@ class Plan:
     guidance: Any
     noise: Any
     cache: Any
-    attention: Any = _none("attention")
-    tokens: Any = _none("tokens")
+    attention: Any = _none("sparse_attention")
+    tokens: Any = _none("token_reduction")
     highres: Any = _none("highres")
-    combine: Any = _none("combine")
+    combine: Any = _none("composition")
 
     @classmethod
     def parse(cls, steps: int, specs: Mapping[str, str]) -> Plan:
@@ -83,7 +83,7 @@ class Plan:
             if missing:
                 chosen = getattr(self, name).info.name
                 raise UnsupportedError(
-                    f"{JOINTS[FIELDS[name]]} {chosen}: this backend has no {', '.join(missing)}",
+                    f"{SAMPLING_CATEGORIES[FIELDS[name]]} {chosen}: this backend has no {', '.join(missing)}",
                     IN_PIECES if missing == {"stack"} else "use --backend torch",
                 )
 

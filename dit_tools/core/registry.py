@@ -1,8 +1,8 @@
-"""A file is a method: the decorator that makes one, and the look-up by room and name.
+"""A file is a method: the decorator that makes one, and the look-up by category and name.
 
-``dit_tools/caching/taylorseer.py`` *is* the choice ``--cache taylorseer``. Choices are listed from
-the folder without importing them; a leading underscore marks furniture. Third parties add an entry
-point in the group ``dit.<room>``. ``-`` and ``_`` are the same in names; the hyphen is printed.
+``dit_tools/methods/caching/taylorseer.py`` *is* the choice ``--cache taylorseer``. Choices are listed from
+the folder without importing them; a leading underscore marks a helper module. Third parties add
+an entry point in the group ``dit.<category>``. ``-`` and ``_`` are the same in names; the hyphen is printed.
 """
 
 from __future__ import annotations
@@ -18,55 +18,56 @@ from dit_tools.core.errors import UsageError
 
 T = TypeVar("T")
 
-JOINTS = {
+SAMPLING_CATEGORIES = {
     "schedules": "--schedule",
     "solvers": "--solver",
     "guidance": "--guidance",
     "noise": "--noise",
     "caching": "--cache",
-    "attention": "--attention",
-    "tokens": "--tokens",
+    "sparse_attention": "--attention",
+    "token_reduction": "--tokens",
     "highres": "--highres",
-    "combine": "--combine",
+    "composition": "--combine",
 }
-"""Rooms whose methods are chosen by an option of every sampling command."""
+"""Categories whose methods are chosen by an option of every sampling command."""
 
-TASKS = {
-    "weights.quantize": "--scheme",
-    "weights.targets": "--target",
+TASK_CATEGORIES = {
+    "quantization": "--scheme",
+    "formats": "--target",
     "metrics": "--metric",
     "objectives": "--objective",
     "adapters": "--adapter",
     "inversion": "--inversion",
     "editing": "--method",
-    "steering": "--steer",
-    "protecting": "--protect",
+    "seed_search": "--steer",
+    "protection": "--protect",
 }
-"""Rooms whose methods are chosen by an option of one command; others take ``--method``."""
+"""Categories whose methods are chosen by an option of one command; others take ``--method``."""
 
-ROOMS = JOINTS | TASKS
-"""All rooms that list their methods, with their options."""
+CATEGORIES = SAMPLING_CATEGORIES | TASK_CATEGORIES
+"""All categories that list their methods, with their options."""
+
+PACKAGES = {"formats": "dit_tools.tasks.quantize.formats"}
+"""Categories that live elsewhere than in ``dit_tools.methods``: output formats are the engine's."""
 
 
 @dataclass(frozen=True)
 class MethodInfo:
     """What is known about a method without running it."""
 
-    room: str
+    category: str
     name: str
     paper: str  # "arXiv:2503.06923", "doi:..." or empty for common knowledge
     title: str  # title of the paper, for citations
     year: int
     authors: str
-    needs: frozenset[
-        str
-    ]  # of "blocks", "stack", "gradients", "torch"; checked against what a network offers
+    needs: frozenset[str]  # of "blocks", "stack", "gradients", "torch"; checked against what a network offers
     identity: Mapping[str, Any] | None  # parameters at which the method changes nothing
 
     @property
     def flag(self) -> str:
         """The option that takes this method, e.g. ``--cache``."""
-        return flag_of(self.room)
+        return flag_of(self.category)
 
 
 def param(
@@ -96,11 +97,8 @@ def method(
     """Make a class the method of its file: a frozen dataclass with a ``MethodInfo`` as ``info``."""
 
     def decorate(cls: type[T]) -> type[T]:
-        *rooms, name = cls.__module__.split(".")
-        room = ".".join(rooms[1:] if rooms[0] == "dit_tools" else rooms[-1:])
-        info = MethodInfo(
-            room, display(name), paper, title, year, authors, frozenset(needs), identity
-        )
+        *_, category, name = cls.__module__.split(".")
+        info = MethodInfo(category, display(name), paper, title, year, authors, frozenset(needs), identity)
         made = dataclass(frozen=True)(cls)
         made.info = info  # type: ignore[attr-defined]
         return made
@@ -108,9 +106,14 @@ def method(
     return decorate
 
 
-def flag_of(room: str) -> str:
-    """The option that takes a room's methods."""
-    return ROOMS.get(room, "--method")
+def flag_of(category: str) -> str:
+    """The option that takes a category's methods."""
+    return CATEGORIES.get(category, "--method")
+
+
+def package_of(category: str) -> str:
+    """The package that holds a category's methods."""
+    return PACKAGES.get(category, f"dit_tools.methods.{category}")
 
 
 def display(name: str) -> str:
@@ -118,42 +121,42 @@ def display(name: str) -> str:
     return name.replace("_", "-")
 
 
-def names(room: str) -> list[str]:
-    """Printed names of the room's own methods, sorted, without importing any."""
-    spec = importlib.util.find_spec(f"dit_tools.{room}")
+def names(category: str) -> list[str]:
+    """Printed names of the category's own methods, sorted, without importing any."""
+    spec = importlib.util.find_spec(package_of(category))
     if spec is None or spec.submodule_search_locations is None:
         return []
     found = pkgutil.iter_modules(spec.submodule_search_locations)
     return sorted(display(module.name) for module in found if not module.name.startswith("_"))
 
 
-def presets(room: str) -> dict[str, str]:
-    """Short words for specs of the room: what its ``PRESETS`` holds."""
-    if importlib.util.find_spec(f"dit_tools.{room}") is None:
+def presets(category: str) -> dict[str, str]:
+    """Short words for specs of the category: what its ``PRESETS`` holds."""
+    if importlib.util.find_spec(package_of(category)) is None:
         return {}
-    return dict(getattr(importlib.import_module(f"dit_tools.{room}"), "PRESETS", {}))
+    return dict(getattr(importlib.import_module(package_of(category)), "PRESETS", {}))
 
 
-def plugin_names(room: str) -> list[str]:
-    """Printed names that installed packages add to the room."""
-    return sorted(display(point.name) for point in _plugins(room))
+def plugin_names(category: str) -> list[str]:
+    """Printed names that installed packages add to the category."""
+    return sorted(display(point.name) for point in _plugins(category))
 
 
-def _plugins(room: str) -> Any:
+def _plugins(category: str) -> Any:
     from importlib.metadata import entry_points  # takes 10 ms, and few commands need it
 
-    return entry_points(group=f"dit.{room}")
+    return entry_points(group=f"dit.{category}")
 
 
-def get(room: str, name: str) -> type[Any]:
+def get(category: str, name: str) -> type[Any]:
     """The method class of that name. Raises UsageError with the nearest names."""
-    if display(name) in names(room):
-        return _class_in(importlib.import_module(f"dit_tools.{room}.{name.replace('-', '_')}"))
-    for point in _plugins(room):
+    if display(name) in names(category):
+        return _class_in(importlib.import_module(f"{package_of(category)}.{name.replace('-', '_')}"))
+    for point in _plugins(category):
         if display(point.name) == display(name):
             return point.load()
-    flag = flag_of(room)
-    known = [*names(room), *presets(room), *plugin_names(room)]
+    flag = flag_of(category)
+    known = [*names(category), *presets(category), *plugin_names(category)]
     raise UsageError(f"{flag}: no method {name!r}", nearest(display(name), known))
 
 

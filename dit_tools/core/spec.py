@@ -54,8 +54,7 @@ class Parameter:
 
 
 RANGE = tuple[float, float]
-WORDS = {bool: "true or false", int: "a whole number", float: "a number",
-         RANGE: "a range such as 0.2..0.8,"}  # fmt: skip
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", RANGE: "a range such as 0.2..0.8,"}
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -66,9 +65,16 @@ def parameters(cls: type) -> Iterator[Parameter]:
         m = f.metadata
         default = None if f.default is MISSING else f.default
         yield Parameter(
-            f.name.rstrip("_"), f.name, hints[f.name], default,
-            m.get("help", ""), m.get("ge"), m.get("le"), m.get("gt"), m.get("choices", ()),
-        )  # fmt: skip
+            f.name.rstrip("_"),
+            f.name,
+            hints[f.name],
+            default,
+            m.get("help", ""),
+            m.get("ge"),
+            m.get("le"),
+            m.get("gt"),
+            m.get("choices", ()),
+        )
 
 
 def parse(room: str, text: str) -> Any:
@@ -119,9 +125,7 @@ def _value(parameter: Parameter, text: str, where: str) -> Any:
     try:
         return _converted(parameter.types, text)
     except (ValueError, KeyError):
-        raise UsageError(
-            f"{where}: {parameter.name}={text!r} is not valid", f"give {parameter.wanted}"
-        ) from None
+        raise UsageError(f"{where}: {parameter.name}={text!r} is not valid", f"give {parameter.wanted}") from None
 
 
 def _converted(types: tuple[Any, ...], text: str) -> Any:
@@ -149,10 +153,7 @@ def check(parameter: Parameter, value: Any, where: str) -> Any:
     ends = _items(value)
     rising = len(ends) < 2 or ends[0] <= ends[1]
     if not rising or not all(_inside(parameter, number) for number in ends):
-        raise UsageError(
-            f"{where}: {parameter.name}={format_value(value)} is out of range",
-            f"give {parameter.wanted}",
-        )
+        raise UsageError(f"{where}: {parameter.name}={format_value(value)} is out of range", f"give {parameter.wanted}")
     return value
 
 
@@ -212,6 +213,4 @@ def describe(cls: Any) -> str:
 def _wrapped(text: str, indent: str = "") -> list[str]:
     import textwrap
 
-    return textwrap.wrap(
-        text, 79, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
-    )
+    return textwrap.wrap(text, 79, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -3,7 +3,7 @@
 Contract: pixels are numpy float32 ``(H, W, C)`` in [0, 1], C = 1 grey, 3 colour, 4 colour and
 straight alpha, in the space of the ICC profile that goes along (sRGB where there is none). Reading
 bounds what it takes and raises InputError that names the file; encoding gives bytes, and the caller
-writes them whole with ``dit_tools.batch.atomic``. Nothing here imports torch; numpy, Pillow, OpenCV
+writes them whole with ``dit_tools.jobs.atomic``. Nothing here imports torch; numpy, Pillow, OpenCV
 and imageio are imported in the functions that use them.
 
     from dit_tools.media import image, metadata, sheet

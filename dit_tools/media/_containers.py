@@ -232,9 +232,14 @@ def write_tiff(samples: np.ndarray, exif: bytes, xmp: bytes, icc: bytes | None) 
     predicted[:, 1:] -= samples[:, :-1]  # Predictor 2: the difference to the left, modulo 2^bits
     strip = zlib.compress(predicted.astype(np.dtype(samples.dtype).newbyteorder(order)).tobytes())
     shorts: dict[int, list[int]] = {
-        258: [bits] * count, 259: [8], 262: [1 if count == 1 else 2], 277: [count],
-        284: [1], 317: [2], 339: [1] * count,
-    }  # fmt: skip
+        258: [bits] * count,
+        259: [8],
+        262: [1 if count == 1 else 2],
+        277: [count],
+        284: [1],
+        317: [2],
+        339: [1] * count,
+    }
     if count == 4:
         shorts[338] = [EXTRA_ALPHA]
     body = bytearray(exif + b"\0" * (len(exif) % 2))
@@ -257,10 +262,7 @@ def _directory(exif: bytes, order: str) -> dict[int, bytes]:
 
 
 def _finish_tiff(
-    body: bytearray,
-    entries: dict[int, tuple[int, list[int], bytes]],
-    order: str,
-    rows: dict[int, bytes],
+    body: bytearray, entries: dict[int, tuple[int, list[int], bytes]], order: str, rows: dict[int, bytes]
 ) -> bytes:
     for tag, (kind, values, blob) in entries.items():
         if len(blob) > 4:

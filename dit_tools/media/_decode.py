@@ -209,9 +209,7 @@ def _from_cmyk(image: Any, icc: bytes | None) -> Any:
     if icc:
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-            return ImageCms.profileToProfile(
-                image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError):
             pass  # a damaged profile: the plain formula below is what viewers do then
     return image.convert("RGB")

@@ -16,9 +16,7 @@ SUFFIXES = (".gif", ".webp", ".mp4")
 FASTEST = {".gif": 50.0, ".webp": 1000.0, ".mp4": 240.0}  # GIF counts in 1/100 s; players want 2
 
 
-def write_animation(
-    path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0
-) -> None:
+def write_animation(path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0) -> None:
     """Write frames as a film that loops (GIF, WebP) or plays (MP4, H.264, 4:2:0).
 
     It writes straight to ``path``: give it the hidden path of ``batch.atomic.atomic_path``. MP4 is

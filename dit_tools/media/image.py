@@ -135,8 +135,7 @@ def _check(pixels: np.ndarray, format: str, bits: int, quality: int | None) -> N
         raise UsageError(f"{side}, not {shape[1]}x{shape[0]}", "choose png or tiff")
     if not np.isfinite(pixels).all():
         raise UnsupportedError(
-            "the pixels hold values that are not numbers",
-            "compute in a wider type: --dtype float32",
+            "the pixels hold values that are not numbers", "compute in a wider type: --dtype float32"
         )
 
 

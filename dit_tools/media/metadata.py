@@ -30,9 +30,7 @@ ORIGINS = {  # IPTC NewsCodes, https://cv.iptc.org/newscodes/digitalsourcetype
 _IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _BYTE_ORDERS = ("utf-16-be", "utf-16-le")
 _EXIF_IFD, _USER_COMMENT, _ORIENTATION = 0x8769, 0x9286, 0x0112
-_RECORD = re.compile(
-    r"<dit:record>([^<]*)</dit:record>|\bdit:record\s*=\s*(?:\"([^\"]*)\"|'([^']*)')"
-)
+_RECORD = re.compile(r"<dit:record>([^<]*)</dit:record>|\bdit:record\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 
 
 def record_json(record: dict[str, Any]) -> str:

@@ -149,9 +149,7 @@ def _label_height(size: int) -> int:
     return math.ceil(size * 1.3) * LABEL_LINES + GAP
 
 
-def _write(
-    canvas: Any, label: str, box: tuple[int, int, int, int], size: int, background: Colour
-) -> None:
+def _write(canvas: Any, label: str, box: tuple[int, int, int, int], size: int, background: Colour) -> None:
     from PIL import ImageDraw, ImageFont
 
     left, top, width, height = box

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Path
-from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.family import Family, Prompts
 
 
 class Network(Protocol):

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dit_tools.core.betas import cumprods
 from dit_tools.core.paths import VP, Flow, Path
+from dit_tools.models.betas import cumprods
 
-KINDS = {
-    "epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow",
-}  # fmt: skip
+KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 MULTISTEP = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 """Schedulers that cut their times to integer timesteps, flow or not."""
 CONTINUOUS = ("Euler", "Heun", "LMS", "KDPM2")
@@ -30,9 +28,7 @@ class SchedulerFacts:
 
     def timestep(self, t: float) -> float:
         """The network's timestep of ``t``: ``1000 t`` on a flow, else the index in the table."""
-        index = (
-            max(self.path.index(t), 0.0) if isinstance(self.path, VP) else t * self.training_steps
-        )
+        index = max(self.path.index(t), 0.0) if isinstance(self.path, VP) else t * self.training_steps
         if self.rounding == "none":
             return index
         return float(round(index) if self.rounding == "nearest" else int(index))

@@ -49,8 +49,7 @@ def linears(network: Any, which: str) -> dict[str, nn.Linear]:
                 found[name] = module
     if not found:
         raise UnsupportedError(
-            f"{type(network).__name__} has no linear layers in blocks to adapt",
-            "choose another model",
+            f"{type(network).__name__} has no linear layers in blocks to adapt", "choose another model"
         )
     return found
 
@@ -63,9 +62,10 @@ class LowRank:
 
         names = linears(network, which)
         config = LoraConfig(
-            r=rank, lora_alpha=alpha,  # type: ignore[arg-type]  peft takes any number
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  peft takes any number
             target_modules="|".join(re.escape(name) for name in names),
-        )  # fmt: skip
+        )
         network.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -94,9 +94,7 @@ class Tuned:
         network.requires_grad_(False)
         self.own = dict(_tunable(network))
         if not self.own:
-            raise UnsupportedError(
-                f"{type(network).__name__} has neither biases nor norms", "choose another adapter"
-            )
+            raise UnsupportedError(f"{type(network).__name__} has neither biases nor norms", "choose another adapter")
         self.before = {name: p.detach().clone() for name, p in self.own.items()}
         for parameter in self.own.values():
             parameter.requires_grad_(True)
@@ -113,10 +111,7 @@ class Tuned:
 
     def tensors(self) -> Tensors:
         """``delta.NAME``: what was added to a parameter; ``gamma.LAYER``: the scale (out)."""
-        made = {
-            f"delta.{name}": p.detach().float() - self.before[name].float()
-            for name, p in self.own.items()
-        }
+        made = {f"delta.{name}": p.detach().float() - self.before[name].float() for name, p in self.own.items()}
         made |= {f"gamma.{name}": scale.detach().float() for name, scale in self.scales.items()}
         return {name: tensor.cpu().contiguous() for name, tensor in made.items()}
 
@@ -126,8 +121,7 @@ def _times(scale: nn.Parameter) -> Any:
 
 
 def _tunable(network: Any) -> Iterator[tuple[str, nn.Parameter]]:
-    norms = {name for name, module in network.named_modules()
-             if "norm" in type(module).__name__.lower()}  # fmt: skip
+    norms = {name for name, module in network.named_modules() if "norm" in type(module).__name__.lower()}
     for name, parameter in network.named_parameters():
         owner = name.rpartition(".")[0]
         if name.endswith(BIASES) or owner in norms or CLASSES in name:
@@ -139,10 +133,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, width: int):
         super().__init__()
-        self.scale, self.shift = (
-            nn.Parameter(torch.ones(outputs)),
-            nn.Parameter(torch.zeros(outputs)),
-        )
+        self.scale, self.shift = (nn.Parameter(torch.ones(outputs)), nn.Parameter(torch.zeros(outputs)))
         if width:
             self.down = nn.Parameter(torch.empty(width, inputs))
             self.up = nn.Parameter(torch.zeros(outputs, width))
@@ -240,8 +231,7 @@ def _hook(network: Any, tensors: Mapping[str, torch.Tensor], strength: float) ->
             raise ValueError(f"{name} is no linear layer of it")
         down = found.get("down")
         made = Bottleneck(layer.in_features, layer.out_features, 0 if down is None else len(down))
-        if {k: v.shape for k, v in made.named_parameters()} != {k: v.shape for k, v in
-                                                                found.items()}:  # fmt: skip
+        if {k: v.shape for k, v in made.named_parameters()} != {k: v.shape for k, v in found.items()}:
             raise ValueError(f"{name} does not fit")
         made.load_state_dict(found)
         made.strength = strength

@@ -24,9 +24,7 @@ def self_attention(block: Any) -> Any:
 
 
 @contextmanager
-def softened(
-    blocks: Sequence[Any], chosen: Mapping[int, Sequence[int] | None], share: float
-) -> Iterator[None]:
+def softened(blocks: Sequence[Any], chosen: Mapping[int, Sequence[int] | None], share: float) -> Iterator[None]:
     """Inside the context attention maps are ``(1 - share) A + share I``.
 
     ``chosen``: block index -> its heads, None for all. Raises UnsupportedError when none of the
@@ -36,9 +34,7 @@ def softened(
         hooked = 0
         for index, heads in chosen.items():
             if index >= len(blocks):
-                raise UnsupportedError(
-                    f"--guidance soft-pag: no block {index}", f"there are {len(blocks)}"
-                )
+                raise UnsupportedError(f"--guidance soft-pag: no block {index}", f"there are {len(blocks)}")
             attention = self_attention(blocks[index].module)
             if attention is not None:
                 _hook(stack, attention, heads, share)
@@ -55,9 +51,7 @@ def _hook(stack: ExitStack, attention: Any, heads: Sequence[int] | None, share: 
     values: list[torch.Tensor] = []
     count = int(attention.heads)
     if heads is not None and max(heads) >= count:
-        raise UnsupportedError(
-            f"--guidance soft-pag: no head {max(heads)}", f"each block has {count}"
-        )
+        raise UnsupportedError(f"--guidance soft-pag: no head {max(heads)}", f"each block has {count}")
 
     def keep(module: Any, args: Any, output: torch.Tensor) -> None:
         values[:] = [output]

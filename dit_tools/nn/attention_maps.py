@@ -66,17 +66,10 @@ def pooled(maps: torch.Tensor, grid: int) -> torch.Tensor:
     return functional.normalize(made, p=1, dim=-1).reshape(*batch, grid * grid, grid * grid)
 
 
-def gradient_cosine(
-    a: torch.Tensor, b: torch.Tensor, parameters: Iterable[torch.nn.Parameter]
-) -> float:
+def gradient_cosine(a: torch.Tensor, b: torch.Tensor, parameters: Iterable[torch.nn.Parameter]) -> float:
     """Cosine of the gradients of two losses with respect to the parameters that both reach."""
     leaves = [p for p in parameters if p.requires_grad]
-    first, second = (
-        torch.autograd.grad(x, leaves, retain_graph=True, allow_unused=True) for x in (a, b)
-    )
+    first, second = (torch.autograd.grad(x, leaves, retain_graph=True, allow_unused=True) for x in (a, b))
     both = [(x, y) for x, y in zip(first, second, strict=True) if x is not None and y is not None]
-    dot, one, two = (
-        sum(float((p[i].float() * p[j].float()).sum()) for p in both)
-        for i, j in ((0, 1), (0, 0), (1, 1))
-    )
+    dot, one, two = (sum(float((p[i].float() * p[j].float()).sum()) for p in both) for i, j in ((0, 1), (0, 0), (1, 1)))
     return dot / max((one * two) ** 0.5, 1e-30)

@@ -24,12 +24,12 @@ def around_blocks(chain: Sequence[Any], around: Around, name: str) -> AbstractCo
     As ``hooks.around_forward``, for ``models.blocks.Block``. A network in graphs, whose pieces have
     a context ``hooked``, is asked for its first and its last block only.
     """
-    modules = [block.module for block in chain]
-    if hasattr(modules[0], "hooked"):
-        return _around_pieces(modules, around)
+    found = [block.module for block in chain]
+    if hasattr(found[0], "hooked"):
+        return _around_pieces(found, around)
     from dit_tools.nn.hooks import around_forward
 
-    return around_forward(modules, around, name)
+    return around_forward(found, around, name)
 
 
 @contextmanager
@@ -52,3 +52,16 @@ def entering(block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
 def image(block: Any, tree: Tree) -> Array:
     """The image stream of what enters or leaves a block."""
     return tree if block.output is None else tree[block.output]
+
+
+def modules(blocks: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Names and modules of attention and MLP of all blocks, in order, as the families name them."""
+    import re
+
+    known = re.compile(r"attn\d?|attention|cross_attn|ff|ff_context|feed_forward|(img|txt|proj)_mlp")
+    return [
+        (f"{block.name}.{name}", module)
+        for block in blocks
+        for name, module in getattr(block.module, "named_children", tuple)()  # graphs have none
+        if known.fullmatch(name)
+    ]

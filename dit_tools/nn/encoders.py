@@ -44,9 +44,7 @@ def features(name: str, pictures: np.ndarray, grid: int) -> torch.Tensor:
     return made.half()
 
 
-def attention(
-    name: str, pictures: np.ndarray, grid: int, pairs: int, known: torch.Tensor
-) -> Maps:  # fmt: skip
+def attention(name: str, pictures: np.ndarray, grid: int, pairs: int, known: torch.Tensor) -> Maps:
     """Maps of the encoder's last ``pairs`` blocks, over patches alone, in their order.
 
     An encoder without attention gives the similarity of its ``features``, which are ``known``.
@@ -57,8 +55,9 @@ def attention(
         return lambda rows: [similarity(known[torch.as_tensor(rows)])] * pairs
     blocks = getattr(_config(model), "num_hidden_layers", 0)
     if blocks < pairs:
-        raise ModelError(f"encoder {name}: has {blocks} blocks with attention, {pairs} are "
-                         "needed", "set pairs to no more")  # fmt: skip
+        raise ModelError(
+            f"encoder {name}: has {blocks} blocks with attention, {pairs} are needed", "set pairs to no more"
+        )
     run = _forward(model, name)
 
     def make(rows: Any) -> list[torch.Tensor]:
@@ -98,9 +97,7 @@ def _load(name: str, maps: bool = False) -> tuple[str, Any]:
     where = str(place) if place.is_dir() else name
     eager = {"attn_implementation": "eager"} if maps else {}  # the one that returns its maps
     reasons = []
-    for kind, library, more in (
-        ("vision", transformers, eager), ("autoencoder", diffusers, {}),
-    ):  # fmt: skip
+    for kind, library, more in (("vision", transformers, eager), ("autoencoder", diffusers, {})):
         try:
             made: Any = library.AutoModel.from_pretrained(where, use_safetensors=True, **more)
         except Exception as error:  # noqa: BLE001  both libraries raise many kinds

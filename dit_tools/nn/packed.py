@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dit_tools.nn.layouts import Layout, word
+from dit_tools.nn.packed_layout import Layout, word
 
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of E2M1; the fourth bit is the sign."""
@@ -72,9 +72,7 @@ def dequantize(tensors: Mapping[str, Tensor], layout: Layout, dtype: torch.dtype
     return (codes.to(dtype) - 2 ** (layout.bits - 1)) * scale
 
 
-def restore(
-    tensors: Mapping[str, Tensor], layout: Layout, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def restore(tensors: Mapping[str, Tensor], layout: Layout, dtype: torch.dtype = torch.float32) -> Tensor:
     """The weight (rows, columns) of the layer as a whole: (packed + up down) balance."""
     made = dequantize(tensors, layout, dtype)
     if layout.rank:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.run import Run
-from dit_tools.nn.attending import Product, attending
+from dit_tools.nn.attention_product import Product, attending
 from dit_tools.nn.hooks import around_forward
 
 Axis = Callable[[int, float], Sequence[float]]
@@ -53,9 +53,7 @@ def rescaled(
     """
     kind = type(transformer).__name__
     if kind not in POSITIONS:
-        raise UnsupportedError(
-            f"{option}: {kind} has no positions that can be rescaled", "leave it out"
-        )
+        raise UnsupportedError(f"{option}: {kind} has no positions that can be rescaled", "leave it out")
     hooked, around = POSITIONS[kind]
     module = getattr(transformer, hooked) if hooked else transformer
     how = Rescaling(grid, native, axes, length)
@@ -66,17 +64,13 @@ def rescaled(
     return around_forward([module], stand_in, "dit_positions")
 
 
-def sharpened(
-    blocks: Sequence[Any], run: Run, factor: float, option: str
-) -> AbstractContextManager[None]:
+def sharpened(blocks: Sequence[Any], run: Run, factor: float, option: str) -> AbstractContextManager[None]:
     """Inside the context attention logits over image tokens are multiplied by ``factor``."""
 
     def replace(_: int, product: Product) -> Tensor:
         return product.plain(product.q * factor, product.k, product.v, product.mask)
 
-    return attending(
-        blocks, lambda: run.grid[0] * run.grid[1], replace, option, "dit_sharper_attention"
-    )
+    return attending(blocks, lambda: run.grid[0] * run.grid[1], replace, option, "dit_sharper_attention")
 
 
 def _flux(how: Rescaling, model: Any, compute: Any, args: Any, kwargs: Any) -> Any:

@@ -26,9 +26,7 @@ class Products(TorchFunctionMode):
         super().__init__()
         self._take, self.seen = take, False
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Torch's hook: every torch function that is called inside the context."""
         kwargs = kwargs or {}
         if func is not functional.scaled_dot_product_attention:

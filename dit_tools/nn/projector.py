@@ -18,9 +18,8 @@ class Projector(nn.Sequential):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             super().__init__(
-                nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
-                nn.Linear(hidden, out),
-            )  # fmt: skip
+                nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, out)
+            )
 
 
 class Enough(Exception):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dit_tools.core.run import Run
-from dit_tools.nn.attending import Product, apart, attending, together
+from dit_tools.nn.attention_product import Product, apart, attending, together
 from dit_tools.nn.windows import Tiled, Tiling, tiled, tiling
 
 
@@ -30,13 +30,7 @@ class Memory:
 
 
 def reattending(
-    blocks: Sequence[Any],
-    run: Run,
-    density: float,
-    warmup: int,
-    refresh: int,
-    drift: float,
-    option: str,
+    blocks: Sequence[Any], run: Run, density: float, warmup: int, refresh: int, drift: float, option: str
 ) -> AbstractContextManager[None]:
     """Image queries see ``density`` of the image's keys, and all of them from time to time.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dit_tools.nn.attending import Product, apart
+from dit_tools.nn.attention_product import Product, apart
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,7 @@ class Tiling:
         return self.queries.numel() * self.keys.shape[1]
 
 
-def tiling(
-    grid: Sequence[int], tile: Sequence[int], window: Sequence[int], shift: Sequence[int] = (0, 0)
-) -> Tiling:
+def tiling(grid: Sequence[int], tile: Sequence[int], window: Sequence[int], shift: Sequence[int] = (0, 0)) -> Tiling:
     """Tiles of ``tile`` tokens whose keys are the ``window`` around them, kept inside the grid.
 
     ``shift`` rolls rows and columns around the borders first. Sides are those of the grid at most.

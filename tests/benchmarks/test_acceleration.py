@@ -23,7 +23,7 @@ from benchmarks.acceleration import (
     row,
 )
 from benchmarks.acceleration_report import Row, as_json, at, judged, plot, table
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests.support import numpy_model, pixart
 
 FEWER = [Row("steps=20", 20, 0, 0, 2.0, 30.0, 0.9), Row("steps=10", 10, 0, 0, 4.0, 20.0, 0.8)]
@@ -31,8 +31,9 @@ FEWER = [Row("steps=20", 20, 0, 0, 2.0, 30.0, 0.9), Row("steps=10", 10, 0, 0, 4.
 
 def test_a_run_is_specs_joined_by_plus():
     assert parse_run("cache=taylorseer:interval=3,order=2+steps=9") == {
-        "cache": "taylorseer:interval=3,order=2", "steps": "9",
-    }  # fmt: skip
+        "cache": "taylorseer:interval=3,order=2",
+        "steps": "9",
+    }
     for bad in ("taylorseer", "cash=none", "cache=none+x"):
         with pytest.raises(ValueError, match="give .* joined by"):
             parse_run(bad)
@@ -67,9 +68,7 @@ def test_a_method_is_worth_it_above_the_line():
     assert [r.worth for r in rows] == [None, None, True, False]
     lines = table(rows).splitlines()
     assert lines[3].endswith("  worth it, front") and lines[4].endswith("  not worth it")
-    assert [json.loads(line)["worth"] for line in as_json(rows).splitlines()] == [
-        None, None, True, False,
-    ]  # fmt: skip
+    assert [json.loads(line)["worth"] for line in as_json(rows).splitlines()] == [None, None, True, False]
 
 
 def test_row_takes_the_median_of_ratios_and_compares_pictures():
@@ -88,9 +87,7 @@ def test_every_run_is_timed_behind_a_plain_run_of_its_own(monkeypatch):
         slow = 2.0 ** len(order)  # a machine that gets slower all the time
         return Sampled(np.full((len(seeds), 3, 16, 16), 0.5), slow, 6)
 
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     monkeypatch.setattr(acceleration, "sample_once", sampled)
     monkeypatch.setattr(acceleration, "FEWER", ())
     [made] = measure(model, ("a", "b", "c"), ("solver=unipc",), 6, 2, timed=2)
@@ -139,9 +136,7 @@ def test_what_is_found_is_compared_picture_by_picture():
 
 
 def test_it_measures_a_tiny_pipeline():
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     runs = ("cache=taylorseer:interval=1", "cache=output:interval=3,warmup=1", "solver=unipc")
     model.second = model_from_pipeline(
         pixart.pipeline(num_layers=1), name="small", revision="0", device="cpu", dtype="float32"

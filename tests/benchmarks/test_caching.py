@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.caching import CACHES, Row, Sampled, as_json, measure, psnr, row, table
 from dit_tools.core import spec
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests.support import pixart
 
 
@@ -50,9 +50,7 @@ def test_default_specs_are_valid():
 
 
 def test_it_measures_a_tiny_pipeline():
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     caches = ("taylorseer:interval=1", "taylorseer:interval=3,warmup=1")
     same, other = measure(model, ("a", "b"), caches, 6, 1, "cfg:scale=3.0")
     assert (same.psnr, same.skipped, same.evaluations) == (math.inf, 0, 1.0)

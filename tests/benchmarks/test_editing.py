@@ -26,8 +26,15 @@ def emoji(tmp_path_factory):
                 picture = np.zeros((128, 128, 4), np.float32)
                 picture[(x - 0.2 * i) ** 2 + y**2 < 0.3] = (*rgb, 1)
                 archive.writestr(f"{i}.png", image.encode(picture, "png"))
-                lines.append({"file": f"{style}.zip/{i}.png", "style": style, "skin_tone": None,
-                              "name": f"thing {i}", "group": "Objects"})  # fmt: skip
+                lines.append(
+                    {
+                        "file": f"{style}.zip/{i}.png",
+                        "style": style,
+                        "skin_tone": None,
+                        "name": f"thing {i}",
+                        "group": "Objects",
+                    }
+                )
     text = "\n".join(map(json.dumps, lines))
     (folder / "emoji/captions.jsonl").write_text(text)
     return editing_cases.Emoji(folder)
@@ -41,11 +48,7 @@ def test_cases_are_the_same_for_the_same_seed_and_say_what_changes(emoji, tmp_pa
     assert [c.target for c in made] != [c.target for c in other]
     colour = made[0]
     one, two = (set(text.split()) for text in (colour.source, colour.target))
-    assert (
-        one - two <= set(editing_cases.COLOURS)
-        and two - one <= set(editing_cases.COLOURS)
-        and one != two
-    )
+    assert one - two <= set(editing_cases.COLOURS) and two - one <= set(editing_cases.COLOURS) and one != two
     assert colour.mask[colour.picture[:, :, 3] > 0.5].all()  # a disc of one colour, and its edge
     editing_cases.write(made, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "edits.jsonl").read_text().splitlines()]
@@ -76,9 +79,16 @@ def test_a_method_is_worth_it_when_plain_inversion_is_nowhere_as_good_in_both(tm
     weak, strong = editing.PLAIN[:2]
     masked = editing.PLAIN_MASKED[0]
     for run, psnr, target in (
-        ("source", 100, 0), (weak, 20, 1), (strong, 10, 5), (masked, 30, 5), ("flowedit", 16, 4),
-        ("img2img", 14, 2), ("eim", 9, 5), ("inpaint", 16, 4), ("masactrl", 10, 6),
-    ):  # fmt: skip
+        ("source", 100, 0),
+        (weak, 20, 1),
+        (strong, 10, 5),
+        (masked, 30, 5),
+        ("flowedit", 16, 4),
+        ("img2img", 14, 2),
+        ("eim", 9, 5),
+        ("inpaint", 16, 4),
+        ("masactrl", 10, 6),
+    ):
         store.add(run, lines(psnr, target))
     runs = ["source", weak, strong, "flowedit", "img2img", "eim", "inpaint", "masactrl"]
     rows = {row.run: row for row in editing.rows_of(store, runs[1:])}
@@ -105,9 +115,7 @@ def test_runs_name_methods_that_exist():
     assert found == set(names("editing")) - special
 
 
-def test_edits_made_together_are_those_made_alone_and_a_run_goes_on_where_it_stopped(
-    emoji, tmp_path
-):
+def test_edits_made_together_are_those_made_alone_and_a_run_goes_on_where_it_stopped(emoji, tmp_path):
     made = editing_cases.cases(emoji, 3, 0)
     editor = editing.Editor("emoji", 2)
     store = editing.Store(tmp_path, {})

@@ -26,8 +26,11 @@ def test_only_squares_can_be_asked_for():
 def test_it_measures_a_tiny_network_and_draws_it():
     rows = measure((16, 64), (1, 2), ("none", "output:interval=3,warmup=1"), 4, 1, 1, 16)
     assert [(r.growth, r.tokens, r.pictures) for r in rows[::2]] == [
-        ("tokens", 16, 1), ("tokens", 64, 1), ("pictures", 16, 1), ("pictures", 16, 2),
-    ]  # fmt: skip
+        ("tokens", 16, 1),
+        ("tokens", 64, 1),
+        ("pictures", 16, 1),
+        ("pictures", 16, 2),
+    ]
     assert {r.computed for r in rows} == {1.0, 0.5} and all(r.seconds > 0 for r in rows)
     assert len(table(rows).splitlines()) == 9
     lines = ET.fromstring(plot(rows)).findall("{http://www.w3.org/2000/svg}polyline")
@@ -38,5 +41,6 @@ def test_a_size_that_took_its_seconds_gets_no_further_round(capsys):
     measure((16,), (), ("none",), 2, 3, 1, 16, budget=0.0)
     measure((16,), (), ("none",), 2, 3, 1, 16)
     assert capsys.readouterr().err.splitlines() == [
-        "tokens: 16 tokens, 1 pictures, 1 rounds", "tokens: 16 tokens, 1 pictures, 3 rounds",
-    ]  # fmt: skip
+        "tokens: 16 tokens, 1 pictures, 1 rounds",
+        "tokens: 16 tokens, 1 pictures, 3 rounds",
+    ]

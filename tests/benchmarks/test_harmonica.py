@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.harmonica import measure, shuffled
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests.support import pixart
 
 
 def test_random_tables_compute_as_much_as_the_learned_one() -> None:
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     even, learned, *random = measure(model, 6, 2, 2.0, 2, 3)
     assert (even.table, learned.table, len(random)) == ("even", "learned", 3)
     assert all(row.computed == learned.computed < 1 for row in random)

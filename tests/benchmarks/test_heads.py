@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.heads import Row, measure, table
-from dit_tools.calibrating.heads import Draws
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
+from dit_tools.tasks.calibrate.heads import Draws
 from tests.support import pixart, small
 
 
 def test_the_found_head_is_judged_beside_random_ones():
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     plan = small.plan(steps=2, guidance="soft-pag:scale=2,weight=3,share=1")
     wanted = {}
 
@@ -33,12 +31,7 @@ def test_the_found_head_is_judged_beside_random_ones():
     remember(("a", "b"))
     remember(("c",))
     rows = measure(model, plan, ("a", "b"), ("c",), score, heads=1, random_sets=3, seed=0)
-    assert [r.name for r in rows] == [
-        "none",
-        "default",
-        "found",
-        *(f"random {i}" for i in (1, 2, 3)),
-    ]
+    assert [r.name for r in rows] == ["none", "default", "found", *(f"random {i}" for i in (1, 2, 3))]
     found = rows[2]
     assert found.heads == "1.0" and found.score == pytest.approx(0, abs=1e-5)
     assert found.better == 1.0 and rows[0].better == 0.0

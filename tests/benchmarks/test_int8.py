@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.int8 import Pair, int8_network, measure, psnr, result
-from dit_tools.models.load import load
+from dit_tools.models.loading.load import load
 from tests.support import pixart
 from tests.support.exports import exported
 

@@ -10,17 +10,9 @@ import pytest
 from benchmarks import methods, methods_scores
 from benchmarks.acceleration import parse_run, plan
 from benchmarks.methods import RUNS, Counted, interleaved, nearest, prepared, steps_for
-from benchmarks.methods_scores import (
-    coloured,
-    gain,
-    pairs,
-    saturation,
-    scaled,
-    table,
-    variety,
-)
+from benchmarks.methods_scores import coloured, gain, pairs, saturation, scaled, table, variety
 from dit_tools.core import spec
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests.support import numpy_model, pixart
 
 
@@ -30,9 +22,7 @@ def asked(room: str, **given) -> Namespace:
 
 def flat(*colours: tuple[float, float, float]) -> np.ndarray:
     """A picture of one colour each, (B, 3, 32, 32)."""
-    return np.broadcast_to(
-        np.array(colours, np.float32)[:, :, None, None], (len(colours), 3, 32, 32)
-    )
+    return np.broadcast_to(np.array(colours, np.float32)[:, :, None, None], (len(colours), 3, 32, 32))
 
 
 class FakeJudge:
@@ -51,10 +41,10 @@ class FakeJudge:
 
 @pytest.fixture
 def judge(monkeypatch):
-    from dit_tools.metrics import _judge
+    from dit_tools.models import clip
 
     known = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "dark": (0.1, 0.1, 0.1)}
-    monkeypatch.setattr(_judge, "judge", lambda: FakeJudge(known))
+    monkeypatch.setattr(clip, "judge", lambda: FakeJudge(known))
 
 
 def test_every_run_is_a_plan_and_lists_of_numbers_stay_together():
@@ -88,9 +78,7 @@ def test_no_run_goes_on_before_all_have_drawn_their_part():
     assert made["b"].pixels.shape[0] == 11
     assert made["a"].cost(made["b"])["evaluations"] == 1
     made["a"].seconds, made["b"].seconds = [2.0, 9.0], [1.0, 3.0]
-    assert (
-        made["a"].cost(made["b"])["slower"] == 2.5 and made["b"].cost(made["a"])["evaluations"] == 3
-    )
+    assert made["a"].cost(made["b"])["slower"] == 2.5 and made["b"].cost(made["a"])["evaluations"] == 3
 
 
 def test_the_counting_network_is_the_network():
@@ -100,9 +88,7 @@ def test_the_counting_network_is_the_network():
 
 def test_the_rival_is_the_plain_run_of_the_nearest_cost():
     costs = {"plain": 1.0, "steps=10": 0.5, "steps=40": 2.0}
-    assert [nearest(costs, cost) for cost in (0.6, 1.1, 1.5, 9.0)] == [
-        "steps=10", "plain", "steps=40", "steps=40",
-    ]  # fmt: skip
+    assert [nearest(costs, cost) for cost in (0.6, 1.1, 1.5, 9.0)] == ["steps=10", "plain", "steps=40", "steps=40"]
 
 
 def test_a_gain_counts_when_it_is_beyond_twice_its_error():
@@ -145,8 +131,10 @@ def test_shrinking_undoes_enlarging_of_what_is_smooth():
 
 
 def test_table_and_formats():
-    rows = [{"run": "plain", "slower": 1.0, "found": 90.0, "gain": ""},
-            {"run": "x", "slower": 2.0, "found": 9.0, "gain": "+1"}]  # fmt: skip
+    rows = [
+        {"run": "plain", "slower": 1.0, "found": 90.0, "gain": ""},
+        {"run": "x", "slower": 2.0, "found": 9.0, "gain": "+1"},
+    ]
     assert table(rows).splitlines() == [
         "run    slower   found  gain",
         "plain   1.00x  90.0 %",
@@ -171,9 +159,7 @@ def test_guidance_is_set_against_plain_runs():
 
 
 def tiny():
-    made = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    made = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     return prepared(made, None)
 
 

@@ -11,15 +11,27 @@ import pytest
 from benchmarks import objectives
 from dit_tools.core.registry import get, names
 
-OPTIONS = {"size": 128, "groups": ["Food & Drink"], "base": "emoji", "width": 64, "layers": 4,
-           "pictures": 64, "count": 8, "autoencoder_pictures": 64,
-           "encoder": "patches"}  # fmt: skip
+OPTIONS = {
+    "size": 128,
+    "groups": ["Food & Drink"],
+    "base": "emoji",
+    "width": 64,
+    "layers": 4,
+    "pictures": 64,
+    "count": 8,
+    "autoencoder_pictures": 64,
+    "encoder": "patches",
+}
 
 
 def test_every_objective_of_the_room_is_compared() -> None:
     default = {"logit-normal"}  # is the plain training
-    known = {text.partition(":")[0] for part in (objectives.VARIANTS, objectives.WHOLE)
-             for texts in part.values() for text in texts}  # fmt: skip
+    known = {
+        text.partition(":")[0]
+        for part in (objectives.VARIANTS, objectives.WHOLE)
+        for texts in part.values()
+        for text in texts
+    }
     assert known | default == set(names("objectives"))
     assert {get("objectives", n).stage for n in objectives.WHOLE if n in known} == {"autoencoder"}
 
@@ -39,8 +51,7 @@ def test_a_gain_smaller_than_the_seeds_spread_is_called_so(plain, other, word) -
 
 
 def test_the_table_is_put_between_its_marks(tmp_path: Path) -> None:
-    rows = [{"loss": 1.0, "frechet": 2.0 + i / 10, "frechet few": 3.0, "retrieval": 50.0}
-            for i in range(3)]  # fmt: skip
+    rows = [{"loss": 1.0, "frechet": 2.0 + i / 10, "frechet few": 3.0, "retrieval": 50.0} for i in range(3)]
     better = [{**row, "loss": 0.5} for row in rows]
     options = argparse.Namespace(**OPTIONS)
     text = objectives.table({"plain": rows, "sra": better}, options)

@@ -32,9 +32,12 @@ def test_names_say_what_is_computed(monkeypatch):
     monkeypatch.setattr(growth, "network", watched)
     monkeypatch.setattr(overhead, "nothing", counted)
     plain = 6 * 4
-    calls = {"full, nothing": (plain, 0), "full, cache=first-block": (plain, 0),
-             "full, cache=taylorseer": (plain, 0),
-             "skipping, cache=first-block": (0, 2 * 4 + 4)}  # fmt: skip
+    calls = {
+        "full, nothing": (plain, 0),
+        "full, cache=first-block": (plain, 0),
+        "full, cache=taylorseer": (plain, 0),
+        "skipping, cache=first-block": (0, 2 * 4 + 4),
+    }
     for name, (whole, part) in calls.items():
         monkeypatch.setattr(overhead, "RUNS", {"plain": "", name: runs[name]})
         thin.clear(), empty.clear()

@@ -26,15 +26,13 @@ def test_a_scheme_is_held_against_its_rival() -> None:
     best = row("rtn:bits=4,clip=mse", 0.1)
     assert verdicts([*rows, best])["svd"] is False  # it must beat each of them
     assert line(rows[1], {"svd": False}, ["fp8"]).endswith("WORSE than fp8")
-    assert "WORSE" in line(rows[1], {"svd": False}) and line(rows[0], found).endswith(
-        "+0.500  19.50"
-    )
+    assert "WORSE" in line(rows[1], {"svd": False}) and line(rows[0], found).endswith("+0.500  19.50")
 
 
 def test_every_scheme_is_one_and_is_measured_after_its_rival() -> None:
     measured = list(SCHEMES)
     for text, rival in SCHEMES.items():
-        assert spec.format(spec.parse("weights.quantize", text)).partition(":")[0] in text
+        assert spec.format(spec.parse("quantization", text)).partition(":")[0] in text
         assert all(measured.index(one) < measured.index(text) for one in rival.split())
 
 

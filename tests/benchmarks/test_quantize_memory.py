@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.quantize_memory import Peak, synthetic
 from dit_tools.core import spec
-from dit_tools.models.load import load
-from dit_tools.models.resolve import resolve
-from dit_tools.weights import run
+from dit_tools.models.loading.load import load
+from dit_tools.models.loading.resolve import resolve
+from dit_tools.tasks.quantize import packed_folder
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -28,9 +28,9 @@ def test_the_watch_sees_what_is_allocated() -> None:
 
 def test_a_synthetic_model_packs_and_loads(tmp_path: Path) -> None:
     count = synthetic(tmp_path / "model", 40_000, width=32)
-    wanted = run.Wanted(tmp_path / "out", spec.parse("weights.quantize", "rtn:bits=4,group=16"))
+    wanted = packed_folder.Wanted(tmp_path / "out", spec.parse("quantization", "rtn:bits=4,group=16"))
     source = resolve(str(tmp_path / "model"))
-    layers = run.preflight(source, wanted)
+    layers = packed_folder.preflight(source, wanted)
     assert layers.numbers == count > 30_000
-    run.write(source, wanted, layers, {}, lambda folder: {})
+    packed_folder.write(source, wanted, layers, {}, lambda folder: {})
     assert load(str(tmp_path / "out"), device="cpu").network.module.config.num_layers == 2

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.acceleration import measure
 from benchmarks.acceleration_report import front
 from benchmarks.rivals import full_calls, installed, parse
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests.benchmarks.test_acceleration import FEWER, Row
 from tests.support import pixart
 
@@ -23,13 +23,14 @@ def test_specs_of_rivals():
 
 
 def test_rivals_are_measured_on_a_copy_and_count_their_blocks():
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     runs = (
-        "rival=first-block:threshold=0", "rival=first-block:threshold=9",
-        "rival=taylorseer:interval=3", "rival=magcache:threshold=9", "cache=ertacache:threshold=1",
-    )  # fmt: skip
+        "rival=first-block:threshold=0",
+        "rival=first-block:threshold=9",
+        "rival=taylorseer:interval=3",
+        "rival=magcache:threshold=9",
+        "cache=ertacache:threshold=1",
+    )
     exact, bold, taylor, magnitude, calibrated = measure(model, ("a",), runs, 8, 1)[-5:]
     assert exact.psnr == math.inf and exact.computed == 3 * 8
     for row in (bold, taylor, magnitude):
@@ -46,14 +47,15 @@ def test_the_front_is_what_nothing_beats():
 
 def test_cache_dit_computes_the_calls_that_ours_computes():
     pytest.importorskip("cache_dit")
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     runs = (
-        "rival=dbcache:threshold=0", "cache=first-block:threshold=9", "rival=dbcache:threshold=9",
-        "cache=taylorseer:interval=3", "rival=dbcache:interval=3,order=1",
+        "rival=dbcache:threshold=0",
+        "cache=first-block:threshold=9",
+        "rival=dbcache:threshold=9",
+        "cache=taylorseer:interval=3",
+        "rival=dbcache:interval=3,order=1",
         "rival=dbcache:interval=3",
-    )  # fmt: skip
+    )
     exact, ours, theirs, series, forecast, kept = measure(model, ("a",), runs, 12, 1)[-6:]
     assert exact.psnr == math.inf and exact.computed == 3 * 12
     assert ours.computed == theirs.computed == 3 * 2 + 10

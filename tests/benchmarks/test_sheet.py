@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks import sheet
-from dit_tools.metrics.binding import split
+from dit_tools.methods.metrics.binding import split
 
 LISTS = Path(sheet.HERE)
 

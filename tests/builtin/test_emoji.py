@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dit_tools import sampling
 from dit_tools.core.plan import Plan
-from dit_tools.models.families._base import Prompts
-from dit_tools.models.load import load
+from dit_tools.models.family import Prompts
+from dit_tools.models.loading.load import load
 from dit_tools.models.model import Model
+from dit_tools.sampling import loop
 
 FOLDER = Path(__file__).parents[2] / "dit_tools/builtin/emoji"
 GOLDEN = Path(__file__).parents[1] / "data/emoji-golden.png"
@@ -34,14 +34,21 @@ def model(backend: str) -> Model:
 def pictures(loaded: Model, prompts: tuple[str, ...], seeds: list[int], **specs: str) -> np.ndarray:
     """Pixels (B, 4, SIZE, SIZE) with the model's defaults."""
     defaults = loaded.defaults
-    plan = Plan.parse(defaults.steps, {
-        "schedule": defaults.schedule, "solver": defaults.solver, "noise": "philox",
-        "guidance": f"cfg:scale={defaults.cfg}", "cache": "none", **specs,
-    })  # fmt: skip
+    plan = Plan.parse(
+        defaults.steps,
+        {
+            "schedule": defaults.schedule,
+            "solver": defaults.solver,
+            "noise": "philox",
+            "guidance": f"cfg:scale={defaults.cfg}",
+            "cache": "none",
+            **specs,
+        },
+    )
     blank = ("",) * len(prompts)
     conditions = loaded.encode(Prompts(prompts, blank, SIZE, SIZE, ("cond", "uncond")))
-    x, noise = sampling.start(loaded, plan, loaded.family.latent_shape(SIZE, SIZE), seeds)
-    for step in sampling.sample(loaded, conditions, x, plan, noise):
+    x, noise = loop.start(loaded, plan, loaded.family.latent_shape(SIZE, SIZE), seeds)
+    for step in loop.sample(loaded, conditions, x, plan, noise):
         x = step.x
     return loaded.codec.decode(x)
 
@@ -52,8 +59,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_torch_and_onnx_make_the_same_picture() -> None:
-    prompts = ("red heart", "a green apple, flat",
-               "a red apple and a green pear on a table under the yellow sun, 3d")  # fmt: skip
+    prompts = ("red heart", "a green apple, flat", "a red apple and a green pear on a table under the yellow sun, 3d")
     onnx, torch = (pictures(model(b), prompts, [0, 5, 1]) for b in ("onnx", "torch"))
     for a, b in zip(onnx, torch, strict=True):  # the last one is longer than the model reads
         assert psnr(a, b) >= 40
@@ -86,10 +92,16 @@ def test_the_picture_is_what_plain_diffusers_makes() -> None:
     loaded = model("onnx")
     noise = np.random.Generator(np.random.Philox(2)).standard_normal((32, 8, 8), dtype="float32")
     theirs = pipe(
-        "red heart", num_inference_steps=loaded.defaults.steps, guidance_scale=loaded.defaults.cfg,
-        height=SIZE, width=SIZE, latents=torch.from_numpy(noise)[None], output_type="np",
-        use_resolution_binning=False, max_sequence_length=facts["max_tokens"],
-    ).images[0]  # fmt: skip
+        "red heart",
+        num_inference_steps=loaded.defaults.steps,
+        guidance_scale=loaded.defaults.cfg,
+        height=SIZE,
+        width=SIZE,
+        latents=torch.from_numpy(noise)[None],
+        output_type="np",
+        use_resolution_binning=False,
+        max_sequence_length=facts["max_tokens"],
+    ).images[0]
     ours = pictures(loaded, ("red heart",), [2])[0].transpose(1, 2, 0)
     assert np.abs(ours - theirs).max() < 1 / 255
 
@@ -121,9 +133,8 @@ def test_the_onnx_path_imports_no_torch() -> None:
     )
     root = str(FOLDER.parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": root},
-    )  # fmt: skip
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": root}
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dit_tools.models.resolve import BUILTIN
+from dit_tools.models.loading.resolve import BUILTIN
 from tests.support.program import PROGRAM, dit, environment
 from tests.support.terminal import on_terminal
 
@@ -28,14 +28,15 @@ def refused(done, code, message, folder=None):
 
 USAGE = [
     (("x", "--solver", "eulr"), "dit: --solver: no method 'eulr'; did you mean 'euler'?"),
-    (("x", "--cache", "taylorseer:odrer=2"),
-     "dit: --cache taylorseer: no parameter 'odrer'; did you mean 'order'?"),
+    (("x", "--cache", "taylorseer:odrer=2"), "dit: --cache taylorseer: no parameter 'odrer'; did you mean 'order'?"),
     (("x", "--cache", "taylorseer:order=99"), "dit: --cache taylorseer: order=99 is out of range"),
     (("x", "--guidance", "cfg:scale"), "dit: --guidance cfg: 'scale' is not KEY=VALUE"),
     (("x", "--stpes", "3"), "dit generate: No such option '--stpes'; did you mean '--steps'?"),
     (("x", "--steps", "many"), "dit: --steps many: not a whole number; give 1..1000"),
-    (("x", "--cfg-scale", "3", "--guidance", "cfg:scale=2"),
-     "dit: --cfg-scale 3: --guidance cfg:scale=2 gives the scale too; give one of them"),
+    (
+        ("x", "--cfg-scale", "3", "--guidance", "cfg:scale=2"),
+        "dit: --cfg-scale 3: --guidance cfg:scale=2 gives the scale too; give one of them",
+    ),
     (("x", "--size", "0"), "dit: --size 0: out of range; give 1..16384"),
     (("x", "-W", "-64"), "dit: --width -64: out of range; give 1..16384"),
     (("x", "--size", "100000x64"), "dit: --size 100000: out of range; give 1..16384"),
@@ -55,7 +56,7 @@ USAGE = [
     (("-", "--prompt-file", "-"), "dit: stdin is asked for twice; give - once"),
     (("x", "--base", "elsewhere"), "dit: --base elsewhere: emoji is whole; --base is for a sing"),
     (("x" * 100_001,), "dit: --prompt: a text of 100001 bytes; at most 100000"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("arguments, message", USAGE, ids=[text[:40] for _, text in USAGE])
@@ -70,13 +71,15 @@ def test_debug_shows_the_traceback():
 
 FILES = {
     "steps.csv": ("prompt,steps\na,5\nb,0\n", "steps.csv:3: --steps 0: out of range"),
-    "method.jsonl": ('{"prompt": "a"}\n{"prompt": "b", "solver": "eulr"}\n',
-                     "method.jsonl:2: --solver: no method 'eulr'; did you mean 'euler'?"),
+    "method.jsonl": (
+        '{"prompt": "a"}\n{"prompt": "b", "solver": "eulr"}\n',
+        "method.jsonl:2: --solver: no method 'eulr'; did you mean 'euler'?",
+    ),
     "option.csv": ("prompt,stesp\na,5\n", "option.csv:1: no option 'stesp'; did you mean 'steps'?"),
     "bad.jsonl": ('{"prompt": "a"}\n{"prompt": \n', "bad.jsonl:2: bad JSON"),
     "empty.txt": ("# nothing\n\n", "empty.txt: holds no prompt"),
     "cells.csv": ("prompt\na,b\n", "cells.csv:2: 2 cells, but 1 columns"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -107,9 +110,13 @@ def test_ten_megabytes_of_prompt(tmp_path):
     done = dit("generate", "--prompt-file", "x.txt", cwd=tmp_path)
     refused(done, 4, "dit: x.txt:1: a line of over 1048576 bytes; shorten it")
     piped = subprocess.run(
-        [PROGRAM, "generate", "-"], input="word " * 2_000_000, capture_output=True, text=True,
-        env=environment(), cwd=tmp_path,
-    )  # fmt: skip
+        [PROGRAM, "generate", "-"],
+        input="word " * 2_000_000,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=tmp_path,
+    )
     refused(piped, 4, "dit: -:1: a line of over 1048576 bytes", tmp_path)
 
 
@@ -171,15 +178,19 @@ def limited(size):
 
 def special(arguments, cwd, **options):
     return subprocess.run(
-        [PROGRAM, "generate", *arguments], capture_output=True, text=True, env=environment(),
-        cwd=cwd, stdin=subprocess.DEVNULL, timeout=120, **options,
-    )  # fmt: skip
+        [PROGRAM, "generate", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        **options,
+    )
 
 
 def nothing_left(folder):
-    return [
-        p.name for p in folder.rglob("*") if p.is_file() and p.name != ".dit-manifest.jsonl"
-    ] == []
+    return [p.name for p in folder.rglob("*") if p.is_file() and p.name != ".dit-manifest.jsonl"] == []
 
 
 def test_a_full_disk(tmp_path):
@@ -194,9 +205,14 @@ def test_a_full_disk(tmp_path):
 def test_stdout_on_a_full_disk(tmp_path):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [PROGRAM, "generate", "x", "-o", "-", *FAST], stdout=full, stderr=subprocess.PIPE,
-            env=environment(), cwd=tmp_path, stdin=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            [PROGRAM, "generate", "x", "-o", "-", *FAST],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
     assert done.returncode == 4 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("dit: stdout: cannot be written: the disk is full")
 
@@ -240,15 +256,17 @@ def test_a_closed_pipe_leaves_quietly_and_the_picture_whole(tmp_path):
         reader, writer = os.pipe()
         os.close(reader)
         done = subprocess.run(
-            [PROGRAM, "generate", "x", *arguments, *FAST], stdout=writer, stderr=subprocess.PIPE,
-            env=environment(), cwd=tmp_path, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [PROGRAM, "generate", "x", *arguments, *FAST],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+        )
         os.close(writer)
         assert (done.returncode, done.stderr) == (141, b"")
     assert dit("info", "out/x-0.png", cwd=tmp_path).returncode == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        ".dit-manifest.jsonl", "x-0.png"
-    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".dit-manifest.jsonl", "x-0.png"]
 
 
 def test_a_terminal_that_is_too_narrow(tmp_path):
@@ -267,9 +285,14 @@ def test_bytes_are_not_sent_to_a_terminal(tmp_path):
 
     master, slave = pty.openpty()
     done = subprocess.run(
-        [PROGRAM, "generate", "x", "-o", "-"], stdout=slave, stderr=subprocess.PIPE, text=True,
-        env=environment(), cwd=tmp_path, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [PROGRAM, "generate", "x", "-o", "-"],
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+    )
     os.close(slave)
     os.close(master)
     assert done.returncode == 2

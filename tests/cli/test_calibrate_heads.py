@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from dit_cli.calibrate import _heads, _toml
-from dit_tools.calibrating.session import Session
 from dit_tools.core import spec
 from dit_tools.core.errors import ExitCode, InputError, UsageError
-from dit_tools.generating import critic
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
+from dit_tools.tasks.calibrate.session import Session
+from dit_tools.tasks.generate import scorer
 from tests.support import pixart, small
 from tests.support.program import dit
 
@@ -31,10 +31,8 @@ class Taste:
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Session:
-    monkeypatch.setattr(critic, "Critic", Taste)
-    model = model_from_pipeline(
-        pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32"
-    )
+    monkeypatch.setattr(scorer, "Critic", Taste)
+    model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     plan = small.plan(steps=2, guidance="soft-pag:scale=2,weight=3,share=1")
     return Session(model, plan, ("a", "b"), (model.defaults.size,) * 2)
 
@@ -72,6 +70,4 @@ def test_one_thing_at_a_time():
     for words in ([], ["--heads", "2", "--presets"]):
         done = dit("calibrate", *words)
         assert done.returncode == ExitCode.USAGE
-        assert done.stderr == (
-            "dit: dit calibrate: what for?; give --cache NAME, --presets or --heads N\n"
-        )
+        assert done.stderr == ("dit: dit calibrate: what for?; give --cache NAME, --presets or --heads N\n")

@@ -6,8 +6,9 @@ from tests.support.program import dit
 
 
 def test_compare_on_the_built_in_model(tmp_path):
-    done = dit("generate", "cat", "--cache", "output:interval=3", "--compare", "--steps", "8",
-               "-o", "a.png", cwd=tmp_path)  # fmt: skip
+    done = dit(
+        "generate", "cat", "--cache", "output:interval=3", "--compare", "--steps", "8", "-o", "a.png", cwd=tmp_path
+    )
     assert (done.returncode, done.stdout) == (0, "a.png\n")
     line = done.stderr.strip()
     assert line.startswith("dit: a.png: ") and " s instead of " in line
@@ -19,9 +20,7 @@ def test_compare_on_the_built_in_model(tmp_path):
 def test_compare_without_a_cache_is_refused(tmp_path):
     done = dit("generate", "cat", "--compare", "-o", "a.png", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == (
-        "dit: --compare: a picture without a cache; give one, such as --cache fast\n"
-    )
+    assert done.stderr == ("dit: --compare: a picture without a cache; give one, such as --cache fast\n")
     assert not (tmp_path / "a.png").exists()
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import DitError
-from dit_tools.editing import _run
 from dit_tools.media import image
 from dit_tools.media.metadata import read_record
-from dit_tools.models.load import load
+from dit_tools.models.loading.load import load
+from dit_tools.tasks.edit import task
 from tests.support.program import dit
 
 RANDOM = np.random.default_rng(0)
@@ -49,13 +49,12 @@ def run(place: Path, **request) -> list[dict]:
     events: list[dict] = []
     values = {"values": FAST, "overwrite": True} | request
     values["picture"] = str(place / values.get("picture", "photo.png"))
-    _run.assemble(_run.Request(**values), events.append, lambda *_: model()).start()
+    task.assemble(task.Request(**values), events.append, lambda *_: model()).start()
     return events
 
 
 def test_outside_the_mask_every_bit_is_kept_and_so_is_what_belongs_to_a_photograph(place):
-    done = dit("edit", "photo.png", "a cat", "--mask", "mask.png", "-o", "out.png", "--steps", "2",
-               "--json", cwd=place)  # fmt: skip
+    done = dit("edit", "photo.png", "a cat", "--mask", "mask.png", "-o", "out.png", "--steps", "2", "--json", cwd=place)
     assert done.returncode == 0, done.stderr
     item = json.loads(done.stdout.splitlines()[1])
     before, after = (image.read(place / name) for name in ("photo.png", "out.png"))
@@ -99,8 +98,7 @@ def test_instructions_over_a_folder(place):
     file = place / "todo.jsonl"
     file.write_text("\n".join(map(json.dumps, lines[:2])))
     out = str(place / "many") + "/"
-    items = [e for e in run(place, picture=".", instructions=str(file), output=out)
-             if e["type"] == "item"]  # fmt: skip
+    items = [e for e in run(place, picture=".", instructions=str(file), output=out) if e["type"] == "item"]
     assert [item["method"] for item in items] == ["inpaint", "inpaint:strength=0.5"]
     assert all(item["psnr_outside"] == 200 for item in items)
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -128,31 +126,34 @@ def test_animations_cmyk_and_large_pictures(place):
     notes = {"move.gif": "first frame", "print.jpg": "CMYK converted", "large.jpg": ""}
     for name, note in notes.items():
         (event,) = [
-            e for e in run(place, picture=name, prompt="a cat", mask="10,10,20,20",
-                           output=str(place / "odd") + "/")
+            e
+            for e in run(place, picture=name, prompt="a cat", mask="10,10,20,20", output=str(place / "odd") + "/")
             if e["type"] in ("item", "error")
-        ]  # fmt: skip
+        ]
         assert event["type"] == "item", event
         assert note in (event.get("note") or "")
     assert (place / "odd/move-edit.png").exists() and (place / "odd/large-edit.jpg").exists()
 
 
-@pytest.mark.parametrize("request_, message", [
-    ({}, "no prompt"),
-    ({"prompt": "x", "picture": "none.png"}, "no such file or folder"),
-    ({"prompt": "x", "method": "flowedti"}, "did you mean 'flowedit'?"),
-    ({"prompt": "x", "method": "inpaint"}, "needs --mask"),
-    ({"prompt": "x", "strength": 2.0}, "out of range; give 0..1"),
-    ({"prompt": "x", "strength": 0.5, "method": "flowchef"}, "has none"),
-    ({"prompt": "x", "strength": 0.5, "method": "img2img:strength=0.2"}, "gives it too"),
-    ({"prompt": "x", "output": "photo.png"}, "is the picture itself"),
-    ({"prompt": "x", "instructions": "todo.csv"}, "exclude each other"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "request_, message",
+    [
+        ({}, "no prompt"),
+        ({"prompt": "x", "picture": "none.png"}, "no such file or folder"),
+        ({"prompt": "x", "method": "flowedti"}, "did you mean 'flowedit'?"),
+        ({"prompt": "x", "method": "inpaint"}, "needs --mask"),
+        ({"prompt": "x", "strength": 2.0}, "out of range; give 0..1"),
+        ({"prompt": "x", "strength": 0.5, "method": "flowchef"}, "has none"),
+        ({"prompt": "x", "strength": 0.5, "method": "img2img:strength=0.2"}, "gives it too"),
+        ({"prompt": "x", "output": "photo.png"}, "is the picture itself"),
+        ({"prompt": "x", "instructions": "todo.csv"}, "exclude each other"),
+    ],
+)
 def test_bad_requests(place, monkeypatch, request_, message):
     monkeypatch.chdir(place)
     values = {"picture": "photo.png", "overwrite": True} | request_
     with pytest.raises(DitError) as caught:
-        _run.assemble(_run.Request(**values), print)
+        task.assemble(task.Request(**values), print)
     assert message in str(caught.value)
 
 

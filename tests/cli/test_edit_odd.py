@@ -24,18 +24,21 @@ def drawn() -> np.ndarray:
 
 
 PICTURES = {
-    "plain.png": None, "print.jpg": "CMYK converted to sRGB", "palette.png": None,
-    "frames.gif": "first frame of an animation", "move.webp": "first frame of an animation",
+    "plain.png": None,
+    "print.jpg": "CMYK converted to sRGB",
+    "palette.png": None,
+    "frames.gif": "first frame of an animation",
+    "move.webp": "first frame of an animation",
     "grey.png": "the grey picture became a colour picture",
     "bits.png": "the grey picture became a colour picture",
-}  # fmt: skip
+}
 """Picture -> what is said about it."""
 MASKS = {
     "sharp.jpg": "mask is not black and white: cut at half",
     "larger.png": "mask scaled from 180x120",
     "soft.png": "mask is not black and white: cut at half",
     "soft-small.png": "mask scaled from 45x30; mask is not black and white: cut at half",
-}  # fmt: skip
+}
 """Mask -> what is said about it."""
 
 
@@ -124,12 +127,20 @@ def test_what_cannot_be_mended_is_refused_in_one_line(place, arguments, code, me
 
 
 def test_latents_of_another_model_are_refused_by_their_hash(place):
-    made = dit(
-        "invert", "pictures/plain.png", "-m", "emoji-small", "-o", "other.latent", *FAST, cwd=place
-    )
+    made = dit("invert", "pictures/plain.png", "-m", "emoji-small", "-o", "other.latent", *FAST, cwd=place)
     assert made.returncode == 0, made.stderr
-    done = dit("edit", "pictures/plain.png", "a cat", "--inversion", "other.latent", "-m", "emoji",
-               "-o", "refused.png", cwd=place)  # fmt: skip
+    done = dit(
+        "edit",
+        "pictures/plain.png",
+        "a cat",
+        "--inversion",
+        "other.latent",
+        "-m",
+        "emoji",
+        "-o",
+        "refused.png",
+        cwd=place,
+    )
     assert done.returncode == 5 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("dit: other.latent: made with revision ")
     assert not (place / "refused.png").exists()
@@ -144,8 +155,9 @@ def test_twenty_megapixels_take_less_than_three_gigabytes(place):
         "except SystemExit as left:\n    print(left.code or 0)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    done = python(code, "edit", "large.jpg", "a cat", "--mask", "900,900,800,800", "-o",
-                  "large-out.jpg", *FAST, cwd=place)  # fmt: skip
+    done = python(
+        code, "edit", "large.jpg", "a cat", "--mask", "900,900,800,800", "-o", "large-out.jpg", *FAST, cwd=place
+    )
     path, status, kilobytes = done.stdout.split()
     assert (path, status) == ("large-out.jpg", "0"), done.stderr
     assert int(kilobytes) < 3_000_000

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import DitError
-from dit_tools.editing import _protect, _run
 from dit_tools.media import image
 from dit_tools.media.metadata import read_record
-from dit_tools.models.load import load
+from dit_tools.models.loading.load import load
+from dit_tools.tasks import protect
+from dit_tools.tasks.edit import task
 
 RANDOM = np.random.default_rng(0)
 
@@ -38,7 +39,7 @@ def run(place: Path, **request) -> dict:
     events: list[dict] = []
     values = {"values": {"steps": 3}, "overwrite": True, "picture": str(place / "one.png")}
     values |= {"output": str(place / "out.png")} | request
-    _run.assemble(_run.Request(**values), events.append, lambda *_: model()).start()
+    task.assemble(task.Request(**values), events.append, lambda *_: model()).start()
     return events[1]
 
 
@@ -68,49 +69,62 @@ def test_detail_is_kept_where_the_edit_changes_little(place):
     fine = (0.5 + 0.1 * ((rows + columns) % 2))[:, :, None].repeat(3, axis=2).astype(np.float32)
     (place / "fine.png").write_bytes(image.encode(fine, "png"))
     kept, lost = (
-        run(place, picture=str(place / "fine.png"), prompt="a cat", source_prompt="a dog",
-            method="eim:amount=0.02,draws=1", keep_detail=keep)["psnr"] for keep in (True, False)
-    )  # fmt: skip
+        run(
+            place,
+            picture=str(place / "fine.png"),
+            prompt="a cat",
+            source_prompt="a dog",
+            method="eim:amount=0.02,draws=1",
+            keep_detail=keep,
+        )["psnr"]
+        for keep in (True, False)
+    )
     assert kept > lost + 3
 
 
-@pytest.mark.parametrize("request_, message", [
-    ({"prompt": "x", "references": ["two.png"]}, "takes no --reference, not 1"),
-    ({"method": "interpolate"}, "takes 1 --reference, not 0"),
-    ({"method": "interpolate", "references": ["gone.png"]}, "gone.png: no such file"),
-    ({"method": "boundary"}, "no prompt"),
-    ({"method": "diffeditor:right=3"}, "needs --mask"),
-    ({"prompt": "x", "steer": "elekt"}, "did you mean 'elect'?"),
-    ({"prompt": "x", "steer": "elect", "method": "sine"}, "cannot be stopped midway"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "request_, message",
+    [
+        ({"prompt": "x", "references": ["two.png"]}, "takes no --reference, not 1"),
+        ({"method": "interpolate"}, "takes 1 --reference, not 0"),
+        ({"method": "interpolate", "references": ["gone.png"]}, "gone.png: no such file"),
+        ({"method": "boundary"}, "no prompt"),
+        ({"method": "diffeditor:right=3"}, "needs --mask"),
+        ({"prompt": "x", "steer": "elekt"}, "did you mean 'elect'?"),
+        ({"prompt": "x", "steer": "elect", "method": "sine"}, "cannot be stopped midway"),
+    ],
+)
 def test_bad_requests(place, monkeypatch, request_, message):
     monkeypatch.chdir(place)
     with pytest.raises(DitError) as caught:
-        _run.assemble(_run.Request(**{"picture": "one.png"} | request_), print)
+        task.assemble(task.Request(**{"picture": "one.png"} | request_), print)
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("request_, message", [
-    ({"protect": "shield"}, "--protect: no method 'shield'"),
-    ({"protect": "sds", "method": "sine"}, "--method: --protect sds makes no edit"),
-    ({"protect": "sds", "mask_text": "cat"}, "--mask-text: --protect sds makes no edit"),
-    ({"protect": "sds:levels=300"}, "out of range"),
-    ({"protect": "sds", "values": {"seed": "1,2"}}, "a picture is protected once"),
-    ({"protect": "sds", "output": "one.png", "overwrite": True}, "is the picture itself"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "request_, message",
+    [
+        ({"protect": "shield"}, "--protect: no method 'shield'"),
+        ({"protect": "sds", "method": "sine"}, "--method: --protect sds makes no edit"),
+        ({"protect": "sds", "mask_text": "cat"}, "--mask-text: --protect sds makes no edit"),
+        ({"protect": "sds:levels=300"}, "out of range"),
+        ({"protect": "sds", "values": {"seed": "1,2"}}, "a picture is protected once"),
+        ({"protect": "sds", "output": "one.png", "overwrite": True}, "is the picture itself"),
+    ],
+)
 def test_bad_requests_for_protection(place, monkeypatch, request_, message):
     monkeypatch.chdir(place)
     with pytest.raises(DitError) as caught:
-        _protect.assemble(_run.Request(**{"picture": "one.png"} | request_), print)
+        protect.assemble(task.Request(**{"picture": "one.png"} | request_), print)
     assert message in str(caught.value)
 
 
 def test_protecting_a_file(place, monkeypatch):
     monkeypatch.chdir(place)
     events: list[dict] = []
-    request = _run.Request("two.png", protect="sds:iterations=2,levels=4,step=4")
+    request = task.Request("two.png", protect="sds:iterations=2,levels=4,step=4")
     torch = load("emoji", backend="torch")
-    _protect.assemble(request, events.append, lambda *_: torch).start()
+    protect.assemble(request, events.append, lambda *_: torch).start()
     item = events[1]
     assert item["path"] == "two-safe.png" and item["latent_shift"] > 0, item
     before, after = (image.read(place / name).pixels for name in ("two.png", "two-safe.png"))

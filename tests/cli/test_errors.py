@@ -21,21 +21,16 @@ USAGE = {
     ("methods", "-z"): "dit methods: No such option '-z'; see 'dit methods --help'",
     ("models", "shw"): "dit models: No such command 'shw'; did you mean 'show'?",
     ("models", "show"): "dit models show: Missing argument 'NAME'; see 'dit models show --help'",
-    ("models", "show", "a", "b"): "dit models show: Got unexpected extra argument(s) (b); "
-    "see 'dit models show --help'",
-    ("generate", "x", "--stpes", "3"): "dit generate: No such option '--stpes'; "
-    "did you mean '--steps'?",
-    ("generate", "--cache"): "dit generate: Option '--cache' requires an argument; "
-    "see 'dit generate --help'",
+    ("models", "show", "a", "b"): "dit models show: Got unexpected extra argument(s) (b); see 'dit models show --help'",
+    ("generate", "x", "--stpes", "3"): "dit generate: No such option '--stpes'; did you mean '--steps'?",
+    ("generate", "--cache"): "dit generate: Option '--cache' requires an argument; see 'dit generate --help'",
     ("generate", "x", "--batch-size", "two"): "dit generate: --batch-size: not a whole number; "
     "see 'dit generate --help'",
-    ("generate", "x", "--batch-size", "0"): "dit generate: --batch-size: out of range; "
-    "give at least 1",
-    ("generate", "x", "--cache", "taylorser"): "dit: --cache: no method 'taylorser'; "
-    "did you mean 'taylorseer'?",
+    ("generate", "x", "--batch-size", "0"): "dit generate: --batch-size: out of range; give at least 1",
+    ("generate", "x", "--cache", "taylorser"): "dit: --cache: no method 'taylorser'; did you mean 'taylorseer'?",
     ("generate", "x", "--cache", "taylorseer:odrer=1"): "dit: --cache taylorseer: "
     "no parameter 'odrer'; did you mean 'order'?",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("arguments", USAGE, ids=" ".join)
@@ -51,30 +46,37 @@ def raising(what: str) -> str:
 
 
 RAISED = {
-    "raise ValueError('odd')": (1, "dit: internal error: ValueError: odd; "
-                                "run again with --debug for the traceback"),
+    "raise ValueError('odd')": (1, "dit: internal error: ValueError: odd; run again with --debug for the traceback"),
     "from dit_tools.core.errors import ModelError; raise ModelError('m', 'h')": (5, "dit: m; h"),
-    "from dit_tools.core.errors import UnsupportedError; raise UnsupportedError('no')":
-        (7, "dit: no"),
-    "raise MemoryError": (6, "dit: out of memory; use a smaller --batch-size or --size, "
-                          "--offload model, or --dtype bfloat16"),
-    "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA')": (6, "dit: out of memory; "
-        "use a smaller --batch-size or --size, --offload model, or --dtype bfloat16"),
-    "raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory: 8 bytes')": (6,
-        "dit: out of memory; use a smaller --batch-size or --size, --offload model, "
-        "or --dtype bfloat16"),
-    "import errno; raise OSError(errno.ENOSPC, 'full', 'a.png')": (4,
-        "dit: a.png: cannot be written: the disk is full; free some space, "
-        "or write elsewhere with -o"),
+    "from dit_tools.core.errors import UnsupportedError; raise UnsupportedError('no')": (7, "dit: no"),
+    "raise MemoryError": (
+        6,
+        "dit: out of memory; use a smaller --batch-size or --size, --offload model, or --dtype bfloat16",
+    ),
+    "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA')": (
+        6,
+        "dit: out of memory; use a smaller --batch-size or --size, --offload model, or --dtype bfloat16",
+    ),
+    "raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory: 8 bytes')": (
+        6,
+        "dit: out of memory; use a smaller --batch-size or --size, --offload model, or --dtype bfloat16",
+    ),
+    "import errno; raise OSError(errno.ENOSPC, 'full', 'a.png')": (
+        4,
+        "dit: a.png: cannot be written: the disk is full; free some space, or write elsewhere with -o",
+    ),
     "raise BrokenPipeError": (141, ""),
     "raise KeyboardInterrupt": (130, ""),
-    "from dit_tools.batch.interrupt import Terminated; raise Terminated": (143, ""),
+    "from dit_tools.jobs.interrupt import Terminated; raise Terminated": (143, ""),
     "import typer; raise typer.Exit(3)": (3, ""),
     "return 7": (7, ""),
-    "raise ValueError('two\\nlines\\x1b[31m')": (1, "dit: internal error: ValueError: "
+    "raise ValueError('two\\nlines\\x1b[31m')": (
+        1,
+        "dit: internal error: ValueError: "
         "two\N{REPLACEMENT CHARACTER}lines\N{REPLACEMENT CHARACTER}[31m; "
-        "run again with --debug for the traceback"),
-}  # fmt: skip
+        "run again with --debug for the traceback",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", RAISED)
@@ -128,8 +130,7 @@ def boom(
 
 def test_a_full_disk_under_stdout() -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([PROGRAM, "methods"], stdout=full, stderr=subprocess.PIPE, text=True,
-                              env=environment())  # fmt: skip
+        done = subprocess.run([PROGRAM, "methods"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
     assert done.returncode == 4
     assert done.stderr.startswith("dit: stdout: cannot be written: the disk is full")
     assert done.stderr.count("\n") == 1
@@ -138,8 +139,7 @@ def test_a_full_disk_under_stdout() -> None:
 def test_a_reader_that_went_away() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([PROGRAM, "methods"], stdout=writing, stderr=subprocess.PIPE, text=True,
-                          env=environment())  # fmt: skip
+    done = subprocess.run([PROGRAM, "methods"], stdout=writing, stderr=subprocess.PIPE, text=True, env=environment())
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -152,14 +152,15 @@ def test_closed_standard_streams() -> None:
 
 def test_ctrl_c_in_a_running_command() -> None:
     code = (
-        "import sys, types; from dit_cli import main; from dit_cli.command import command\n"
+        "import sys, types; from dit_cli import main; from dit_cli._app import command\n"
         "def boom() -> None:\n"
         "    import time; print('ready', flush=True); time.sleep(60)\n"
         "sys.modules['dit_cli.boom'] = m = types.ModuleType('m'); m.command = command(boom)\n"
         "main.COMMANDS['boom'] = 'x'; main.main(['boom'])"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.PIPE, env=environment())  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE, env=environment()
+    )
     assert process.stdout and process.stdout.readline() == "ready\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -175,6 +176,5 @@ def test_ctrl_c_after_the_work_is_done_ends_without_a_traceback() -> None:
         "threading.Thread(target=late).start()\n"
         "sys.argv = ['dit', '--version']; main.main()"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          timeout=20, env=environment())  # fmt: skip
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, env=environment())
     assert (made.returncode, made.stderr) == (0, "") and made.stdout.startswith("dit ")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_tools.media import image
-from tests.generating.test_record import validator
+from tests.jobs.test_record import validator
 from tests.support.program import dit
 
 rng = np.random.default_rng(0)
@@ -60,14 +60,17 @@ def test_an_autoencoder_is_measured_through_itself(tmp_path):
     assert done.returncode == 4 and "b.png: is 20x24, emoji takes 128x128" in done.stderr
 
 
-@pytest.mark.parametrize("arguments, code, words", [
-    (("no.png",), 4, "no.png: no such file"),
-    (("a.png", "--metric", "psnr"), 2, "give --reference or --through"),
-    (("a.png", "--metric", "frechet", "--through", "emoji"), 2, "two sets of pictures"),
-    (("a.png", "--metric", "psrn"), 2, "did you mean 'psnr'?"),
-    (("bad.png", "-r", "a.png"), 4, "bad.png"),
-    (("a.png", "--prompts", "bad.png"), 4, "line 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (("no.png",), 4, "no.png: no such file"),
+        (("a.png", "--metric", "psnr"), 2, "give --reference or --through"),
+        (("a.png", "--metric", "frechet", "--through", "emoji"), 2, "two sets of pictures"),
+        (("a.png", "--metric", "psrn"), 2, "did you mean 'psnr'?"),
+        (("bad.png", "-r", "a.png"), 4, "bad.png"),
+        (("a.png", "--prompts", "bad.png"), 4, "line 1"),
+    ],
+)
 def test_bad_input_is_one_line(tmp_path, arguments, code, words):
     write(tmp_path / "a.png", NOISE)
     (tmp_path / "bad.png").write_bytes(b"nonsense")

@@ -38,8 +38,9 @@ def test_paths_on_stdout_and_differences_on_stderr(model: Path, tmp_path: Path) 
 
 
 def test_json_and_int8_without_check(model: Path, tmp_path: Path) -> None:
-    done = dit("export", "-m", model, "-o", tmp_path / "out", "--parts", "transformer", "--int8",
-               "--no-check", "--json")  # fmt: skip
+    done = dit(
+        "export", "-m", model, "-o", tmp_path / "out", "--parts", "transformer", "--int8", "--no-check", "--json"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     graph, int8, end = map(json.loads, done.stdout.splitlines())
     paths = [str(tmp_path / f"out/transformer{kind}.onnx") for kind in ("", ".int8")]
@@ -52,11 +53,10 @@ BAD = [
     (("--parts", ","), 2, "dit: --parts: names nothing; give transformer"),
     (("--opset", "9"), 2, "dit: --opset 9: not known; give 17 to 20"),
     (("--opset", "new"), 2, "dit export: --opset: not a whole number"),
-    (("--parts", "text_encoder"), 7,
-     "dit: --parts text_encoder: the model has none; give --parts transformer,vae"),
+    (("--parts", "text_encoder"), 7, "dit: --parts text_encoder: the model has none; give --parts transformer,vae"),
     (("-o", "no/such/out"), 4, "dit: -o no/such/out: its folder does not exist; create it first"),
     (("-m", "no/such/model"), 5, "dit: --model no/such/model:"),
-]  # fmt: skip
+]
 
 
 def test_split_writes_the_pieces_and_says_so(model: Path, tmp_path: Path) -> None:
@@ -70,9 +70,7 @@ def test_split_writes_the_pieces_and_says_so(model: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("arguments, code, message", BAD, ids=[" ".join(a) for a, *_ in BAD])
-def test_bad_requests(
-    arguments: tuple[str, ...], code: int, message: str, model: Path, tmp_path: Path
-) -> None:
+def test_bad_requests(arguments: tuple[str, ...], code: int, message: str, model: Path, tmp_path: Path) -> None:
     done = dit("export", "-m", model, "-o", "out", *arguments, cwd=tmp_path)
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1, done.stderr
     assert (done.returncode, done.stdout) == (code, "")
@@ -88,9 +86,7 @@ def test_model_and_output_are_required(model: Path) -> None:
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_nothing(number: int, code: int, model: Path, tmp_path: Path) -> None:
     words = [str(PROGRAM), "export", "-m", str(model), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        words, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not list(tmp_path.glob(".dit-part-*/transformer")) and time.monotonic() < end:
         time.sleep(0.02)

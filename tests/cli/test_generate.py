@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dit_tools.media import image, metadata
-from tests.generating.test_record import validator
+from tests.jobs.test_record import validator
 from tests.support.program import PROGRAM, dit, environment, python
 from tests.support.terminal import on_terminal
 
@@ -67,7 +67,7 @@ except SystemExit:
 
 
 def test_help_names_every_option_and_fits(tmp_path):
-    from dit_tools.generating.options import OPTIONS
+    from dit_tools.jobs.options import OPTIONS
 
     done = dit("generate", "--help")
     assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80
@@ -77,9 +77,12 @@ def test_help_names_every_option_and_fits(tmp_path):
 
 def test_stdout_gets_the_bytes(tmp_path):
     done = subprocess.run(
-        [PROGRAM, "generate", "cat", "-o", "-", "--format", "webp", *FAST], env=environment(),
-        cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [PROGRAM, "generate", "cat", "-o", "-", "--format", "webp", *FAST],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0 and done.stderr == b"" and names(tmp_path) == []
     assert image.read(done.stdout).format == "webp"
     assert metadata.read_record(done.stdout)["prompt"] == "cat"
@@ -89,16 +92,18 @@ def test_prompts_from_stdin_and_files(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"prompt": "dog", "seed": 4, "steps": 1}\n"fox"\n')
     done = subprocess.run(
         [PROGRAM, "generate", "-", "--prompt-file", "x.jsonl", "-o", "out/", *FAST],
-        input="# a comment\ncat\n", env=environment(), cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        input="# a comment\ncat\n",
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.split() == ["out/cat-0.png", "out/dog-4.png", "out/fox-0.png"]
     assert metadata.read_record(tmp_path / "out/dog-4.png")["steps"] == 1
 
 
 def test_events_keep_to_the_published_schema(tmp_path):
-    done = dit(
-        "generate", "cat", "-N", "2", "-o", "out/", "--json", "--grid", "g.png", *FAST, cwd=tmp_path
-    )
+    done = dit("generate", "cat", "-N", "2", "-o", "out/", "--json", "--grid", "g.png", *FAST, cwd=tmp_path)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     for event in events:
         validator("events").validate(event)
@@ -139,8 +144,11 @@ def test_dry_run_makes_nothing(tmp_path):
     done = dit("generate", "cat", "dog", "-N", "2", "-o", "out/", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and names(tmp_path) == []
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [
-        "out/cat-0.png", "out/cat-1.png", "out/dog-0.png", "out/dog-1.png"
-    ]  # fmt: skip
+        "out/cat-0.png",
+        "out/cat-1.png",
+        "out/dog-0.png",
+        "out/dog-1.png",
+    ]
     assert done.stderr == "dit: 4 pictures to make, 0 there already\n"
     shown = dit("generate", "cat", "--dry-run", "--json", "--cfg-scale", "0", cwd=tmp_path)
     item = json.loads(shown.stdout)
@@ -150,17 +158,25 @@ def test_dry_run_makes_nothing(tmp_path):
 
 def test_transparent_and_on_a_colour(tmp_path):
     assert dit("generate", "cat", "-o", "a.png", "--transparent", *FAST, cwd=tmp_path).stderr == ""
-    assert dit("generate", "cat", "-o", "b.jpg", "--background", "blue", *FAST, cwd=tmp_path
-               ).returncode == 0  # fmt: skip
+    assert dit("generate", "cat", "-o", "b.jpg", "--background", "blue", *FAST, cwd=tmp_path).returncode == 0
     assert image.read(tmp_path / "a.png").alpha and not image.read(tmp_path / "b.jpg").alpha
     assert metadata.read_record(tmp_path / "b.jpg")["background"] == "#0000ff"
 
 
 def test_sweep_sheet_and_film(tmp_path):
     done = dit(
-        "generate", "cat", "--sweep", "cfg=1,4", "--sweep", "steps=2,3", "-o", "out/",
-        "--save-steps", "film-{index}.gif", cwd=tmp_path,
-    )  # fmt: skip
+        "generate",
+        "cat",
+        "--sweep",
+        "cfg=1,4",
+        "--sweep",
+        "steps=2,3",
+        "-o",
+        "out/",
+        "--save-steps",
+        "film-{index}.gif",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "out/sweep.png" in done.stdout and "film-4.gif" in done.stdout
     assert "cat-0-cfg4-steps3.png" in names(tmp_path / "out")
@@ -178,9 +194,7 @@ def test_layers_of_options(tmp_path):
     done = dit("generate", "cat", *arguments, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     record = metadata.read_record(tmp_path / "a.png")
-    assert [record[key] for key in ("steps", "seed", "cfg_scale", "negative_prompt")] == [
-        2, 7, 1, "x"
-    ]  # fmt: skip
+    assert [record[key] for key in ("steps", "seed", "cfg_scale", "negative_prompt")] == [2, 7, 1, "x"]
     again = dit("generate", "--from-image", "a.png", "-o", "b.png", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
@@ -188,9 +202,14 @@ def test_layers_of_options(tmp_path):
 
 def start(arguments, cwd):
     return subprocess.Popen(
-        [PROGRAM, "generate", *arguments], cwd=cwd, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [PROGRAM, "generate", *arguments],
+        cwd=cwd,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def whole(folder):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from dit_tools.media import image
-from tests.generating.test_record import validator
+from tests.jobs.test_record import validator
 from tests.support.program import dit, python
 
 RECORD = {"version": 1, "prompt": "a cat", "seed": 3, "steps": 4, "width": 8, "height": 6}

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from dit_tools.core.errors import DitError, InputError
-from dit_tools.inverting import comeback, invert
 from dit_tools.media import image
-from dit_tools.models.load import load
+from dit_tools.models.loading.load import load
+from dit_tools.tasks import from_latent, invert
 from tests.support.program import dit, python
 
 STEPS = ("--steps", "6")
@@ -26,8 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("invert")
     made = dit("generate", "red heart", "--transparent", "-o", "heart.png", *STEPS, cwd=folder)
     assert made.returncode == 0, made.stderr
-    done = dit("invert", "heart.png", "-p", "red heart", "-o", "heart.latent", "--json", *STEPS,
-               cwd=folder)  # fmt: skip
+    done = dit("invert", "heart.png", "-p", "red heart", "-o", "heart.latent", "--json", *STEPS, cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "events.jsonl").write_text(done.stdout)
     return folder
@@ -53,8 +52,21 @@ def test_bdia_is_exact_and_ddim_is_not(place: Path) -> None:
     # which the last bit of its float64 tips over on the way back (latent error 1.5e-6). Which
     # number that is depends on the CPU.
     def error(name: str, steps: str) -> float:
-        done = dit("invert", "heart.png", "-p", "red heart", "--inversion", name, "--json", "-o",
-                   f"{name}.latent", "--steps", steps, "--overwrite", cwd=place)  # fmt: skip
+        done = dit(
+            "invert",
+            "heart.png",
+            "-p",
+            "red heart",
+            "--inversion",
+            name,
+            "--json",
+            "-o",
+            f"{name}.latent",
+            "--steps",
+            steps,
+            "--overwrite",
+            cwd=place,
+        )
         return json.loads(done.stdout.splitlines()[1])["latent_error"]
 
     bdia = [error("bdia", steps) for steps in ("6", "7", "8")]
@@ -63,8 +75,7 @@ def test_bdia_is_exact_and_ddim_is_not(place: Path) -> None:
 
 
 def test_the_file_leads_back_to_the_picture(place: Path) -> None:
-    done = dit("generate", "--from-latent", "heart.latent", "--transparent", "-o", "back.png",
-               "--overwrite", cwd=place)  # fmt: skip
+    done = dit("generate", "--from-latent", "heart.latent", "--transparent", "-o", "back.png", "--overwrite", cwd=place)
     assert (done.returncode, done.stdout) == (0, "back.png\n"), done.stderr
     back, heart = (image.read(place / name).pixels for name in ("back.png", "heart.png"))
     assert -10 * np.log10(np.square(back[..., 3] - heart[..., 3]).mean()) > 15
@@ -74,8 +85,7 @@ def test_the_file_leads_back_to_the_picture(place: Path) -> None:
 
 
 def test_another_prompt_changes_the_picture(place: Path) -> None:
-    done = dit("generate", "blue heart", "cat face", "--from-latent", "heart.latent", "-o", "out/",
-               cwd=place)  # fmt: skip
+    done = dit("generate", "blue heart", "cat face", "--from-latent", "heart.latent", "-o", "out/", cwd=place)
     assert done.stdout.split() == ["out/blue-heart.png", "out/cat-face.png"], done.stderr
     one, two = (image.read(place / path).pixels for path in done.stdout.split())
     assert np.square(one - two).mean() > 1e-4
@@ -125,9 +135,7 @@ REFUSALS = [
 
 def back(place: Path, name: str) -> None:
     """The way back from a file, in this process, as far as it goes without a network call."""
-    made = comeback.assemble(
-        comeback.Request(str(place / name), output=str(place / "no.png")), print
-    )
+    made = from_latent.assemble(from_latent.Request(str(place / name), output=str(place / "no.png")), print)
     made.make(made.items[0])
 
 
@@ -166,15 +174,18 @@ def test_a_refusal_is_one_line(place: Path) -> None:
     assert "made with revision ffff of emoji, here is" in done.stderr
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"pictures": ["missing.png"]}, "missing.png: no such file or folder"),
-    ({"inversion": "edikt"}, "did you mean 'edict'?"),
-    ({"precision": "float16"}, "use float32 or float64"),
-    ({"values": {"size": "100x100"}}, "not a multiple"),
-    ({"values": {"seed": "1,2"}}, "give one seed"),
-    ({"pictures": ["heart.png", "again.png"], "output": "one.latent"}, "one file for 2 pictures"),
-    ({"output": "nowhere/x.latent"}, "the folder does not exist"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"pictures": ["missing.png"]}, "missing.png: no such file or folder"),
+        ({"inversion": "edikt"}, "did you mean 'edict'?"),
+        ({"precision": "float16"}, "use float32 or float64"),
+        ({"values": {"size": "100x100"}}, "not a multiple"),
+        ({"values": {"seed": "1,2"}}, "give one seed"),
+        ({"pictures": ["heart.png", "again.png"], "output": "one.latent"}, "one file for 2 pictures"),
+        ({"output": "nowhere/x.latent"}, "the folder does not exist"),
+    ],
+)
 def test_bad_requests(place: Path, monkeypatch, change, message: str) -> None:
     monkeypatch.chdir(place)
     shutil.copy("heart.png", "again.png")
@@ -195,9 +206,7 @@ def test_odd_pictures(place: Path) -> None:
     for name, shape in (("dot.png", (1, 1, 3)), ("grey.png", (9, 5, 1)), ("thin.png", (300, 2, 4))):
         pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
         (place / name).write_bytes(image.encode(pixels, "png"))
-        request = invert.Request(
-            [str(place / name)], values={"steps": 2}, output=str(place / f"{name}.latent")
-        )
+        request = invert.Request([str(place / name)], values={"steps": 2}, output=str(place / f"{name}.latent"))
         events: list[dict] = []
         invert.assemble(request, events.append, lambda *_: loaded).start()
         assert events[1]["latent_error"] < 1e-8, events[1]

@@ -59,12 +59,12 @@ def test_exit_codes_and_environment(pages: dict[str, str]) -> None:
 
 
 def test_every_method_and_parameter_is_there(pages: dict[str, str]) -> None:
-    for room, flag in registry.ROOMS.items():
+    for room, flag in registry.CATEGORIES.items():
         for name in registry.names(room):
             assert f"\\fB{escape(name)}\\fR" in pages["dit-methods.1"]
-            if room in registry.JOINTS:
+            if room in registry.SAMPLING_CATEGORIES:
                 assert f"\\fB{escape(name)}\\fR" in pages["dit-generate.1"]
-        page = "dit-generate.1" if room in registry.JOINTS else "dit-methods.1"
+        page = "dit-generate.1" if room in registry.SAMPLING_CATEGORIES else "dit-methods.1"
         assert escape(flag) in pages[page]
     assert "\\fBinterval=5\\fR (>= 1)" in pages["dit-methods.1"]
 
@@ -91,6 +91,5 @@ def test_every_page_is_sound_roff(pages: dict[str, str]) -> None:
         assert max(map(len, page.splitlines())) < 1500, name
     if groff := shutil.which("groff"):
         for name, page in pages.items():
-            done = subprocess.run([groff, "-man", "-Tutf8", "-ww", "-z"], input=page, text=True,
-                                  capture_output=True)  # fmt: skip
+            done = subprocess.run([groff, "-man", "-Tutf8", "-ww", "-z"], input=page, text=True, capture_output=True)
             assert (done.returncode, done.stderr) == (0, ""), name

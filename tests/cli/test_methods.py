@@ -7,17 +7,15 @@ import re
 
 import pytest
 
-from dit_tools.citations import bibtex, key
 from dit_tools.core import registry
+from dit_tools.core.citations import bibtex, key
 from dit_tools.core.registry import MethodInfo
 from tests.support.program import dit
 
-ALL = {(room, name) for room in registry.ROOMS for name in registry.names(room)}
+ALL = {(room, name) for room in registry.CATEGORIES for name in registry.names(room)}
 
 
-def info(
-    paper: str, title: str = "On the Origin of Noise", authors: str = "Ann, Bob"
-) -> MethodInfo:
+def info(paper: str, title: str = "On the Origin of Noise", authors: str = "Ann, Bob") -> MethodInfo:
     return MethodInfo("caching", "some", paper, title, 2024, authors, frozenset(), None)
 
 
@@ -28,7 +26,7 @@ def test_the_list_names_every_method_under_its_room() -> None:
     for line in done.stdout.splitlines():
         if heading := re.fullmatch(r"([\w.]+) \((--\w+)\)", line):
             room = heading[1]
-            assert registry.ROOMS[room] == heading[2]
+            assert registry.CATEGORIES[room] == heading[2]
         elif re.match(r"  \S", line):
             found.add((room, line.split()[0]))
     assert found == ALL
@@ -59,8 +57,14 @@ def test_json_says_everything_about_a_method() -> None:
 def test_a_method_is_explained() -> None:
     text = dit("methods", "taylorseer").stdout
     assert text.startswith("--cache taylorseer\n\nForecast block outputs by a Taylor series")
-    for part in ("order=1 (>= 0, <= 4)", "interval=5 (>= 1)", "arXiv:2503.06923", "Needs: stack",
-                 "Changes nothing at: interval=1", "form=taylor (taylor|newton)"):  # fmt: skip
+    for part in (
+        "order=1 (>= 0, <= 4)",
+        "interval=5 (>= 1)",
+        "arXiv:2503.06923",
+        "Needs: stack",
+        "Changes nothing at: interval=1",
+        "form=taylor (taylor|newton)",
+    ):
         assert part in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -82,9 +86,7 @@ def test_unknown_words_and_contradictions() -> None:
     assert done.stderr == "dit: no method or room 'taylorser'; did you mean 'taylorseer'?\n"
     assert dit("methods", "solvers", "taylorseer").returncode == 2
     done = dit("methods", "--bib", "--json")
-    assert (done.returncode, done.stderr) == (
-        2, "dit: --bib and --json exclude each other; give one of them\n"
-    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "dit: --bib and --json exclude each other; give one of them\n")
 
 
 def test_bib_has_one_entry_a_paper() -> None:
@@ -122,9 +124,9 @@ def test_bibtex_of_odd_papers() -> None:
     assert "author = {Ann and others}" in odd and "doi = {10.1/a_b}" in odd
 
 
-@pytest.mark.parametrize("flag", sorted(set(registry.JOINTS.values())))
+@pytest.mark.parametrize("flag", sorted(set(registry.SAMPLING_CATEGORIES.values())))
 def test_help_as_a_choice_lists_the_room(flag: str) -> None:
-    room = next(room for room, its in registry.JOINTS.items() if its == flag)
+    room = next(room for room, its in registry.SAMPLING_CATEGORIES.items() if its == flag)
     done = dit("generate", flag, "help")
     assert done.returncode == 0 and done.stderr == ""
     named = [line.split()[0] for line in done.stdout.splitlines() if line[:1] != " "]

@@ -20,11 +20,24 @@ from dit_cli.main import main
 resolve.BUILTIN = Path(sys.argv[1])
 main(sys.argv[2:])
 """
-FACTS = {"name": "tiny", "title": "A tiny model", "family": "pixart", "size": 8,
-         "default_steps": 4, "default_cfg": 2.0, "solver": "euler", "schedule": "native",
-         "alpha": False, "licence": "MIT", "revision": "abc"}  # fmt: skip
-CONTENT = {"transformer/config.json": b'{"a": 1}', "transformer.onnx": b"graph" * 100,
-           "README.md": b"---\nlicense: mit\n---\n# Tiny\n\nThe card.\n"}  # fmt: skip
+FACTS = {
+    "name": "tiny",
+    "title": "A tiny model",
+    "family": "pixart",
+    "size": 8,
+    "default_steps": 4,
+    "default_cfg": 2.0,
+    "solver": "euler",
+    "schedule": "native",
+    "alpha": False,
+    "licence": "MIT",
+    "revision": "abc",
+}
+CONTENT = {
+    "transformer/config.json": b'{"a": 1}',
+    "transformer.onnx": b"graph" * 100,
+    "README.md": b"---\nlicense: mit\n---\n# Tiny\n\nThe card.\n",
+}
 
 
 @pytest.fixture
@@ -50,8 +63,9 @@ def cache(tmp_path: Path) -> Path:
     (repo / "refs/main").write_text("0123abc")
     for name, content in {
         "model_index.json": b'{"_class_name": "P", "vae": ["diffusers", "AutoencoderKL"]}',
-        "vae/config.json": b"{}", "README.md": b"card of the hub",
-    }.items():  # fmt: skip
+        "vae/config.json": b"{}",
+        "README.md": b"card of the hub",
+    }.items():
         short = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         _link(snapshot / name, repo / "blobs" / short, content)
     weights = (2).to_bytes(8, "little") + b"{}"
@@ -66,9 +80,7 @@ def _link(path: Path, blob: Path, content: bytes) -> None:
     path.symlink_to(blob)
 
 
-def models(
-    builtin: Path, *arguments: str, cache: Path | None = None
-) -> subprocess.CompletedProcess:
+def models(builtin: Path, *arguments: str, cache: Path | None = None) -> subprocess.CompletedProcess:
     env = {"DIT_CACHE": str(cache or builtin.parent / "nothing")}
     return python(WITH_BUILTIN, str(builtin), "models", *arguments, env=env)
 
@@ -95,8 +107,7 @@ def test_list_as_json_with_a_hub_model(builtin: Path, cache: Path) -> None:
 
 def test_show(builtin: Path, cache: Path) -> None:
     text = models(builtin, "show", "tiny").stdout
-    for line in ("title:         A tiny model", "default steps: 4", "alpha:         no",
-                 "licence:       MIT"):  # fmt: skip
+    for line in ("title:         A tiny model", "default steps: 4", "alpha:         no", "licence:       MIT"):
         assert line in text.splitlines()
     assert text.endswith("\n# Tiny\n\nThe card.\n") and "license: mit" not in text
     made = json.loads(models(builtin, "show", "tiny", "--json").stdout)
@@ -117,19 +128,14 @@ def test_verify_finds_damaged_and_missing_files(builtin: Path) -> None:
     (builtin / "tiny/README.md").unlink()
     done = models(builtin, "verify", "tiny")
     assert done.returncode == 5
-    assert done.stdout == (
-        "tiny: 1 files are whole\ntiny: damaged transformer.onnx\ntiny: missing README.md\n"
-    )
+    assert done.stdout == ("tiny: 1 files are whole\ntiny: damaged transformer.onnx\ntiny: missing README.md\n")
     assert done.stderr == "dit: damaged: tiny; install dit again\n"
     made = json.loads(models(builtin, "verify", "--json").stdout)
-    assert made == {"name": "tiny", "ok": False, "files": 1, "damaged": ["transformer.onnx"],
-                    "missing": ["README.md"]}  # fmt: skip
+    assert made == {"name": "tiny", "ok": False, "files": 1, "damaged": ["transformer.onnx"], "missing": ["README.md"]}
 
 
 def test_verify_of_the_hub_cache(builtin: Path, cache: Path) -> None:
-    assert models(builtin, "verify", "some/pipe", cache=cache).stdout == (
-        "some/pipe: 4 files are whole\n"
-    )
+    assert models(builtin, "verify", "some/pipe", cache=cache).stdout == ("some/pipe: 4 files are whole\n")
     card = cache / "models--some--pipe/snapshots/0123abc/README.md"
     card.resolve().write_bytes(b"Card of the hub")
     done = models(builtin, "verify", "some/pipe", cache=cache)
@@ -137,8 +143,9 @@ def test_verify_of_the_hub_cache(builtin: Path, cache: Path) -> None:
     assert done.stderr == "dit: damaged: some/pipe; run 'dit models pull some/pipe'\n"
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"files": 3}', '{"files": {"../x": {}}}',
-                                     '{"files": {"a": {"sha256": 1}}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"files": 3}', '{"files": {"../x": {}}}', '{"files": {"a": {"sha256": 1}}}']
+)
 def test_records_that_make_no_sense(builtin: Path, content: str) -> None:
     (builtin / "tiny/dit.json").write_text(content)
     done = models(builtin, "verify", "tiny")
@@ -158,10 +165,7 @@ def test_names_that_are_not_there(builtin: Path, tmp_path: Path) -> None:
 
 
 def test_pull_without_a_network() -> None:
-    for env in (
-        {"HF_HUB_OFFLINE": "1"},
-        {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"},
-    ):
+    for env in ({"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}):
         done = dit("models", "pull", "some/pipe", env=env)
         assert (done.returncode, done.stdout) == (5, "")
         assert done.stderr.startswith("dit: some/pipe: not on this machine, and the hub cannot be")
@@ -177,11 +181,13 @@ def test_the_models_that_ship_are_whole() -> None:
 
 REPOSITORY = {
     "model_index.json": b'{"_class_name": "P", "vae": ["diffusers", "AutoencoderKL"]}',
-    "README.md": b"card", "vae/config.json": b"{}",
+    "README.md": b"card",
+    "vae/config.json": b"{}",
     "vae/diffusion_pytorch_model.safetensors": (2).to_bytes(8, "little") + b"{}",
-    "vae/diffusion_pytorch_model.bin": b"PK\x03\x04", "vae/model.py": b"import os",
+    "vae/diffusion_pytorch_model.bin": b"PK\x03\x04",
+    "vae/model.py": b"import os",
     "all-in-one.safetensors": b"x",
-}  # fmt: skip
+}
 
 
 def test_pull_fetches_what_the_index_names_and_nothing_that_can_run(tmp_path: Path) -> None:
@@ -192,9 +198,11 @@ def test_pull_fetches_what_the_index_names_and_nothing_that_can_run(tmp_path: Pa
         folder = Path(done.stdout.strip())
         assert folder.is_relative_to(tmp_path / "c")
         assert sorted(set(fetched)) == [
-            "README.md", "model_index.json", "vae/config.json",
+            "README.md",
+            "model_index.json",
+            "vae/config.json",
             "vae/diffusion_pytorch_model.safetensors",
-        ]  # fmt: skip
+        ]
         assert (folder / "README.md").read_bytes() == b"card"
         gone = dit("models", "pull", "some/other", env=env)
         assert gone.returncode == 5 and gone.stderr.startswith("dit: some/other: not on the hub")

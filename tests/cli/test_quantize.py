@@ -22,20 +22,37 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_that_generate_runs(model: Path, tmp_path: Path) -> None:
-    done = dit("quantize", "-m", model, "-o", "out", "--scheme", "rtn:bits=4,group=8", "--prompts",
-               "2", "--steps", "2", "--keep", "to_q", cwd=tmp_path)  # fmt: skip
+    done = dit(
+        "quantize",
+        "-m",
+        model,
+        "-o",
+        "out",
+        "--scheme",
+        "rtn:bits=4,group=8",
+        "--prompts",
+        "2",
+        "--steps",
+        "2",
+        "--keep",
+        "to_q",
+        cwd=tmp_path,
+    )
     assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
     lines = done.stderr.splitlines()
     assert lines[0].split() == ["layer", "layout", "n", "MB", "SNR", "dB"]
-    assert any(line.startswith("transformer_blocks.*.attn1.to_k  ") and "int4 g8" in line
-               and line.split()[3] == "3" for line in lines)  # fmt: skip
+    assert any(
+        line.startswith("transformer_blocks.*.attn1.to_k  ") and "int4 g8" in line and line.split()[3] == "3"
+        for line in lines
+    )
     assert any("attn1.to_q" in line and "F32" in line for line in lines)
     assert lines[-3].startswith("pictures: PSNR ") and "2 prompts, 2 steps" in lines[-3]
     facts = json.loads((tmp_path / "out/quantize.json").read_text())
     assert facts["verdict"]["psnr"] > 15 and facts["keep"] == ["to_q"]
 
-    made = dit("generate", "a red apple", "-m", "out", "-o", "apple.png", "--steps", "2",
-               "--device", "cpu", cwd=tmp_path)  # fmt: skip
+    made = dit(
+        "generate", "a red apple", "-m", "out", "-o", "apple.png", "--steps", "2", "--device", "cpu", cwd=tmp_path
+    )
     assert (made.returncode, made.stdout) == (0, "apple.png\n"), made.stderr
 
     again = dit("quantize", "-m", model, "-o", "out", cwd=tmp_path)
@@ -43,28 +60,43 @@ def test_a_folder_that_generate_runs(model: Path, tmp_path: Path) -> None:
     assert again.stderr == "dit: -o out: exists; add --overwrite, or choose another folder\n"
     twice = dit("quantize", "-m", "out", "-o", "new", cwd=tmp_path)
     assert (twice.returncode, twice.stdout) == (7, "")
-    assert twice.stderr == (
-        "dit: --model out: its transformer is quantized already; give the plain model\n"
-    )
+    assert twice.stderr == ("dit: --model out: its transformer is quantized already; give the plain model\n")
     exported = dit("export", "-m", "out", "-o", "new", cwd=tmp_path)
     assert exported.returncode == 7 and "quantized" in exported.stderr
 
 
 def test_graphs_of_the_built_in_model_which_ships_int8_ones(tmp_path: Path) -> None:
-    done = dit("quantize", "-m", "emoji", "-o", "out", "--target", "onnx", "--prompts", "1",
-               "--steps", "2", cwd=tmp_path)  # fmt: skip
+    done = dit(
+        "quantize", "-m", "emoji", "-o", "out", "--target", "onnx", "--prompts", "1", "--steps", "2", cwd=tmp_path
+    )
     assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
     assert {path.name for path in (tmp_path / "out").glob("transformer*.onnx")} == {
-        "transformer.onnx", "transformer.context.onnx",
-    }  # fmt: skip
+        "transformer.onnx",
+        "transformer.context.onnx",
+    }
     made = dit("generate", "a red apple", "-m", "out", "--steps", "2", "-o", "a.png", cwd=tmp_path)
     assert (made.returncode, made.stdout) == (0, "a.png\n"), made.stderr
 
 
 def test_json_and_bits_by_sensitivity(model: Path, tmp_path: Path) -> None:
-    done = dit("quantize", "-m", model, "-o", tmp_path / "out", "--max-loss", "3dB", "--prompts",
-               "1", "--calibration", "1", "--steps", "2", "--scheme", "rtn:group=8",
-               "--json")  # fmt: skip
+    done = dit(
+        "quantize",
+        "-m",
+        model,
+        "-o",
+        tmp_path / "out",
+        "--max-loss",
+        "3dB",
+        "--prompts",
+        "1",
+        "--calibration",
+        "1",
+        "--steps",
+        "2",
+        "--scheme",
+        "rtn:group=8",
+        "--json",
+    )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     kinds = [event["type"] for event in events]
@@ -94,24 +126,33 @@ BAD = [
     (("-o", "no/such"), 4, "dit: -o no/such: its folder does not exist; create it first"),
     (("-m", "no/such/model"), 5, "dit: --model no/such/model: no such file or folder; check the"),
     (("--device", "cuda"), 7, "dit: --device cuda: PyTorch sees no such GPU; use --device cpu"),
-    (("--target", "onnx:form=int4,provider=tensorrt"), 7,
-     "dit: --target onnx: form=int4 cannot run on tensorrt, it has no MatMulNBits"),
-    (("--target", "onnx", "--max-loss", "1dB"), 7,
-     "dit: --max-loss: --target onnx has one number of bits; use --target folder"),
-    (("--target", "onnx", "--scheme", "rtn"), 2,
-     "dit: --scheme rtn: form=dynamic of --target onnx is a scheme of its own; leave it out"),
-    (("--target", "gguf:type=Q5_0", "--scheme", "q-diffusion"), 7,
-     "dit: --scheme q-diffusion: a GGUF file of type Q5_0 cannot hold it; leave it out"),
+    (
+        ("--target", "onnx:form=int4,provider=tensorrt"),
+        7,
+        "dit: --target onnx: form=int4 cannot run on tensorrt, it has no MatMulNBits",
+    ),
+    (
+        ("--target", "onnx", "--max-loss", "1dB"),
+        7,
+        "dit: --max-loss: --target onnx has one number of bits; use --target folder",
+    ),
+    (
+        ("--target", "onnx", "--scheme", "rtn"),
+        2,
+        "dit: --scheme rtn: form=dynamic of --target onnx is a scheme of its own; leave it out",
+    ),
+    (
+        ("--target", "gguf:type=Q5_0", "--scheme", "q-diffusion"),
+        7,
+        "dit: --scheme q-diffusion: a GGUF file of type Q5_0 cannot hold it; leave it out",
+    ),
     (("--prompts", "-1"), 2, "dit quantize: --prompts: out of range; give at least 0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("arguments, code, message", BAD, ids=[" ".join(a) for a, *_ in BAD])
-def test_bad_requests(
-    arguments: tuple[str, ...], code: int, message: str, model: Path, tmp_path: Path
-) -> None:
-    done = dit("quantize", "-m", model, "-o", "out", *arguments, cwd=tmp_path,
-               env={"CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+def test_bad_requests(arguments: tuple[str, ...], code: int, message: str, model: Path, tmp_path: Path) -> None:
+    done = dit("quantize", "-m", model, "-o", "out", *arguments, cwd=tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1, done.stderr
     assert (done.returncode, done.stdout) == (code, "")
     assert list(tmp_path.iterdir()) == []
@@ -160,10 +201,7 @@ def test_layers_that_the_network_has_not(model: Path, tmp_path: Path) -> None:
 
 def test_torchao_that_is_not_there(model: Path, tmp_path: Path) -> None:
     def without(*arguments: str | Path, cwd: Path):
-        code = (
-            "import sys; sys.modules['torchao'] = None;"
-            "from dit_cli.main import main; main(sys.argv[1:])"
-        )
+        code = "import sys; sys.modules['torchao'] = None;from dit_cli.main import main; main(sys.argv[1:])"
         return python(code, *map(str, arguments), cwd=cwd)
 
     for more in ((), ("--dry-run",)):
@@ -195,11 +233,22 @@ def test_a_disk_that_fills_up_while_it_writes(model: Path, tmp_path: Path) -> No
 
 def test_graphs_and_gguf_are_quantized_already(model: Path, tmp_path: Path) -> None:
     for target in ("onnx:form=fp16", "gguf"):
-        done = dit("quantize", "-m", model, "-o", "out", "--target", target, "--prompts", "0",
-                   "--overwrite", "-q", cwd=tmp_path)  # fmt: skip
+        done = dit(
+            "quantize",
+            "-m",
+            model,
+            "-o",
+            "out",
+            "--target",
+            target,
+            "--prompts",
+            "0",
+            "--overwrite",
+            "-q",
+            cwd=tmp_path,
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, "out\n", "")
-        made = dit("generate", "a red apple", "-m", "out", "-o", "a.png", "--steps", "1",
-                   "--overwrite", cwd=tmp_path)  # fmt: skip
+        made = dit("generate", "a red apple", "-m", "out", "-o", "a.png", "--steps", "1", "--overwrite", cwd=tmp_path)
         assert (made.returncode, made.stdout) == (0, "a.png\n"), made.stderr
         message = "dit: --model out: its transformer is quantized already; give the plain model\n"
         refused(7, message, "-m", "out", cwd=tmp_path)

@@ -18,7 +18,7 @@ import onnxruntime, torch  # once for all runs: they are forks
 from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtTransformer2DModel
 from dit_cli.main import main
 from dit_tools.models import torch_load
-from dit_tools.weights import quantizing
+from dit_tools.tasks.quantize import quantizing
 
 def fragile(kind, count, end):
     # Something happens at the count-th line of that type: a signal, or a full disk.
@@ -79,8 +79,7 @@ def told(folder: Path, number: int) -> list[dict[str, Any]]:
 
 def same(a: Path, b: Path) -> bool:
     """Whether two folders hold the same files; what is said of them differs in no byte either."""
-    ours, theirs = ({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-                    for root in (a, b))  # fmt: skip
+    ours, theirs = ({p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()} for root in (a, b))
     return ours == theirs
 
 
@@ -91,22 +90,17 @@ def hidden(folder: Path) -> list[str]:
 TARGETS = {
     "folder": (("--scheme", "q-diffusion:group=8,iterations=2"), "layer", 7),
     "gguf": (("--target", "gguf"), "layer", 7),
-    "gguf-learned": (("--target", "gguf", "--scheme",
-                      "q-diffusion:bits=4,group=32,iterations=2"), "layer", 9),
-    "int4": (("--target", "onnx:form=int4", "--scheme",
-              "q-diffusion:bits=4,group=16,iterations=2"), "packed", 7),
+    "gguf-learned": (("--target", "gguf", "--scheme", "q-diffusion:bits=4,group=32,iterations=2"), "layer", 9),
+    "int4": (("--target", "onnx:form=int4", "--scheme", "q-diffusion:bits=4,group=16,iterations=2"), "packed", 7),
     "static": (("--target", "onnx:form=static"), "graph", 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(
-    name: str, model: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(name: str, model: Path, tmp_path: Path) -> None:
     words, kind, count = TARGETS[name]
     ours = ("-o", "ours", *words)
-    codes = run(tmp_path, model, (ours, (kind, count, signal.SIGKILL)), (ours, None),
-                (("-o", "plain", *words), None))  # fmt: skip
+    codes = run(tmp_path, model, (ours, (kind, count, signal.SIGKILL)), (ours, None), (("-o", "plain", *words), None))
     assert codes == [-signal.SIGKILL, 0, 0]
     assert hidden(tmp_path) == []
     again, plain = (told(tmp_path, number) for number in (1, 2))
@@ -133,8 +127,7 @@ def test_what_was_made_is_not_made_again(model: Path, tmp_path: Path) -> None:
 def test_a_full_disk_keeps_what_is_done(name: str, model: Path, tmp_path: Path) -> None:
     words, kind, count = TARGETS[name]
     ours = ("-o", "ours", *words)
-    codes = run(tmp_path, model, (ours, (kind, count, "full")), (ours, None),
-                (("-o", "plain", *words), None))  # fmt: skip
+    codes = run(tmp_path, model, (ours, (kind, count, "full")), (ours, None), (("-o", "plain", *words), None))
     assert codes == [4, 0, 0]
     message = (tmp_path / "0.err").read_text(encoding="utf-8")
     assert message.startswith(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_tools.media import image, metadata
-from tests.generating.test_record import validator
+from tests.jobs.test_record import validator
 from tests.support.program import dit
 
 

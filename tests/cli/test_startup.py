@@ -8,8 +8,21 @@ import pytest
 
 from tests.support.program import python
 
-HEAVY = {"numpy", "torch", "diffusers", "transformers", "onnxruntime", "PIL", "cv2", "imageio",
-         "huggingface_hub", "rich", "pydantic", "tqdm", "safetensors"}  # fmt: skip
+HEAVY = {
+    "numpy",
+    "torch",
+    "diffusers",
+    "transformers",
+    "onnxruntime",
+    "PIL",
+    "cv2",
+    "imageio",
+    "huggingface_hub",
+    "rich",
+    "pydantic",
+    "tqdm",
+    "safetensors",
+}
 LIGHT = {"typer", "annotated_doc", "shellingham", "dit_cli"}
 IMPORTED = """
 import sys

@@ -33,11 +33,7 @@ def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
 def test_a_pipe_becomes_a_pipe(tmp_path: Path) -> None:
     command = [str(PROGRAM), "generate", "a cat", "--stream", "-", "--steps", "2", "-o", "-", "-q"]
     done = subprocess.run(
-        command,
-        input=picture(0.1) + picture(0.9),
-        capture_output=True,
-        cwd=tmp_path,
-        env=environment(),
+        command, input=picture(0.1) + picture(0.9), capture_output=True, cwd=tmp_path, env=environment()
     )
     assert done.returncode == 0 and done.stderr == b""
     made = list(frames.of_pipe(io.BytesIO(done.stdout)))

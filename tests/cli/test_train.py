@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.program import PROGRAM, dit, environment
-from tests.training.conftest import TEXT, draw_pictures
+from tests.tasks.train.conftest import TEXT, draw_pictures
 
 SHORT = TEXT.replace("pictures = 480", "pictures = 80").replace("samples = 320", "samples = 96")
 
@@ -26,15 +26,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_pictures_to_a_model_that_generates(place: Path) -> None:
-    stopped = dit("train", "tiny.toml", "--save-every", "2", "--max-steps", "4",
-                  "--stage", "autoencoder", cwd=place)  # fmt: skip
+    stopped = dit("train", "tiny.toml", "--save-every", "2", "--max-steps", "4", "--stage", "autoencoder", cwd=place)
     assert (stopped.returncode, stopped.stdout) == (0, "")
     assert "pictures/broken.png: not a picture" in stopped.stderr
     assert "dit: autoencoder 4/10 (40%): loss " in stopped.stderr
     assert stopped.stderr.splitlines()[-1].startswith("dit: stopped at --max-steps 4")
 
-    done = dit("train", "tiny.toml", "--objective", "immiscible", "--objective", "sra",
-               "--export", "onnx", cwd=place)  # fmt: skip
+    done = dit("train", "tiny.toml", "--objective", "immiscible", "--objective", "sra", "--export", "onnx", cwd=place)
     assert (done.returncode, done.stdout.split()) == (0, ["runs/tiny/pipeline", "onnx"])
     assert "dit: transformer 6/6 (100%): loss " in done.stderr
     assert (place / "runs/tiny/loss.png").is_file()
@@ -50,17 +48,10 @@ def test_from_pictures_to_a_model_that_generates(place: Path) -> None:
 def test_ctrl_c_saves_and_exits_with_130(place: Path, tmp_path: Path) -> None:
     endless = SHORT.replace("pictures = 80", "pictures = 800000")
     (place / "endless.toml").write_text(endless, encoding="utf-8")
-    words = [
-        str(PROGRAM),
-        "train",
-        "endless.toml",
-        "-o",
-        str(tmp_path / "run"),
-        "--save-every",
-        "1",
-    ]
-    with subprocess.Popen(words, cwd=place, env=environment(), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+    words = [str(PROGRAM), "train", "endless.toml", "-o", str(tmp_path / "run"), "--save-every", "1"]
+    with subprocess.Popen(
+        words, cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 100
         while not (tmp_path / "run/vae.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -71,16 +62,18 @@ def test_ctrl_c_saves_and_exits_with_130(place: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run/vae.pt").exists() and not list((tmp_path / "run").glob("*.tmp"))
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_weights_to_the_bit(
-    place: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_and_gives_the_same_weights_to_the_bit(place: Path, tmp_path: Path) -> None:
     """Killed in the transformer's stage while it writes checkpoints without a pause."""
     import torch
 
     words = ["train", "tiny.toml", "--save-every", "1", "--sample-every", "2"]
-    with subprocess.Popen([str(PROGRAM), *words, "-o", str(tmp_path / "killed")], cwd=place,
-                          env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-                          ) as process:  # fmt: skip
+    with subprocess.Popen(
+        [str(PROGRAM), *words, "-o", str(tmp_path / "killed")],
+        cwd=place,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
         deadline = time.monotonic() + 100
         while not (tmp_path / "killed/transformer.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -90,8 +83,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_weights_to_the_bit(
     for name in ("killed", "whole"):
         done = dit(*words, "-o", tmp_path / name, cwd=place)
         assert done.returncode == 0, done.stderr
-    states = [torch.load(tmp_path / name / "transformer.pt", weights_only=True)
-              for name in ("killed", "whole")]  # fmt: skip
+    states = [torch.load(tmp_path / name / "transformer.pt", weights_only=True) for name in ("killed", "whole")]
     for part in ("networks", "average"):
         assert states[0][part].keys() == states[1][part].keys()
         for key, tensor in states[0][part].items():
@@ -107,14 +99,26 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
         '[adapter]\nmodel = "emoji"\nsamples = 8\nlearning_rate = 1e-2\n',
         encoding="utf-8",
     )
-    done = dit("train", recipe, "--adapter", "difffit", "-o", tmp_path / "run", "--save-every", "1",
-               "--sample-every", "99", cwd=tmp_path)  # fmt: skip
+    done = dit(
+        "train",
+        recipe,
+        "--adapter",
+        "difffit",
+        "-o",
+        tmp_path / "run",
+        "--save-every",
+        "1",
+        "--sample-every",
+        "99",
+        cwd=tmp_path,
+    )
     path = tmp_path / "run/ink.safetensors"
     assert (done.returncode, done.stdout) == (0, f"{path}\n"), done.stderr
     assert "dit: adapter 2/2 (100%): loss " in done.stderr
     assert "broken.png: not a picture" in done.stderr
-    made = dit("generate", "red circle", "-m", "emoji", "--steps", "2", "--lora", f"{path}:0.5",
-               "-o", "x.png", cwd=tmp_path)  # fmt: skip
+    made = dit(
+        "generate", "red circle", "-m", "emoji", "--steps", "2", "--lora", f"{path}:0.5", "-o", "x.png", cwd=tmp_path
+    )
     assert (made.returncode, made.stdout.split()) == (0, ["x.png"]), made.stderr
     refused = dit("train", recipe, "--export", "x", cwd=tmp_path)
     assert refused.returncode == 2 and "--export: an adapter is one file" in refused.stderr
@@ -136,7 +140,7 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
         (["tiny.toml", "-o", "tiny.toml"], 4, "dit: -o tiny.toml: is a file; give a folder"),
         (["tiny.toml", "--device", "cuda:77"], 7, "dit: --device cuda:77: not available here; "),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line(place: Path, words: list[str], code: int, says: str) -> None:
     (place / "empty").mkdir(exist_ok=True)
     (place / "typo.toml").write_text(SHORT.replace("width", "widht"), encoding="utf-8")

@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
-from dit_tools.core.registry import ROOMS, get, names
+from dit_tools.core.registry import CATEGORIES, get, names
 from dit_tools.models.families import FAMILIES
-from dit_tools.models.families._base import Prompts
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.family import Prompts
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests import support
 
 BUILDERS = sorted(
-    module.name for module in pkgutil.iter_modules(support.__path__)
-    if module.name in set(FAMILIES.values())
-)  # fmt: skip
+    module.name for module in pkgutil.iter_modules(support.__path__) if module.name in set(FAMILIES.values())
+)
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 def methods(*, room: str = "", identity: bool = False) -> list[Any]:
     """Parametrization over the registered methods, of all joint rooms or of one."""
-    found = [(r, name, get(r, name)) for r in ([room] if room else ROOMS) for name in names(r)]
+    found = [(r, name, get(r, name)) for r in ([room] if room else CATEGORIES) for name in names(r)]
     return [
-        pytest.param(cls, id=f"{r}-{name}") for r, name, cls in found
-        if not identity or cls.info.identity is not None
-    ]  # fmt: skip
+        pytest.param(cls, id=f"{r}-{name}") for r, name, cls in found if not identity or cls.info.identity is not None
+    ]

@@ -17,18 +17,15 @@ from dit_tools.core.run import Run
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
-BOLD = {
-    "msw": "msw:windows=2,share=1",
-    "re-ttention": "re-ttention:density=0.25,warmup=0.25,refresh=3",
-}
-METHODS = [name for name in names("attention") if name != "none"]
+BOLD = {"msw": "msw:windows=2,share=1", "re-ttention": "re-ttention:density=0.25,warmup=0.25,refresh=3"}
+METHODS = [name for name in names("sparse_attention") if name != "none"]
 every = pytest.mark.parametrize("name", METHODS)
 PAIR = small.Both()
 
 
 def run(subject: Subject, attention: Any, guidance: Any = PAIR, **fields: str) -> tuple[Any, Run]:
     if isinstance(attention, str):
-        attention = spec.parse("attention", BOLD.get(attention, attention))
+        attention = spec.parse("sparse_attention", BOLD.get(attention, attention))
     plan = small.plan(steps=8, guidance=guidance, attention=spec.format(attention), **fields)
     return small.final(subject.model, subject.conditions, plan)
 
@@ -38,9 +35,8 @@ def linear(subject: Subject) -> bool:
     return subject.model.family.name == "sana"
 
 
-@pytest.mark.parametrize("cls", methods(room="attention", identity=True))
-@pytest.mark.parametrize("guidance", ["none", PAIR, small.Both(together=False)],
-                         ids=["alone", "pair", "separate"])  # fmt: skip
+@pytest.mark.parametrize("cls", methods(room="sparse_attention", identity=True))
+@pytest.mark.parametrize("guidance", ["none", PAIR, small.Both(together=False)], ids=["alone", "pair", "separate"])
 def test_identity_parameters_change_no_bit(subject, cls, guidance):
     plain, _ = run(subject, "none", guidance)
     same, _ = run(subject, cls(**cls.info.identity), guidance)
@@ -103,10 +99,10 @@ def test_it_goes_with_a_cache_around_it(subject, name):
 @every
 def test_a_network_without_blocks_is_refused(name):
     with pytest.raises(UnsupportedError, match=f"--attention {name}.*--backend torch"):
-        with spec.parse("attention", BOLD[name]).attach([], Run((1.0, 0.0), 1, (4, 4))):
+        with spec.parse("sparse_attention", BOLD[name]).attach([], Run((1.0, 0.0), 1, (4, 4))):
             pass
 
 
 def test_every_method_has_bold_parameters_and_an_identity():
     assert set(BOLD) == set(METHODS)
-    assert all(get("attention", name).info.identity for name in METHODS)
+    assert all(get("sparse_attention", name).info.identity for name in METHODS)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from dit_tools.caching._apart import modules
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import get, names
 from dit_tools.core.run import Run
+from dit_tools.nn.blocks import modules
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
@@ -45,8 +45,7 @@ def run(subject: Subject, cache: Any = "none", guidance: Any = PAIR) -> tuple[An
 def counts(state: Run) -> tuple[int, int]:
     """Blocks or modules computed and skipped."""
     both = ("blocks", "modules")
-    return (sum(state.count[f"{kind} computed"] for kind in both),
-            sum(state.count[f"{kind} skipped"] for kind in both))  # fmt: skip
+    return (sum(state.count[f"{kind} computed"] for kind in both), sum(state.count[f"{kind} skipped"] for kind in both))
 
 
 def units(subject: Subject, cache: str) -> int:
@@ -57,9 +56,7 @@ def units(subject: Subject, cache: str) -> int:
 
 def per_step(subject: Subject, cache: str, guidance: Any) -> list[tuple[int, int]]:
     """Blocks computed and skipped in every step."""
-    generator, state = small.steps(
-        subject.model, subject.conditions, small.plan(BOLD[cache], 8, guidance)
-    )
+    generator, state = small.steps(subject.model, subject.conditions, small.plan(BOLD[cache], 8, guidance))
     made, before = [], (0, 0)
     for _ in generator:
         now = counts(state)

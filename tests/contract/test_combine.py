@@ -8,30 +8,34 @@ from typing import Any
 import pytest
 import torch
 
-from dit_tools import sampling
 from dit_tools.core import spec
 from dit_tools.core.registry import names
 from dit_tools.core.run import Run
+from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, methods
 from tests.support import small
 
-COMBINATIONS = [name for name in names("combine") if name != "none"]
+COMBINATIONS = [name for name in names("composition") if name != "none"]
 every = pytest.mark.parametrize("name", COMBINATIONS)
 
 
 def run(
-    subject: Subject, combine: Any, guidance: Any = "cfg:scale=3", other: Any = None,
-    cache: str = "none", steps: int = 5,
-) -> tuple[Any, Run]:  # fmt: skip
+    subject: Subject,
+    combine: Any,
+    guidance: Any = "cfg:scale=3",
+    other: Any = None,
+    cache: str = "none",
+    steps: int = 5,
+) -> tuple[Any, Run]:
     """Latents of a run with ``other`` as second model, the subject itself if nothing is said."""
     model = subject.model
     solver = combine.own_solver or "euler"
     plan = replace(small.plan(cache, steps, guidance, solver=solver), combine=combine)
-    x, noise = sampling.start(model, plan, shape(model), (3,))
+    x, noise = loop.start(model, plan, shape(model), (3,))
     times = plan.times(model, x.shape)
     state = Run(times, plan.solver.calls(len(times) - 1))
-    second = sampling.Second(other or twin(model), subject.conditions)
-    *_, last = sampling.sample(model, subject.conditions, x, plan, noise, run=state, second=second)
+    second = loop.Second(other or twin(model), subject.conditions)
+    *_, last = loop.sample(model, subject.conditions, x, plan, noise, run=state, second=second)
     return last.x, state
 
 
@@ -59,20 +63,18 @@ class Scaled:
         return self.network.blocks()
 
 
-@pytest.mark.parametrize("cls", methods(room="combine", identity=True))
+@pytest.mark.parametrize("cls", methods(room="composition", identity=True))
 @pytest.mark.parametrize("guidance", ["none", "cfg:scale=3"])
 def test_identity_parameters_equal_the_first_model_bit_for_bit(subject, cls, guidance):
     solver = cls.own_solver or "euler"
-    plain, _ = small.final(
-        subject.model, subject.conditions, small.plan(steps=5, guidance=guidance, solver=solver)
-    )
+    plain, _ = small.final(subject.model, subject.conditions, small.plan(steps=5, guidance=guidance, solver=solver))
     same, _ = run(subject, cls(**cls.info.identity), guidance)
     assert torch.equal(plain, same)
 
 
 @every
 def test_defaults_do_something(subject, name):
-    combine = spec.parse("combine", name)
+    combine = spec.parse("composition", name)
     plan = small.plan(steps=5, guidance="cfg:scale=3", solver=combine.own_solver or "euler")
     plain, _ = small.final(subject.model, subject.conditions, plan)
     ours, _ = run(subject, combine)
@@ -83,7 +85,7 @@ def test_defaults_do_something(subject, name):
 @every
 def test_two_runs_share_no_state(name):
     subject = Subject(small.pixart(), small.conditions())
-    combine = spec.parse("combine", name)
+    combine = spec.parse("composition", name)
     expected, _ = run(subject, combine)
     run(subject, combine, steps=3)
     assert torch.equal(run(subject, combine)[0], expected)
@@ -94,7 +96,7 @@ def test_a_cache_keeps_the_two_models_apart(name):
     """Two networks of their own, each with its own hooks and history; afterwards both are free."""
     subject = Subject(small.pixart(), small.conditions())
     other = small.pixart()
-    combine = spec.parse("combine", name)
+    combine = spec.parse("composition", name)
     cached, state = run(subject, combine, other=other, cache="taylorseer:interval=2", steps=16)
     assert state.count["blocks skipped"] > 0
     exact, _ = run(subject, combine, other=other, cache="taylorseer:interval=1", steps=16)

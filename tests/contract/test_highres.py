@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from dit_tools import sampling
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
-from dit_tools.highres._positions import Positions, interpolated, plain
+from dit_tools.methods.highres._positions import Positions, interpolated, plain
+from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
@@ -25,10 +25,8 @@ def run(subject: Subject, highres: Any, factor: float = 1.0, **fields: str) -> A
     text = highres if isinstance(highres, str) else spec.format(highres)
     plan = small.plan(steps=4, guidance=PAIR, highres=text, **fields)
     size = round(subject.model.defaults.size * factor)
-    x, noise = sampling.start(
-        subject.model, plan, subject.model.family.latent_shape(size, size), (3,)
-    )
-    *_, last = sampling.sample(subject.model, subject.conditions, x, plan, noise)
+    x, noise = loop.start(subject.model, plan, subject.model.family.latent_shape(size, size), (3,))
+    *_, last = loop.sample(subject.model, subject.conditions, x, plan, noise)
     return last.x
 
 

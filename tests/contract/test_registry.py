@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
-from dit_tools.core.registry import ROOMS, get, names
+from dit_tools.core.registry import CATEGORIES, get, names
 from tests.contract.conftest import methods
 
 EVERY = methods()
@@ -25,8 +25,7 @@ def values(parameter: spec.Parameter) -> st.SearchStrategy:
     kinds = getattr(parameter.type, "__args__", (parameter.type,))
     low = parameter.ge if parameter.ge is not None else parameter.gt
     span = {"min_value": low, "max_value": parameter.le}
-    exact = {**span, "exclude_min": parameter.gt is not None, "allow_nan": False,
-             "allow_infinity": False}  # fmt: skip
+    exact = {**span, "exclude_min": parameter.gt is not None, "allow_nan": False, "allow_infinity": False}
     if parameter.choices:
         return st.sampled_from(parameter.choices)
     if parameter.type == tuple[float, float]:
@@ -47,7 +46,7 @@ def values(parameter: spec.Parameter) -> st.SearchStrategy:
 def test_specs_are_read_as_they_are_written(cls, data):
     chosen = {p.field: data.draw(values(p), label=p.name) for p in spec.parameters(cls)}
     made = cls(**chosen)
-    assert spec.parse(cls.info.room, spec.format(made)) == made
+    assert spec.parse(cls.info.category, spec.format(made)) == made
 
 
 @pytest.mark.parametrize("cls", EVERY)
@@ -79,10 +78,10 @@ def test_identity_parameters_are_parameters_within_bounds(cls):
 @pytest.mark.parametrize("cls", EVERY)
 def test_an_unknown_parameter_is_refused_by_option_and_method(cls):
     with pytest.raises(UsageError, match=f"{cls.info.flag} {cls.info.name}: no parameter"):
-        spec.parse(cls.info.room, f"{cls.info.name}:surely-not-one=1")
+        spec.parse(cls.info.category, f"{cls.info.name}:surely-not-one=1")
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", CATEGORIES)
 def test_methods_are_frozen(room):
     for name in names(room):
         made = get(room, name)()
@@ -93,8 +92,8 @@ def test_methods_are_frozen(room):
 def test_importing_every_method_loads_no_heavy_library():
     code = (
         "import sys\n"
-        "from dit_tools.core.registry import ROOMS, get, names\n"
-        "found = [get(room, name) for room in ROOMS for name in names(room)]\n"
+        "from dit_tools.core.registry import CATEGORIES, get, names\n"
+        "found = [get(room, name) for room in CATEGORIES for name in names(room)]\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'onnxruntime'} & set(sys.modules)\n"
         "assert len(found) > 5 and not heavy, heavy\n"
     )

@@ -14,25 +14,20 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
 from dit_tools.core.run import Run
-from dit_tools.nn.narrowing import Memory, Narrowing
-from dit_tools.tokens._cells import token_mask
+from dit_tools.methods.token_reduction._cells import token_mask
+from dit_tools.nn.token_subset import Memory, Narrowing
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
-BOLD = {
-    "ras": "ras:ratio=0.5,start=2,refresh=4",
-    "jit": "jit:first=0.5,second=0.75,until=0.4..0.7",
-}
-METHODS = [name for name in names("tokens") if name != "none"]
+BOLD = {"ras": "ras:ratio=0.5,start=2,refresh=4", "jit": "jit:first=0.5,second=0.75,until=0.4..0.7"}
+METHODS = [name for name in names("token_reduction") if name != "none"]
 every = pytest.mark.parametrize("name", METHODS)
 PAIR = small.Both()
 
 
-def run(
-    subject: Subject, tokens: Any, guidance: Any = PAIR, seeds: tuple[int, ...] = (3,)
-) -> tuple[Any, Run]:
+def run(subject: Subject, tokens: Any, guidance: Any = PAIR, seeds: tuple[int, ...] = (3,)) -> tuple[Any, Run]:
     if isinstance(tokens, str):
-        tokens = spec.parse("tokens", BOLD.get(tokens, tokens))
+        tokens = spec.parse("token_reduction", BOLD.get(tokens, tokens))
     plan = small.plan(steps=8, guidance=guidance, tokens=spec.format(tokens))
     conditions = subject.conditions if len(seeds) == 1 else doubled(subject.conditions)
     return small.final(subject.model, conditions, plan, seeds)
@@ -40,8 +35,9 @@ def run(
 
 def doubled(conditions: dict[str, Any]) -> dict[str, Any]:
     """The same prompt for two pictures."""
-    return {name: {key: torch.cat([value, value]) for key, value in given.items()}
-            for name, given in conditions.items()}  # fmt: skip
+    return {
+        name: {key: torch.cat([value, value]) for key, value in given.items()} for name, given in conditions.items()
+    }
 
 
 def convolves(subject: Subject) -> bool:
@@ -49,9 +45,8 @@ def convolves(subject: Subject) -> bool:
     return subject.model.family.name == "sana"
 
 
-@pytest.mark.parametrize("cls", methods(room="tokens", identity=True))
-@pytest.mark.parametrize("guidance", ["none", PAIR, small.Both(together=False)],
-                         ids=["alone", "pair", "separate"])  # fmt: skip
+@pytest.mark.parametrize("cls", methods(room="token_reduction", identity=True))
+@pytest.mark.parametrize("guidance", ["none", PAIR, small.Both(together=False)], ids=["alone", "pair", "separate"])
 def test_identity_parameters_change_no_bit(subject, cls, guidance):
     plain, _ = run(subject, "none", guidance)
     same, state = run(subject, cls(**cls.info.identity), guidance)
@@ -155,10 +150,10 @@ def test_what_does_not_compose_is_refused_with_the_reason(name):
 @every
 def test_a_network_without_blocks_is_refused(name):
     with pytest.raises(UnsupportedError, match=f"--tokens {name}.*--backend torch"):
-        with spec.parse("tokens", BOLD[name]).attach([], Run((1.0, 0.0), 1, (4, 4))):
+        with spec.parse("token_reduction", BOLD[name]).attach([], Run((1.0, 0.0), 1, (4, 4))):
             pass
 
 
 def test_every_method_has_bold_parameters_and_an_identity():
     assert set(BOLD) == set(METHODS)
-    assert all(get("tokens", name).info.identity for name in METHODS)
+    assert all(get("token_reduction", name).info.identity for name in METHODS)

@@ -23,12 +23,8 @@ def test_concat_and_split_are_inverse(convert):
 def test_reductions_per_sample(convert):
     x = start()
     assert arrays.sample_sum(convert(x)).shape == (3, 1, 1, 1)
-    assert np.asarray(arrays.sample_sum(convert(x))) == pytest.approx(
-        x.sum(axis=(1, 2, 3), keepdims=True)
-    )
-    assert np.asarray(arrays.sample_std(convert(x))) == pytest.approx(
-        x.std(axis=(1, 2, 3), keepdims=True, ddof=1)
-    )
+    assert np.asarray(arrays.sample_sum(convert(x))) == pytest.approx(x.sum(axis=(1, 2, 3), keepdims=True))
+    assert np.asarray(arrays.sample_std(convert(x))) == pytest.approx(x.std(axis=(1, 2, 3), keepdims=True, ddof=1))
 
 
 @BOTH

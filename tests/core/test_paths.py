@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dit_tools.core.betas import cumprods
 from dit_tools.core.errors import ModelError
 from dit_tools.core.paths import VP, Flow, Target, log_snr
+from dit_tools.models.betas import cumprods
 from tests.support.gaussian import LINEAR
 
 NOISY_END = VP(LINEAR.alphas_cumprod, LINEAR.alphas_cumprod[0])
@@ -60,11 +60,15 @@ def test_table_positions():
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-     {"beta_schedule": "squaredcos_cap_v2"}, {"num_train_timesteps": 50},
-     {"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3},
-     {"rescale_betas_zero_snr": True}],
-)  # fmt: skip
+    [
+        {},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"num_train_timesteps": 50},
+        {"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3},
+        {"rescale_betas_zero_snr": True},
+    ],
+)
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler"])
 def test_tables_are_diffusers_own(config, name):
     theirs = getattr(diffusers, name)(**config).alphas_cumprod.tolist()
@@ -84,8 +88,7 @@ def test_zero_terminal_signal_has_a_finite_table():
 
 
 def test_shift_by_tokens_is_the_line_of_flux():
-    config = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,
-              "max_shift": 1.15}  # fmt: skip
+    config = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
     assert Target(Flow(), 256, config).mu == pytest.approx(0.5)
     assert Target(Flow(), 4096, config).mu == pytest.approx(1.15)
     assert Target(Flow(), 2176, {}).mu == pytest.approx(0.825)

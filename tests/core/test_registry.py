@@ -9,9 +9,9 @@ import pytest
 
 from dit_tools.core import registry
 from dit_tools.core.errors import UsageError
-from dit_tools.core.registry import ROOMS, get, method, names, nearest, param
+from dit_tools.core.registry import CATEGORIES, get, method, names, nearest, package_of, param
 
-METHODS = [(room, name) for room in ROOMS for name in names(room)]
+METHODS = [(room, name) for room in CATEGORIES for name in names(room)]
 
 
 def test_rooms_hold_their_methods():
@@ -25,8 +25,8 @@ def test_rooms_hold_their_methods():
 @pytest.mark.parametrize(("room", "name"), METHODS)
 def test_every_file_is_one_frozen_method_of_its_own_name(room, name):
     cls = get(room, name)
-    assert (cls.info.room, cls.info.name, cls.info.flag) == (room, name, ROOMS[room])
-    assert cls.__module__ == f"dit_tools.{room}.{name.replace('-', '_')}"
+    assert (cls.info.category, cls.info.name, cls.info.flag) == (room, name, CATEGORIES[room])
+    assert cls.__module__ == f"{package_of(room)}.{name.replace('-', '_')}"
     assert cls.__doc__ and dataclasses.is_dataclass(cls)
     assert get(room, name.replace("-", "_")) is cls
     made = cls()
@@ -55,17 +55,15 @@ def test_importing_a_method_loads_no_heavy_package(room, name):
         "heavy = {'torch', 'numpy', 'diffusers', 'scipy', 'PIL', 'onnxruntime', 'transformers'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (out.stdout, out.stderr) == ("[]\n", "")
 
 
 def test_listing_imports_no_method():
     script = (
         "import sys\n"
-        "from dit_tools.core.registry import ROOMS, names\n"
-        "rooms = [names(room) for room in ROOMS]\n"
+        "from dit_tools.core.registry import CATEGORIES, names\n"
+        "rooms = [names(room) for room in CATEGORIES]\n"
         "print([m for m in sys.modules if m.startswith('dit_tools.') and m.count('.') > 1 "
         "and '.core' not in m])\n"
     )
@@ -92,9 +90,7 @@ def test_plug_ins_are_found_by_entry_point(monkeypatch):
         size: int = param(1, "how large", ge=0)
 
     point = types.SimpleNamespace(name="my_solver", load=lambda: Mine)
-    monkeypatch.setattr(
-        "importlib.metadata.entry_points", lambda group: [point] if group == "dit.solvers" else []
-    )
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [point] if group == "dit.solvers" else [])
     assert registry.plugin_names("solvers") == ["my-solver"]
     assert get("solvers", "my-solver") is Mine
     with pytest.raises(UsageError, match="did you mean 'my-solver'"):
@@ -105,9 +101,7 @@ def test_plug_ins_are_found_by_entry_point(monkeypatch):
 
 def test_a_file_without_a_method_is_a_programming_error(monkeypatch):
     monkeypatch.setattr(registry, "names", lambda room: ["base"])
-    monkeypatch.setattr(
-        registry.importlib, "import_module", lambda name: types.ModuleType("dit_tools.x.base")
-    )
+    monkeypatch.setattr(registry.importlib, "import_module", lambda name: types.ModuleType("dit_tools.x.base"))
     with pytest.raises(TypeError, match="no class decorated"):
         get("x", "base")
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from dit_tools.core import spec
 from dit_tools.core.errors import DitError, UsageError
-from dit_tools.core.registry import ROOMS, get, names
+from dit_tools.core.registry import CATEGORIES, get, names
 
-METHODS = [(room, name) for room in ROOMS for name in names(room)]
+METHODS = [(room, name) for room in CATEGORIES for name in names(room)]
 EACH = pytest.mark.parametrize(("room", "name"), METHODS)
 WORDS = st.text(string.ascii_letters + string.digits, min_size=1).filter(lambda w: w != "none")
 
@@ -20,10 +20,7 @@ def number(p, kind):
     low = p.ge if p.ge is not None else p.gt
     if kind is int:
         return st.integers(None if low is None else int(low), None if p.le is None else int(p.le))
-    return st.floats(
-        low, p.le, exclude_min=p.ge is None and p.gt is not None, allow_nan=False,
-        allow_infinity=False,
-    )  # fmt: skip
+    return st.floats(low, p.le, exclude_min=p.ge is None and p.gt is not None, allow_nan=False, allow_infinity=False)
 
 
 def values(p):
@@ -93,12 +90,11 @@ def test_help_fits_80_columns_and_names_every_parameter(room, name):
 @settings(max_examples=40, deadline=None)
 @given(rest=st.text(max_size=30))
 def test_nothing_but_our_errors(room, name, rest):
-    for text in (f"{name}:{rest}", *(f"{name}:{p.name}={rest}" for p in
-                                     spec.parameters(get(room, name)))):  # fmt: skip
+    for text in (f"{name}:{rest}", *(f"{name}:{p.name}={rest}" for p in spec.parameters(get(room, name)))):
         try:
             made = spec.parse(room, text)
         except DitError as error:
-            assert str(error).startswith(f"{ROOMS[room]} {name}: ")
+            assert str(error).startswith(f"{CATEGORIES[room]} {name}: ")
             assert error.hint and "\n" not in str(error)
         else:
             assert spec.parse(room, spec.format(made)) == made
@@ -109,12 +105,18 @@ def test_nothing_but_our_errors(room, name, rest):
     [
         ("cgf", "--guidance: no method 'cgf'; did you mean 'cfg'?"),
         ("CFG", "--guidance: no method 'CFG'; did you mean 'cfg'?"),
-        ("", "--guidance: no method ''; choose from adaptive, apg, cfg, cfg-zero-star, "
-         "classifier, feedback, linear-ag, none, residual-cfg, soft-pag"),
+        (
+            "",
+            "--guidance: no method ''; choose from adaptive, apg, cfg, cfg-zero-star, "
+            "classifier, feedback, linear-ag, none, residual-cfg, soft-pag",
+        ),
         ("cfg:sclae=3", "--guidance cfg: no parameter 'sclae'; did you mean 'scale'?"),
         ("none:scale=3", "--guidance none: no parameter 'scale'; it takes none"),
-        ("cfg:scale", "--guidance cfg: 'scale' is not KEY=VALUE; for example "
-                      "cfg:scale=4.0,interval=0.0..1.0,rescale=0.0,norm=none"),
+        (
+            "cfg:scale",
+            "--guidance cfg: 'scale' is not KEY=VALUE; for example "
+            "cfg:scale=4.0,interval=0.0..1.0,rescale=0.0,norm=none",
+        ),
         ("none:x", "--guidance none: 'x' is not KEY=VALUE; it takes no parameters"),
         ("cfg:scale=3,scale=4", "--guidance cfg: parameter 'scale' is given twice; give it once"),
         ("cfg:scale=big", "--guidance cfg: scale='big' is not valid; give a number >= 0"),
@@ -122,12 +124,16 @@ def test_nothing_but_our_errors(room, name, rest):
         ("cfg:scale=nan", "--guidance cfg: scale=nan is out of range; give a number >= 0"),
         ("cfg:scale=inf", "--guidance cfg: scale=inf is out of range; give a number >= 0"),
         ("cfg:norm=rows", "--guidance cfg: norm='rows' is not a choice; did you mean 'row'?"),
-        ("cfg:interval=0.8..0.2", "--guidance cfg: interval=0.8..0.2 is out of range; "
-                                  "give a range such as 0.2..0.8, >= 0, <= 1"),
-        ("cfg:interval=0.8..x", "--guidance cfg: interval='0.8..x' is not valid; "
-                                "give a range such as 0.2..0.8, >= 0, <= 1"),
+        (
+            "cfg:interval=0.8..0.2",
+            "--guidance cfg: interval=0.8..0.2 is out of range; give a range such as 0.2..0.8, >= 0, <= 1",
+        ),
+        (
+            "cfg:interval=0.8..x",
+            "--guidance cfg: interval='0.8..x' is not valid; give a range such as 0.2..0.8, >= 0, <= 1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_errors_say_option_method_parameter_and_remedy(text, message):
     with pytest.raises(UsageError) as caught:
         spec.parse("guidance", text)

@@ -17,9 +17,17 @@ from dit_tools.media import _containers, image, metadata
 BLACK = np.zeros((8, 8, 3), np.float32)
 NASTY = 'a "cat", <b>&amp; it\'s\n\n猫 😀 é\tÂ©\\ {x|y} ]]> -->'
 FULL = {
-    "version": 1, "prompt": NASTY, "negative_prompt": "blurry", "steps": 20, "solver": "dpmpp2m",
-    "cfg_scale": 3.5, "seed": 7, "width": 64, "height": 32, "model": "/home/me/pixart.safetensors",
-}  # fmt: skip
+    "version": 1,
+    "prompt": NASTY,
+    "negative_prompt": "blurry",
+    "steps": 20,
+    "solver": "dpmpp2m",
+    "cfg_scale": 3.5,
+    "seed": 7,
+    "width": 64,
+    "height": 32,
+    "model": "/home/me/pixart.safetensors",
+}
 
 
 @pytest.mark.parametrize("format", image.FORMATS)

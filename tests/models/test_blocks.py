@@ -10,8 +10,8 @@ import torch
 
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.models.blocks import blocks
-from dit_tools.models.families._base import Prompts
-from dit_tools.models.from_pipeline import model_from_pipeline
+from dit_tools.models.family import Prompts
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
 
 FAMILIES = {  # name: stacks and sides of the picture
     "dit": ["transformer_blocks"],
@@ -30,9 +30,7 @@ REFINERS = ("noise_refiner", "context_refiner")
 def called(request: pytest.FixtureRequest) -> tuple[str, Any, dict[str, Any], int]:
     """Family name, network, inputs of one call and the number of image tokens."""
     support = importlib.import_module(f"tests.support.{request.param}")
-    model = model_from_pipeline(
-        support.pipeline(), name="", revision="", device="cpu", dtype="float32"
-    )
+    model = model_from_pipeline(support.pipeline(), name="", revision="", device="cpu", dtype="float32")
     family = model.family
     height, width = 2 * 2 * family.vae_scale, 3 * 2 * family.vae_scale
     if request.param == "dit":  # its positions are those of one square size
@@ -101,8 +99,7 @@ def test_output_is_the_image_stream(called: Any) -> None:
         if block.index != last or block.output is None:
             return out
         return tuple(
-            part if i == block.output or part is None else torch.full_like(part, 99.0)
-            for i, part in enumerate(out)
+            part if i == block.output or part is None else torch.full_like(part, 99.0) for i, part in enumerate(out)
         )
 
     def spoilt(block: Any, out: Any) -> Any:
@@ -126,11 +123,7 @@ def test_shape_of_the_image_stream(called: Any) -> None:
     if name in ("flux", "qwenimage"):  # packed already
         image = latents.shape[1]
     seen = []
-    _hooked(
-        network,
-        inputs,
-        lambda block, out: seen.append(out if block.output is None else out[block.output]),
-    )
+    _hooked(network, inputs, lambda block, out: seen.append(out if block.output is None else out[block.output]))
     for hidden in seen:
         assert hidden.ndim == 3
         if name in ("lumina2", "zimage"):

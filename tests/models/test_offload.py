@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dit_tools.core.errors import ExitCode, UnsupportedError, UsageError
-from dit_tools.models import lora
-from dit_tools.models.load import load
-from dit_tools.models.torch_load import place
-from tests.families.golden import model_from
+from dit_tools.models.loading import lora
+from dit_tools.models.loading.load import load
+from dit_tools.models.loading.torch_loader import place
+from tests.models.families.golden import model_from
 from tests.support import flux, pixart, sd3
 from tests.support.loading import draw
 from tests.support.loras import write

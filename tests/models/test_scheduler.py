@@ -14,8 +14,10 @@ DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
     [
         ({}, "euler"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "euler"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True},
-         "diffusers:class=FlowMatchEulerDiscreteScheduler"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True},
+            "diffusers:class=FlowMatchEulerDiscreteScheduler",
+        ),
         ({"_class_name": "DDIMScheduler"}, "ddim:clip=1.0"),
         ({"_class_name": "DDIMScheduler", "clip_sample": False}, "ddim"),
         ({"_class_name": "DDIMScheduler", "thresholding": True}, "diffusers:class=DDIMScheduler"),
@@ -28,7 +30,7 @@ DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
         ({"_class_name": UNIPC, "disable_corrector": [0]}, f"diffusers:class={UNIPC}"),
         ({"_class_name": "PNDMScheduler"}, "diffusers:class=PNDMScheduler"),
     ],
-)  # fmt: skip
+)
 def test_solver(config, solver):
     assert facts(config).solver == solver
     assert spec.format(spec.parse("solvers", solver)) == solver

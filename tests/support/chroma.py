@@ -13,11 +13,7 @@ def pipeline(tmp: Any = None) -> Any:
     ``tmp``: a folder to save it in as well.
     """
     import torch
-    from diffusers import (
-        ChromaPipeline,
-        ChromaTransformer2DModel,
-        FlowMatchEulerDiscreteScheduler,
-    )
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
 
     torch.manual_seed(0)
     t5 = encoders.t5_tokenizer()

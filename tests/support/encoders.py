@@ -49,10 +49,7 @@ def _t5_pieces() -> tuple[tuple[str, float], ...]:
     made = Tokenizer(models.Unigram())
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
-        vocab_size=200,
-        special_tokens=["<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
+        vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
     )
     made.train_from_iterator(CORPUS, trainer)
     return tuple((piece, score) for piece, score in json.loads(made.to_str())["model"]["vocab"])

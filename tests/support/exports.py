@@ -8,10 +8,16 @@ from typing import Any
 from tests.support import dit, flux, lumina2, pixart, qwenimage, sana, sd3, zimage
 
 FAMILIES = {
-    "dit": dit.pipeline, "flux": flux.pipeline, "lumina2": lumina2.pipeline,
-    "pixart": pixart.pipeline, "pixart-alpha": pixart.alpha, "qwenimage": qwenimage.pipeline,
-    "sana": sana.pipeline, "sd3": sd3.pipeline, "zimage": zimage.pipeline,
-}  # fmt: skip
+    "dit": dit.pipeline,
+    "flux": flux.pipeline,
+    "lumina2": lumina2.pipeline,
+    "pixart": pixart.pipeline,
+    "pixart-alpha": pixart.alpha,
+    "qwenimage": qwenimage.pipeline,
+    "sana": sana.pipeline,
+    "sd3": sd3.pipeline,
+    "zimage": zimage.pipeline,
+}
 
 
 def saved(name: str, root: Path) -> Path:
@@ -23,9 +29,9 @@ def saved(name: str, root: Path) -> Path:
 
 def exported(model: Path, output: Path, **wanted: Any) -> Path:
     """The folder ``output`` with the export of a folder, written the first time."""
-    from dit_tools.exporting.export import export
-    from dit_tools.exporting.preflight import Wanted
-    from dit_tools.models.resolve import resolve
+    from dit_tools.models.loading.resolve import resolve
+    from dit_tools.tasks.export.export import export
+    from dit_tools.tasks.export.preflight import Wanted
 
     if not output.exists():
         export(resolve(str(model)), Wanted(output, **wanted))
@@ -36,21 +42,27 @@ def sampled(model: Any, steps: int = 3, size: tuple[int, int] | None = None) -> 
     """Final latents (2, C, h, w), numpy, and pixels of a guided run from a start of its own."""
     import numpy as np
 
-    from dit_tools import sampling
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
-    from dit_tools.models.families._base import Prompts
+    from dit_tools.models.family import Prompts
+    from dit_tools.sampling import loop
 
     words = ("1", "207") if model.family.name == "dit" else ("a red apple", "blue night by the sea")
     size = size or picture(model.family)
-    plan = Plan.parse(steps, {
-        "schedule": "native", "solver": model.family.facts.solver, "guidance": "cfg:scale=3.0",
-        "noise": "philox", "cache": "none",
-    })  # fmt: skip
+    plan = Plan.parse(
+        steps,
+        {
+            "schedule": "native",
+            "solver": model.family.facts.solver,
+            "guidance": "cfg:scale=3.0",
+            "noise": "philox",
+            "cache": "none",
+        },
+    )
     shape = (2, *model.family.latent_shape(*size))
     start = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
     conditions = model.encode(Prompts(words, ("", ""), *size))
-    *_, last = sampling.sample(model, conditions, model.to_array(start), plan)
+    *_, last = loop.sample(model, conditions, model.to_array(start), plan)
     return to_numpy(last.x), model.codec.decode(last.x)
 
 

@@ -2,17 +2,21 @@
 
 import numpy as np
 
-from dit_tools.core.betas import cumprods
 from dit_tools.core.paths import VP, Flow, log_snr
 from dit_tools.core.prediction import Prediction
+from dit_tools.models.betas import cumprods
 
 LINEAR = VP(cumprods({}))
 """The variance-preserving path of DDPM."""
 
 CASES = {
-    "flow-flow": (Flow(), "flow"), "flow-eps": (Flow(), "eps"), "flow-x0": (Flow(), "x0"),
-    "vp-eps": (LINEAR, "eps"), "vp-v": (LINEAR, "v"), "vp-x0": (LINEAR, "x0"),
-}  # fmt: skip
+    "flow-flow": (Flow(), "flow"),
+    "flow-eps": (Flow(), "eps"),
+    "flow-x0": (Flow(), "x0"),
+    "vp-eps": (LINEAR, "eps"),
+    "vp-v": (LINEAR, "v"),
+    "vp-x0": (LINEAR, "x0"),
+}
 
 
 class Gaussian:
@@ -34,9 +38,7 @@ class Gaussian:
 
     def solution(self, x, t, s):
         """Where the probability-flow ODE takes ``x`` from ``t`` to ``s``."""
-        return self.path.alpha(s) * self.mean + self._spread(s) / self._spread(t) * (
-            x - self.path.alpha(t) * self.mean
-        )
+        return self.path.alpha(s) * self.mean + self._spread(s) / self._spread(t) * (x - self.path.alpha(t) * self.mean)
 
     def _spread(self, t):
         return (self.path.alpha(t) ** 2 * self.spread**2 + self.path.sigma(t) ** 2) ** 0.5

@@ -41,12 +41,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, path: str) -> object:
         files = self.server.files
         if "/tree/" in path:
-            return [{"type": "file", "path": file, "size": len(content), "oid": _git(content)}
-                    for file, content in files.items()]  # fmt: skip
+            return [
+                {"type": "file", "path": file, "size": len(content), "oid": _git(content)}
+                for file, content in files.items()
+            ]
         name = self.server.name
-        return {"id": name, "modelId": name, "sha": COMMIT, "private": False, "gated": False,
-                "siblings": [{"rfilename": file} for file in files], "tags": [], "downloads": 0,
-                "likes": 0}  # fmt: skip
+        return {
+            "id": name,
+            "modelId": name,
+            "sha": COMMIT,
+            "private": False,
+            "gated": False,
+            "siblings": [{"rfilename": file} for file in files],
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
+        }
 
     def _missing(self, code: str) -> None:
         self.send_response(404)

@@ -11,13 +11,16 @@ import pytest
 from tests.support import dit, flux, lumina2, pixart, qwenimage, sana, sd3, zimage
 
 FAMILIES = {
-    "dit": dit, "flux": flux, "lumina2": lumina2, "pixart": pixart, "qwenimage": qwenimage,
-    "sana": sana, "sd3": sd3, "zimage": zimage,
-}  # fmt: skip
-PLAN = {
-    "schedule": "native", "solver": "euler", "guidance": "cfg:scale=3.0", "noise": "philox",
-    "cache": "none",
-}  # fmt: skip
+    "dit": dit,
+    "flux": flux,
+    "lumina2": lumina2,
+    "pixart": pixart,
+    "qwenimage": qwenimage,
+    "sana": sana,
+    "sd3": sd3,
+    "zimage": zimage,
+}
+PLAN = {"schedule": "native", "solver": "euler", "guidance": "cfg:scale=3.0", "noise": "philox", "cache": "none"}
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
@@ -29,14 +32,14 @@ def copy(source: Path, target: Path) -> Path:
 
 def draw(model: Any, steps: int = 3) -> tuple[Any, Any]:
     """Latents and pixels of a short guided run."""
-    from dit_tools import sampling
     from dit_tools.core.plan import Plan
-    from dit_tools.models.families._base import Prompts
+    from dit_tools.models.family import Prompts
+    from dit_tools.sampling import loop
 
     plan = Plan.parse(steps, PLAN)
     asked = Prompts(("a red apple",), ("blurry",), 32, 32)
-    x, noise = sampling.start(model, plan, model.family.latent_shape(32, 32), (3,))
-    for step in sampling.sample(model, model.encode(asked), x, plan, noise):
+    x, noise = loop.start(model, plan, model.family.latent_shape(32, 32), (3,))
+    for step in loop.sample(model, model.encode(asked), x, plan, noise):
         x = step.x
     return x, model.codec.decode(x)
 
@@ -44,7 +47,7 @@ def draw(model: Any, steps: int = 3) -> tuple[Any, Any]:
 def refused(reference: Any, message: str, kind: Any = None, **wishes: Any) -> str:
     """Assert that loading fails in one line with a remedy, and give the line."""
     from dit_tools.core.errors import ModelError
-    from dit_tools.models.load import Wishes, load
+    from dit_tools.models.loading.load import Wishes, load
 
     with pytest.raises(kind or ModelError, match=message) as caught:
         load(str(reference), Wishes(**{"device": "cpu"} | wishes))

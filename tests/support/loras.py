@@ -16,18 +16,12 @@ def layers(network: Any) -> dict[str, Any]:
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and name.startswith("transformer_blocks.")
-        and name.endswith(LAYERS)
+        if isinstance(module, torch.nn.Linear) and name.startswith("transformer_blocks.") and name.endswith(LAYERS)
     }
 
 
 def tensors(
-    network: Any,
-    seed: int = 0,
-    down: str = "lora_A.weight",
-    up: str = "lora_B.weight",
-    prefix: str = "",
+    network: Any, seed: int = 0, down: str = "lora_A.weight", up: str = "lora_B.weight", prefix: str = ""
 ) -> dict[str, Any]:
     """Random LoRA tensors of rank ``RANK`` for ``layers(network)``."""
     import torch

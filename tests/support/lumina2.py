@@ -50,11 +50,7 @@ def pipeline(tmp: Any = None) -> Any:
     ``tmp``: a folder to save it in as well.
     """
     import torch
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        Lumina2Pipeline,
-        Lumina2Transformer2DModel,
-    )
+    from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
 
     torch.manual_seed(0)
     tokenizer = text.gemma()
@@ -73,9 +69,7 @@ def pipeline(tmp: Any = None) -> Any:
         cap_feat_dim=16,
     ).eval()
     scheduler = FlowMatchEulerDiscreteScheduler(shift=6.0)
-    made = Lumina2Pipeline(
-        transformer, scheduler, autoencoder(4), gemma2(len(tokenizer)), tokenizer
-    )
+    made = Lumina2Pipeline(transformer, scheduler, autoencoder(4), gemma2(len(tokenizer)), tokenizer)
     made.set_progress_bar_config(disable=True)
     if tmp is not None:
         made.save_pretrained(tmp)

@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 
 from dit_tools.core.paths import Flow
-from dit_tools.generating.loading import Known
-from dit_tools.models.families._base import Family
+from dit_tools.jobs.models import Known
+from dit_tools.models.family import Family
 from dit_tools.models.model import Defaults, Model
 
 SIZE, PATCH = 16, 8
@@ -88,10 +88,19 @@ def model(alpha: bool = False, backend: str = "onnx", revision: str = "r1") -> M
     family = NumpyFamily(channels)
     assert isinstance(family.facts.path, Flow) and family.facts.kind == "flow"
     return Model(
-        name="numpy", revision=revision, family=family, network=NumpyNetwork(),
-        codec=PixelCodec(), encode=encode, to_array=lambda x: x, defaults=DEFAULTS,
-        backend=backend, device="cpu", dtype="float32", alpha=alpha,
-    )  # fmt: skip
+        name="numpy",
+        revision=revision,
+        family=family,
+        network=NumpyNetwork(),
+        codec=PixelCodec(),
+        encode=encode,
+        to_array=lambda x: x,
+        defaults=DEFAULTS,
+        backend=backend,
+        device="cpu",
+        dtype="float32",
+        alpha=alpha,
+    )
 
 
 class Counting:

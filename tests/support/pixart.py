@@ -33,10 +33,16 @@ def _parts(scheduler: Any, options: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     tokenizer = encoders.t5_tokenizer()
     shape = {
-        "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 8,
-        "num_layers": 3, "cross_attention_dim": 24, "caption_channels": 16, "sample_size": 8,
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 3,
+        "cross_attention_dim": 24,
+        "caption_channels": 16,
+        "sample_size": 8,
         "norm_num_groups": 4,
-    }  # fmt: skip
+    }
     return {
         "tokenizer": tokenizer,
         "text_encoder": encoders.t5_encoder(tokenizer, 16),

@@ -26,14 +26,12 @@ def python(
     return _run([sys.executable, "-c", code, *arguments], env, cwd)
 
 
-def dit_with(
-    function: str, *arguments: str, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def dit_with(function: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``dit`` with one more command, ``boom``, made of the source of a function ``boom``."""
     code = f"""
 import sys, types
 from dit_cli import main
-from dit_cli.command import command
+from dit_cli._app import command
 {function}
 sys.modules["dit_cli.boom"] = module = types.ModuleType("dit_cli.boom")
 module.command = command(boom)
@@ -49,10 +47,14 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**own, **PLAIN, **(more or {})}
 
 
-def _run(
-    words: list[str], env: Mapping[str, str] | None, cwd: Path | None
-) -> subprocess.CompletedProcess[str]:
+def _run(words: list[str], env: Mapping[str, str] | None, cwd: Path | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        words, capture_output=True, text=True, encoding="utf-8", env=environment(env), cwd=cwd,
-        stdin=subprocess.DEVNULL, timeout=120,
-    )  # fmt: skip
+        words,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )

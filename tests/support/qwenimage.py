@@ -35,11 +35,15 @@ def text_encoder(tokenizer: Any) -> Any:
             "pad_token_id": None,
         },
         vision_config={
-            "depth": 1, "hidden_size": 16, "intermediate_size": 16,
-            "num_heads": 2, "out_hidden_size": 16, "fullatt_block_indexes": [0],
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "fullatt_block_indexes": [0],
         },
         **ids,
-    )  # fmt: skip
+    )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 
 

@@ -14,12 +14,7 @@ def pipeline(tmp: Any = None) -> Any:
     ``tmp``: a folder to save it in as well.
     """
     import torch
-    from diffusers import (
-        AutoencoderDC,
-        DPMSolverMultistepScheduler,
-        SanaPipeline,
-        SanaTransformer2DModel,
-    )
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
 
     torch.manual_seed(0)
     tokenizer = text.gemma()
@@ -53,9 +48,7 @@ def pipeline(tmp: Any = None) -> Any:
         patch_size=1,
         timestep_scale=0.5,
     )
-    scheduler = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-    )
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     made = SanaPipeline(tokenizer, gemma2(len(tokenizer)), vae, transformer, scheduler)
     made.set_progress_bar_config(disable=True)
     if tmp is not None:

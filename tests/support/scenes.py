@@ -9,14 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from dit_tools.core import spec
-from dit_tools.editing._base import Reference, Scene
-from dit_tools.generating.request import merge
-from dit_tools.inverting import frame as frames
-from dit_tools.inverting.invert import stream
-from dit_tools.inverting.session import open_session
+from dit_tools.jobs.models import open_sampler
+from dit_tools.jobs.settings import merge
+from dit_tools.media import crop as frames
 from dit_tools.media.image import Picture
-from dit_tools.models.from_pipeline import model_from_pipeline
-from dit_tools.models.load import load
+from dit_tools.methods.editing import Reference, Scene
+from dit_tools.models.loading.from_pipeline import model_from_pipeline
+from dit_tools.models.loading.load import load
 from tests.support import numpy_model
 
 QUICK = {"steps": 3, "cfg_scale": 2.0}
@@ -41,10 +40,19 @@ def model_of(family):
     return made
 
 
-def scene_of(family="numpy", source="red", target="blue", mask=None, inversion="edict", x0=None,
-             pixels=None, references=1, **values):  # fmt: skip
+def scene_of(
+    family="numpy",
+    source="red",
+    target="blue",
+    mask=None,
+    inversion="edict",
+    x0=None,
+    pixels=None,
+    references=1,
+    **values,
+):
     """A scene of random latents; ``mask`` (1, 1, h, w), ``pixels`` (1, 3 or 4, H, W)."""
-    session = open_session(model_of(family), merge([QUICK, values]))
+    session = open_sampler(model_of(family), merge([QUICK, values]))
     model, random = session.model, np.random.default_rng(1)
     if x0 is None:
         x0 = random.uniform(-1, 1, (1, *session.shape)).astype(np.float32)
@@ -56,10 +64,20 @@ def scene_of(family="numpy", source="red", target="blue", mask=None, inversion="
         scale = model.family.vae_scale
         selection = np.asarray(mask)[0, 0].repeat(scale, axis=0).repeat(scale, axis=1)
         mask = model.to_array(mask)
-    return Scene(session, model.to_array(x0), mask, source, target, session.times(),
-                 stream(session), spec.parse("inversion", inversion), pixels,
-                 frames.whole(session.size, session.size), selection,
-                 [reference_of(session) for _ in range(references)])  # fmt: skip
+    return Scene(
+        session,
+        model.to_array(x0),
+        mask,
+        source,
+        target,
+        session.times(),
+        session.noise(),
+        spec.parse("inversion", inversion),
+        pixels,
+        frames.whole(session.size, session.size),
+        selection,
+        [reference_of(session) for _ in range(references)],
+    )
 
 
 def reference_of(session, seed=2):

@@ -14,11 +14,7 @@ def pipeline(tmp: Any = None, scheduler: Any = None, t5: bool = True) -> Any:
     without ``t5`` the third text encoder is missing, as in many distributions.
     """
     import torch
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        SD3Transformer2DModel,
-        StableDiffusion3Pipeline,
-    )
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     torch.manual_seed(0)
     clip, t5_tokens = encoders.clip_tokenizer(), encoders.t5_tokenizer()

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from dit_tools.core import spec
+from dit_tools.core.branches import COND, UNCOND, Branch
 from dit_tools.core.plan import FIELDS, Plan
 from dit_tools.core.registry import method
 from dit_tools.core.run import Run
-from dit_tools.guidance._base import COND, UNCOND, Branch, Guidance, Guide
+from dit_tools.methods.guidance import Guidance, Guide
 
 PIXART = {
     "num_attention_heads": 2,
@@ -31,22 +32,28 @@ def pixart(seed: int = 0, **changes: Any) -> Any:
     import torch
     from diffusers import PixArtTransformer2DModel
 
+    from dit_tools.models.backends.torch_network import TorchNetwork
     from dit_tools.models.families.pixart import PixArt
     from dit_tools.models.model import Defaults, Model
-    from dit_tools.models.torch_network import TorchNetwork
 
     torch.manual_seed(seed)
     shape = PIXART | changes
     family = PixArt(
-        shape,
-        {"block_out_channels": [8], "scaling_factor": 1.0},
-        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        shape, {"block_out_channels": [8], "scaling_factor": 1.0}, {"_class_name": "FlowMatchEulerDiscreteScheduler"}
     )
     return Model(
-        "small", "0", family, TorchNetwork(PixArtTransformer2DModel(**shape).eval()),
-        codec=None, encode=None, to_array=torch.as_tensor,  # type: ignore[arg-type]
-        defaults=Defaults(8, 1.0, 8, "euler"), backend="torch", device="cpu", dtype="float32",
-    )  # fmt: skip
+        "small",
+        "0",
+        family,
+        TorchNetwork(PixArtTransformer2DModel(**shape).eval()),
+        codec=None,
+        encode=None,
+        to_array=torch.as_tensor,  # type: ignore[arg-type]
+        defaults=Defaults(8, 1.0, 8, "euler"),
+        backend="torch",
+        device="cpu",
+        dtype="float32",
+    )
 
 
 def conditions(batch: int = 1, names: tuple[str, ...] = ("cond", "uncond")) -> dict[str, Any]:
@@ -63,10 +70,10 @@ def conditions(batch: int = 1, names: tuple[str, ...] = ("cond", "uncond")) -> d
 
 def plan(cache: Any = "none", steps: int = 10, guidance: Any = "none", **fields: str) -> Plan:
     """An Euler plan; ``cache`` and ``guidance`` are specs or instances."""
-    made = Plan.parse(steps, {
-        "schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox",
-        "cache": "none", **fields,
-    })  # fmt: skip
+    made = Plan.parse(
+        steps,
+        {"schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox", "cache": "none", **fields},
+    )
     if isinstance(cache, str):
         cache = spec.parse("caching", cache)
     if isinstance(guidance, str):
@@ -77,15 +84,15 @@ def plan(cache: Any = "none", steps: int = 10, guidance: Any = "none", **fields:
 
 def steps(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> Any:
     """A started run: the generator of its steps, and the ``Run`` whose counters it fills."""
-    from dit_tools import sampling
+    from dit_tools.sampling import loop
 
     if chosen.guidance.sees:
         chosen = replace(chosen, guidance=chosen.guidance.watched(Taste()))
     shape = model.family.latent_shape(model.defaults.size, model.defaults.size)
-    x, noise = sampling.start(model, chosen, shape, seeds)
+    x, noise = loop.start(model, chosen, shape, seeds)
     times = chosen.times(model, x.shape)
     run = Run(times, chosen.solver.calls(len(times) - 1))
-    return sampling.sample(model, given, x, chosen, noise, run=run), run
+    return loop.sample(model, given, x, chosen, noise, run=run), run
 
 
 class Taste:
@@ -100,9 +107,7 @@ class Taste:
         return made / x0[0].numel()
 
 
-def final(
-    model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)
-) -> tuple[Any, Run]:
+def final(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> tuple[Any, Run]:
     """Latents at the end of a run, and the run."""
     generator, run = steps(model, given, chosen, seeds)
     *_, last = generator

@@ -21,9 +21,13 @@ def on_terminal(
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     process = subprocess.Popen(
-        [PROGRAM, "generate", *arguments], cwd=cwd, env=environment(env), stderr=slave,
-        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [PROGRAM, "generate", *arguments],
+        cwd=cwd,
+        env=environment(env),
+        stderr=slave,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
     os.close(slave)
     shown = b""
     try:

@@ -34,10 +34,7 @@ def _bpe(first: tuple[str, ...], byte_level: bool, size: int = 500) -> tuple[dic
         made.normalizer = normalizers.Replace(" ", "▁")
         made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=list(first),
-        initial_alphabet=sorted(letters),
-        show_progress=False,
+        vocab_size=size, special_tokens=list(first), initial_alphabet=sorted(letters), show_progress=False
     )
     made.train_from_iterator(CORPUS, trainer)
     model = json.loads(made.to_str())["model"]

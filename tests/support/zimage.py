@@ -31,11 +31,7 @@ def pipeline(tmp: Any = None) -> Any:
     ``tmp``: a folder to save it in as well.
     """
     import torch
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        ZImagePipeline,
-        ZImageTransformer2DModel,
-    )
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 
     torch.manual_seed(0)
     tokenizer = text.qwen()

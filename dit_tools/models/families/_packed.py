@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dit_tools.models.families._base import Family
+from dit_tools.models.family import Family
 
 
 class PackedFamily(Family):

@@ -29,9 +29,7 @@ def unpack(tokens: Array, height: int, width: int, patch: int = 2) -> Array:
     return x.reshape(tokens.shape[0], -1, height, width)
 
 
-def pad_texts(
-    branches: Mapping[str, Sequence[Array]],
-) -> dict[str, tuple[Array, Array]]:
+def pad_texts(branches: Mapping[str, Sequence[Array]]) -> dict[str, tuple[Array, Array]]:
     """Texts [(L_i, D), ...] per branch as states (B, L, D) and mask (B, L), torch.
 
     L is the longest text of all branches, so that branches can share a network call.

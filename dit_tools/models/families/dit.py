@@ -8,7 +8,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import nearest
-from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.family import Family, Prompts
 
 
 class DiT(Family):
@@ -52,24 +52,16 @@ class DiT(Family):
             if branch in prompts.branches:
                 option = "--prompt" if branch == "cond" else "--negative-prompt"
                 null = self.classes if branch == "uncond" else None
-                ids = [
-                    class_label(text, names, self.classes, option, null) for text in texts[branch]
-                ]
+                ids = [class_label(text, names, self.classes, option, null) for text in texts[branch]]
                 made[branch] = {"class_labels": torch.tensor(ids, device=pipe._execution_device)}
         return made
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """Forward arguments of DiTTransformer2DModel."""
-        return {
-            "hidden_states": x,
-            "timestep": self.timestep(x, t),
-            "class_labels": condition["class_labels"],
-        }
+        return {"hidden_states": x, "timestep": self.timestep(x, t), "class_labels": condition["class_labels"]}
 
 
-def class_label(
-    text: str, names: Mapping[str, int], classes: int, option: str, null: int | None = None
-) -> int:
+def class_label(text: str, names: Mapping[str, int], classes: int, option: str, null: int | None = None) -> int:
     """The class that a prompt names: a number in [0, classes), or one of ``names`` in any case.
 
     A name may be one synonym (``goldfish``) or a whole ImageNet label, of which the first synonym

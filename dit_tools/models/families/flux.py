@@ -7,10 +7,10 @@ from typing import Any
 
 from dit_tools.core.arrays import Array, like
 from dit_tools.core.prediction import Prediction
-from dit_tools.models.families._base import Prompts
 from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, unpack
-from dit_tools.models.families._words import tokens
+from dit_tools.models.family import Prompts
+from dit_tools.models.words import tokens
 
 EMBEDDED_GUIDANCE = 3.5
 """``guidance_scale`` of the pipeline's own call: the value that Flux.1-dev is told."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
-from dit_tools.models.families._base import Family, Prompts
+from dit_tools.models.family import Family, Prompts
 
 
 class Lumina2(Family):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.models.families._base import Family, Prompts
 from dit_tools.models.families._shapes import read_only
-from dit_tools.models.families._words import tokens
+from dit_tools.models.family import Family, Prompts
+from dit_tools.models.words import tokens
 
 
 class PixArt(Family):
@@ -75,10 +75,7 @@ def _micro(prompts: Prompts, device: Any) -> dict[str, Array]:
 
     count = len(prompts.prompts)
     size = torch.tensor([[prompts.height, prompts.width]] * count, dtype=torch.float32)
-    return {
-        "resolution": size.to(device),
-        "aspect_ratio": (size[:, :1] / size[:, 1:]).to(device),
-    }
+    return {"resolution": size.to(device), "aspect_ratio": (size[:, :1] / size[:, 1:]).to(device)}
 
 
 FAMILY = PixArt

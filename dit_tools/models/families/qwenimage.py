@@ -7,9 +7,9 @@ from typing import Any
 
 from dit_tools.core.arrays import Array, like
 from dit_tools.core.prediction import Prediction
-from dit_tools.models.families._base import Prompts
 from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, pad_texts, unpack
+from dit_tools.models.family import Prompts
 
 MAX_TOKENS = 512
 """Text tokens behind the prompt template: ``max_sequence_length`` of the pipeline's own call."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.models.families._base import Family, Prompts
 from dit_tools.models.families._shapes import read_only
-from dit_tools.models.families._words import tokens
+from dit_tools.models.family import Family, Prompts
+from dit_tools.models.words import tokens
 
 
 class Sana(Family):

@@ -7,8 +7,8 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
-from dit_tools.models.families._base import Family, Prompts
-from dit_tools.models.families._words import PADDING, tokens
+from dit_tools.models.family import Family, Prompts
+from dit_tools.models.words import PADDING, tokens
 
 
 class SD3(Family):

@@ -1,0 +1,56 @@
+"""Blocks of options that several commands take.
+
+``command(function, Pictures)`` gives the function every option of that block in its ``**`` keyword
+parameter. None, or False for a switch, means that the user said nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from dit_cli import _method_options
+from dit_cli import _options as o
+
+
+class Run(TypedDict):
+    """A model that is asked over a schedule, and where results go."""
+
+    negative_prompt: o.NegativePrompt
+    seed: o.Seed
+    size: o.Size
+    steps: o.Steps
+    cfg_scale: o.CfgScale
+    embedded_guidance: o.EmbeddedGuidance
+    max_tokens: o.MaxTokens
+    model: o.Model
+    lora: o.Lora
+    schedule: _method_options.Schedule
+    guidance: _method_options.Guidance
+    device: o.Device
+    dtype: o.Dtype
+    backend: o.Backend
+    output: o.Output
+    overwrite: o.Overwrite
+    skip_existing: o.SkipExisting
+    json: o.Json
+    quiet: o.Quiet
+
+
+class Pictures(Run):
+    """A run that writes pictures."""
+
+    num_images: o.NumImages
+    solver: _method_options.Solver
+    noise: _method_options.Noise
+    format: o.Format
+    quality: o.Quality
+    no_metadata: o.NoMetadata
+
+
+def values(given: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What the user said of a picture and its run, for ``read_values``."""
+    from dit_tools.jobs.options import OPTIONS
+
+    both = {**given, **more}
+    return {name: both[name] for name in OPTIONS if both.get(name) not in (None, (), [])}

@@ -1,0 +1,79 @@
+"""Input files: paths, folders, globs and lists of paths become one list of files."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dit_tools.core.errors import InputError, UsageError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp", ".ppm", ".pgm", ".jp2")
+"""Suffixes that a folder is searched for. A file that is named is taken whatever its suffix."""
+MOST = 100_000
+"""Files of one run."""
+
+
+def expand(words: Iterable[str]) -> list[Path]:
+    """The pictures that ``words`` mean, in order, each once.
+
+    A word is a file, a folder (its pictures and those of the folders below, sorted;
+    hidden ones are left out), a pattern with ``*``, ``?`` or ``[...]`` (``**`` for any depth),
+    ``@FILE`` (one path a line, ``#`` comments) or ``-`` (the same from stdin).
+    Raises InputError for a word that means no file, UsageError for more than MOST files.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        try:
+            for path in _files(word):
+                found.setdefault(path)
+        except OSError as error:  # a name too long for the file system, a closed folder
+            raise InputError(f"{word[:200]}: cannot be read: {error.strerror}") from None
+    if len(found) > MOST:
+        raise UsageError(f"more than {MOST} files", "split the run")
+    return list(found)
+
+
+def _files(word: str) -> Iterator[Path]:
+    path = Path(word).expanduser()
+    if word == "-" or (word.startswith("@") and not path.exists()):
+        for line in _lines(word):
+            yield from _files(line)
+    elif path.is_dir():
+        yield from _below(path)
+    elif path.exists():
+        yield path
+    elif glob.has_magic(word):
+        matches = sorted(glob.glob(str(path), recursive=True))
+        files = [Path(match) for match in matches if Path(match).is_file()]
+        if not files:
+            raise InputError(f"{word}: nothing matches", "check the pattern")
+        yield from files
+    else:
+        raise InputError(f"{word}: no such file or folder", "check the path")
+
+
+def _below(folder: Path) -> list[Path]:
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in PICTURES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not files:
+        raise InputError(f"{folder}: holds no pictures", "give a file, or another folder")
+    return files
+
+
+def _lines(word: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if word == "-" else Path(word[1:]).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{word}: cannot be read: {error}", "give a list of paths") from None
+    lines = [line.strip() for line in text.splitlines()]
+    made = [line for line in lines if line and not line.startswith("#")]
+    if any(line == "-" or line.startswith("@") for line in made):
+        raise UsageError(f"{word}: a list of paths names another list", "give the paths themselves")
+    return made

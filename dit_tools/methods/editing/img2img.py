@@ -1,0 +1,42 @@
+"""SDEdit: noise the picture up to a point, and denoise it with the new prompt."""
+
+from __future__ import annotations
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.registry import method, param
+from dit_tools.methods.editing import Editing, Scene, late, noised
+
+
+@method(
+    paper="arXiv:2108.01073",
+    year=2021,
+    title="SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
+    authors="Meng, He, Song, Song, Wu, Zhu, Ermon",
+    identity={"strength": 0.0},
+)
+class Img2Img(Editing):
+    """``x_t = alpha x0 + sigma noise``, then the model's own sampler from t on.
+
+    At strength 1 it is ``dit generate`` with the same seed. Structure and colours survive as far as
+    strength is low, wherever they are; give a mask to keep the rest. Half the calls of plain
+    inversion, which keeps 1 dB more for the same targets on the built-in model (docs/edit.md).
+    """
+
+    strength: float = param(0.6, "share of the steps that are run", ge=0, le=1)
+
+    def edit(self, scene: Scene) -> Array:
+        """One guided prediction a step, as the solver has it."""
+        times = late(scene.times, self.strength)
+        if len(times) < 2:
+            return scene.x0
+        solver, noise = scene.solver, scene.stream.fresh()
+        if solver.own_times and times != scene.times:
+            raise UnsupportedError(
+                f"--solver {solver.info.name}: it keeps its own times and cannot start midway", "use --solver euler"
+            )
+        whole = len(times) == len(scene.times)
+        x = noise * 1.0 if whole else noised(scene, times[0], noise)
+        for step in solver.steps(scene.ask("target"), x, times, scene.stream):
+            x = step.x
+        return x

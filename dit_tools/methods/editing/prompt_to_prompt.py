@@ -1,0 +1,78 @@
+"""Prompt-to-prompt: the source's attention maps for the words that both prompts share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.registry import method, param
+from dit_tools.methods.editing import Editing, Scene, late
+from dit_tools.methods.editing._source_target_pair import Blend, pair, tokens
+from dit_tools.models.words import aligned
+
+
+@method(
+    paper="arXiv:2208.01626",
+    year=2022,
+    title="Prompt-to-Prompt Image Editing with Cross Attention Control",
+    authors="Hertz, Mokady, Tenenbaum, Aberman, Pritch, Cohen-Or",
+    needs={"blocks"},
+    identity={"strength": 0.0},
+)
+class PromptToPrompt(Editing):
+    """The target attends to the words that both prompts share as the source does (Sec. 3.2), and
+    for ``structure`` of the run its image tokens attend to each other as the source's do.
+
+    The source runs beside it, held to its own DDIM inversion (Ju et al. 2023). In joint attention
+    (SD3, Flux) the image-to-text part of the maps is replaced and the rest of each row scaled, so
+    that rows sum to one; image attention is shared by queries and keys. Linear attention has no
+    maps to share, so that on Sana only the text's count. ``blend`` keeps the source wherever the
+    changed words draw little attention (Sec. 4). One call a step there, two back.
+    """
+
+    strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
+    cross: float = param(0.8, "share of the steps that take the text maps", ge=0, le=1)
+    structure: float = param(0.4, "share of the steps that take the image maps", ge=0, le=1)
+    swap: bool = param(True, "words in the place of others take their maps")
+    boost: float = param(1.0, "attention to words that are new, times this", ge=0, le=20)
+    blend: float = param(0.0, "least attention to changed words that lets change; 0 = all", ge=0, le=1)
+    target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
+
+    def edit(self, scene: Scene) -> Array:
+        """Three guided predictions a step. Raises UnsupportedError for unknown attention."""
+        times = late(scene.times, self.strength)
+        if len(times) < 2:
+            return scene.x0
+        from dit_tools.nn import attention_injection
+        from dit_tools.nn.attention_control import taking_part
+
+        model = scene.session.model
+        both = pair(scene, times, 1.0, self.target_scale)
+        before, after = (model.family.words(model.pipe, text, both.length) for text in (scene.source, scene.target))
+        pairs, old, new = aligned(before, after, self.swap)
+        maps = attention_injection.Maps([(0, old), (1, new)]) if self.blend else None
+        control = attention_injection.PromptToPrompt(
+            scene.session.run, pairs, new, _until(times, self.cross), _until(times, self.structure), self.boost, maps
+        )
+        held = taking_part(model.network.blocks(), tokens(scene), control)
+        return both.run(held, self._blend(scene, maps, len(times) - 1) if maps else None)
+
+    def _blend(self, scene: Scene, maps: Any, steps: int) -> Blend:
+        """What may differ from the source, once a fifth of the steps is done."""
+        patch = scene.session.model.family.patch
+        rows, columns = scene.x0.shape[-2] // patch, scene.x0.shape[-1] // patch
+
+        def mask(done: int) -> Array | None:
+            seen = [found for i in (0, 1) if (found := maps.of(i)) is not None]
+            if done < 0.2 * steps or not seen:
+                return None
+            total = seen[0] if len(seen) == 1 else (seen[0] + seen[1]) / 2
+            free = 1.0 * (total / total.max() > self.blend).reshape(1, 1, rows, columns)
+            return free.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+
+        return mask
+
+
+def _until(times: tuple[float, ...], share: float) -> float:
+    """The time above which the first ``share`` of the steps lie; above all of them at 0."""
+    return times[round(share * (len(times) - 1))]

@@ -1,0 +1,25 @@
+"""No guidance: the conditional prediction alone."""
+
+from __future__ import annotations
+
+from dit_tools.core.registry import method
+from dit_tools.methods.guidance import COND, Branch, Guidance, Guide
+
+
+@method()
+class NoGuidance(Guidance):
+    """The conditional prediction as it is, one network call a step."""
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """Only the condition."""
+        return (COND,)
+
+    def begin(self) -> Guide:
+        """A guide without state."""
+
+        def guide(evaluate, x, t):
+            (cond,) = evaluate(COND)
+            return cond
+
+        return guide

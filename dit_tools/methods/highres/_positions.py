@@ -1,0 +1,86 @@
+"""Furniture: methods that rescale positions, as one formula for the frequencies of an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+from dit_tools.core.run import Run
+from dit_tools.methods.highres import HighRes
+
+Frequencies = list[float]
+"""Angle of each pair of channels per step of an axis: ``base^(-2 j / dim)`` as trained."""
+
+
+def plain(dim: int, base: float) -> Frequencies:
+    """The trained frequencies of an axis with ``dim`` channels."""
+    return [base ** (-2 * j / dim) for j in range(dim // 2)]
+
+
+def interpolated(dim: int, base: float, scale: float) -> Frequencies:
+    """Position interpolation: all frequencies divided by ``scale``."""
+    return [frequency / scale for frequency in plain(dim, base)]
+
+
+def ntk(dim: int, base: float, scale: float) -> Frequencies:
+    """``base scale^(dim / (dim - 2))``: the highest frequency stays, the lowest is divided."""
+    return plain(dim, base * scale ** (dim / (dim - 2))) if dim > 2 else plain(dim, base)
+
+
+class Positions(HighRes):
+    """Base of methods that rescale positions; ``scale`` None takes the size's own ratio per axis.
+
+    Subclasses give ``frequencies``; nothing is hooked where both scales are 1.
+    """
+
+    scale: float | None
+    proportional: bool
+
+    def frequencies(self, dim: int, base: float, scale: float, native: int, t: float) -> Frequencies:
+        """Frequencies of one axis of the image at time ``t`` (1 = noise).
+
+        ``scale``: tokens of the axis over ``native``, those that the model was made for.
+        """
+        raise NotImplementedError
+
+    def length(self, scale: float) -> float:
+        """What rotated queries and keys are multiplied by."""
+        return 1.0
+
+    def scales(self, run: Run) -> tuple[float, float]:
+        """Of rows and columns, at least 1."""
+        if self.scale is not None:
+            return self.scale, self.scale
+        rows, columns = (max(n / m, 1.0) for n, m in zip(run.grid, run.native, strict=True))
+        return rows, columns
+
+    def attach(self, network: Any, run: Run) -> AbstractContextManager[None]:
+        """Raises UnsupportedError for a network without positions that can be rescaled."""
+        scales = self.scales(run)
+        return nullcontext() if scales == (1.0, 1.0) else self._attached(network, run, scales)
+
+    @contextmanager
+    def _attached(self, network: Any, run: Run, scales: tuple[float, float]) -> Iterator[None]:
+        from dit_tools.nn.positions import Axis, rescaled, sharpened
+
+        def axis(which: int) -> Axis:
+            scale, native = scales[which], run.native[which]
+            return lambda dim, base: self.frequencies(dim, base, scale, native, run.t)
+
+        option = f"--highres {self.info.name}"
+        length = self.length(max(scales))
+        axes = (axis(0), axis(1))
+        factor = attention_factor(run) if self.proportional else 1.0
+        with ExitStack() as stack:
+            stack.enter_context(rescaled(network.module, run.grid, run.native, axes, length, option))
+            if factor != 1:
+                stack.enter_context(sharpened(network.blocks(), run, factor, option))
+            yield
+
+
+def attention_factor(run: Run) -> float:
+    """``sqrt(log N / log N_native)`` for image tokens: keeps the entropy of attention."""
+    now, native = (math.prod(grid) for grid in (run.grid, run.native))
+    return math.sqrt(math.log(max(now, native)) / math.log(native)) if native > 1 else 1.0

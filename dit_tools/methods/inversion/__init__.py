@@ -1,0 +1,59 @@
+"""Inversion: from clean latents back to the noise that makes them (``--inversion``).
+
+Contract: ``invert(denoise, x0, times, noise) -> Inverted``: the latents at ``times[0]``, and
+``state``, named arrays that the way back needs besides them (the other half of a pair, a
+trajectory). ``back(state)`` is the solver for the way back; it takes the same times. ``times`` fall
+and end at 0; ``usable`` cuts off those that a method cannot divide by. ``denoise`` is guided
+already; arrays are numpy or torch alike, in whatever precision ``x0`` has.
+
+Example::
+
+    chosen = spec.parse("inversion", "edict")
+    times = chosen.usable(plan.times(model, x0.shape), model.path)
+    found = chosen.invert(denoise, x0, times, noise)
+    *_, last = chosen.back(found.state).steps(denoise, found.noise, times, noise)   # last.x is x0
+
+Furniture: ``_base`` (``Inversion``, ``Inverted``, ``relate``, ``shift``), ``_latent`` (the file of
+``dit invert``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.paths import Path
+from dit_tools.core.registry import MethodInfo
+from dit_tools.core.steps import Denoise, Inverted, Stepper
+
+
+class Inversion(ABC):
+    """A rule for going from data to noise, and the solver for the way back.
+
+    ``rows`` is 2 where the way back runs the source beside every edit, as first row of the batch.
+    ``exact`` promises the round trip up to rounding, whatever the network says. ``guided`` tells
+    that both ways are made for one and the same guidance, which must be there.
+    """
+
+    info: ClassVar[MethodInfo]
+    rows: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    guided: ClassVar[bool] = False
+    carries: ClassVar[tuple[str, ...]] = ()  # names of the arrays in ``state``
+
+    def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:
+        """The times that the method can run over; most can run over all."""
+        return tuple(times)
+
+    @abstractmethod
+    def invert(self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None) -> Inverted:
+        """Latents at ``times[0]`` from clean ``x0`` (B, C, h, w).
+
+        ``noise`` is a stream (``noise.fresh() -> array like x0``), for stochastic methods only.
+        """
+
+    @abstractmethod
+    def back(self, state: Mapping[str, Array]) -> Stepper:
+        """The solver that leads from ``Inverted.noise`` to the data again, over the same times."""

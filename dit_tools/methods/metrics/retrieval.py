@@ -1,0 +1,55 @@
+"""Whether a picture is recognised as what was asked for, by a judge trained on real pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.registry import method, param
+from dit_tools.methods.metrics import Meter, Metric
+
+
+@method(
+    paper="arXiv:1711.10485",
+    year=2018,
+    title="AttnGAN: Fine-Grained Text to Image Generation with Attentional GANs",
+    authors="Xu, Zhang, Huang, Zhang, Gan, Huang, He",
+)
+class Retrieval(Metric):
+    """R-precision at 1: the prompt must be nearer to its picture than the prompts of others.
+
+    ``among`` prompts are compared, the picture's own and others drawn at random from the run; with
+    fewer different prompts all are taken, which is easier. The judge knows emoji only.
+    """
+
+    unit = "%"
+    compares = "texts"
+
+    among: int = param(100, "prompts to choose from, the right one included", ge=2, le=10000)
+    seed: int = param(0, "which other prompts", ge=0)
+
+    def begin(self) -> Meter:
+        """A fresh measurement over pictures (B, 3, H, W) and texts (B)."""
+        return _Found(self)
+
+
+class _Found(Meter):
+    def __init__(self, metric: Retrieval):
+        self._metric = metric
+        self._features, self._names = [], []
+
+    def update(self, a: Array, b: Any) -> None:
+        from dit_tools.models.clip import judge
+
+        self._features.extend(judge().pictures(a))
+        self._names.extend(b)
+
+    def value(self) -> float:
+        import numpy as np
+
+        from dit_tools.models.clip import judge, share_found
+
+        if len(set(self._names)) < 2:
+            raise ValueError("retrieval: pictures of at least two different prompts are needed")
+        features, texts = np.stack(self._features), judge().texts(self._names)
+        return 100 * share_found(features, texts, self._names, self._metric.among, self._metric.seed)

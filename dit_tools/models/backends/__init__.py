@@ -1,0 +1,1 @@
+"""Backends: one call for a network, whatever runs it (PyTorch, ONNX Runtime, a diffusers pipeline)."""

@@ -1,0 +1,136 @@
+"""The contract of a family. Families hold configs only, no weights, and import no torch at the top.
+
+``transformer``, ``vae`` and ``scheduler`` are the config dictionaries of those parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UnsupportedError, UsageError
+from dit_tools.core.prediction import Prediction
+from dit_tools.models.scheduler import SchedulerFacts, facts
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the user asked for, one entry per picture, ready to be encoded.
+
+    ``labels`` holds class labels for class-conditional models. ``embedded_guidance`` is the value
+    that guidance-distilled models take as an input. ``max_tokens`` of None means the model's own.
+    ``second`` are other words for the same pictures, which ``--combine`` takes.
+    """
+
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    height: int
+    width: int
+    branches: tuple[str, ...] = ("cond", "uncond")
+    embedded_guidance: float | None = None
+    max_tokens: int | None = None
+    second: tuple[str, ...] | None = None
+
+
+class Family(ABC):
+    """How one transformer class is called."""
+
+    name: ClassVar[str]
+    batch_branches: ClassVar[bool] = True  # whether branches may share a network call
+    passes_sigmas: ClassVar[bool] = False  # the pipeline gives linspace(1, 1/steps, steps)
+    default_steps: ClassVar[int] = 20
+    default_cfg: ClassVar[float] = 4.5  # 1.0 for guidance-distilled models
+    default_guidance: ClassVar[str] = "cfg"  # the pipeline's own, a guidance spec without scale
+    frame_axis: ClassVar[bool] = False  # the autoencoder takes videos: (B, 3, 1, H, W)
+
+    def __init__(self, transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]):
+        self.transformer, self.vae, self.scheduler = transformer, vae, scheduler
+        self.facts: SchedulerFacts = facts(scheduler)
+
+    # sizes ------------------------------------------------------------------------------------
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent along a side."""
+        return 2 ** (len(self.vae["block_out_channels"]) - 1)
+
+    @property
+    def patch(self) -> int:
+        """Latents per token along a side."""
+        return int(self.transformer.get("patch_size") or 1)
+
+    @property
+    def default_size(self) -> int:
+        """Side in pixels that the model was made for."""
+        return int(self.transformer["sample_size"]) * self.vae_scale
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Latent shape (C, h, w) of a picture. Raises UsageError naming the nearest good sizes."""
+        multiple = self.vae_scale * self.patch
+        for option, size in (("--height", height), ("--width", width)):
+            if size < multiple or size % multiple:
+                low = max(size // multiple, 1) * multiple
+                raise UsageError(f"{option} {size}: not a multiple of {multiple}", f"use {low} or {low + multiple}")
+        channels = int(self.transformer["in_channels"])
+        return (channels, height // self.vae_scale, width // self.vae_scale)
+
+    def tokens(self, latent_shape: Sequence[int]) -> int:
+        """Image tokens of latents (..., h, w)."""
+        return (latent_shape[-2] // self.patch) * (latent_shape[-1] // self.patch)
+
+    # calling ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+        """Branch name -> condition arrays, by the diffusers pipeline's own encoders (torch)."""
+
+    @abstractmethod
+    def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
+        """The transformer's forward arguments for latents ``x`` (B, C, h, w) at time ``t``."""
+
+    def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The same forward arguments without text positions that no picture of them reads.
+
+        Only where leaving them out changes nothing but rounding; by default all of them stay.
+        """
+        return inputs
+
+    def words(self, pipe: Any, prompt: str, length: int) -> list[int]:
+        """Token ids at the ``length`` text positions that the transformer sees, see ``_words``.
+
+        Raises UnsupportedError for a family whose positions are not known.
+        """
+        raise UnsupportedError(
+            f"{self.name}: which words its text positions hold is not known to dit",
+            "use a method that does not look at words, such as flowedit",
+        )
+
+    def read(self, output: Array, x: Array, t: float) -> Prediction:
+        """The raw output (B, C, h, w) as a Prediction; drops a learned variance."""
+        channels = x.shape[1]
+        if output.shape[1] == 2 * channels:
+            output = output[:, :channels]
+        return Prediction(output, self.facts.kind, x, t, self.facts.path)
+
+    def timestep(self, x: Array, t: float) -> Array:
+        """The network's own timestep of ``t``, shape (B,), as the model's scheduler gives it."""
+        from dit_tools.core.arrays import namespace
+
+        value = self.facts.timestep(t)
+        xp = namespace(x)
+        if xp.__name__ == "torch":
+            return xp.full((x.shape[0],), value, device=x.device, dtype=xp.float32)
+        return xp.full((x.shape[0],), value, dtype="float32")
+
+    # latents and the autoencoder -----------------------------------------------------------------
+
+    def to_vae(self, x: Array) -> Array:
+        """What the autoencoder decodes: ``x / scaling_factor + shift_factor``."""
+        return x / self.vae.get("scaling_factor", 1.0) + (self.vae.get("shift_factor") or 0.0)
+
+    def from_vae(self, z: Array) -> Array:
+        """The inverse of ``to_vae``."""
+        return (z - (self.vae.get("shift_factor") or 0.0)) * self.vae.get("scaling_factor", 1.0)

@@ -1,0 +1,1 @@
+"""Tasks: what each subcommand does, built from jobs, sampling, methods and models."""

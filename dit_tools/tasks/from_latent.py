@@ -1,0 +1,201 @@
+"""``dit generate --from-latent``: pictures from a file of ``dit invert``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dit_tools.core import spec
+from dit_tools.core.arrays import precise
+from dit_tools.core.errors import DitError, InputError, ModelError, UsageError
+from dit_tools.jobs.events import Listener
+from dit_tools.jobs.expand import Job
+from dit_tools.jobs.models import Load, load_model, look_up, open_sampler
+from dit_tools.jobs.options import check_prompt, read_values, without_scale
+from dit_tools.jobs.record import make_record
+from dit_tools.jobs.result import Drawn, layers
+from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.settings import Settings, merge
+from dit_tools.media import image
+from dit_tools.media.latent_file import Latent, unpack
+from dit_tools.sampling.sampler import Sampler
+from dit_tools.tasks.invert import as_inverted
+
+DECIDED = (
+    "seed",
+    "num_images",
+    "width",
+    "height",
+    "steps",
+    "schedule",
+    "solver",
+    "noise",
+    "cache",
+    "attention",
+    "tokens",
+    "highres",
+    "combine",
+    "second_model",
+    "second_prompt",
+)
+"""Options that the latent file has decided."""
+
+
+@dataclass
+class Request:
+    """What the user asks of a latent file; no prompt means the file's own."""
+
+    latent: str
+    prompts: Sequence[str] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    output: str | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    metadata: bool = True
+    quiet: bool = False
+
+
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+    """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
+    given = read_values(request.values)
+    refuse_decided(given, f"--from-latent {request.latent}")
+    latent = unpack(request.latent)
+    prompts = list(request.prompts) or [latent.record["prompt"]]
+    for prompt in prompts:
+        check_prompt(prompt, "--prompt")
+    settings = settings_of(latent, given)
+    settings.needs()
+    try:
+        known = look_up(settings)
+    except ModelError as error:
+        raise ModelError(f"{request.latent}: {error.message}", error.hint) from None
+    check_revision(request.latent, latent, known.revision, known.name)
+    places = Places(request.output, "{prompt}", request.overwrite, request.skip_existing)
+    places.single(len(prompts))
+    kind = settings.format or image.format_of(request.output or "-")
+    items = [
+        Item(request.latent, places.claim(image.suffix(kind), {"prompt": p, "index": i + 1}), p)
+        for i, p in enumerate(prompts)
+    ]
+    return Batch("generate", items, places, _Work(request, latent, given, places, load).make, listen, request.quiet)
+
+
+def refuse_decided(given: Mapping[str, Any], by: str) -> None:
+    """Raise UsageError for an option that a latent file has decided."""
+    for name in DECIDED:
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: {by} has decided that", "leave it out")
+
+
+def check_revision(path: str, latent: Latent, revision: str, name: str) -> None:
+    """Raise ModelError for a file of another model, before one is loaded."""
+    recorded = latent.record["model_revision"]
+    if revision and recorded != revision:
+        raise ModelError(
+            f"{path}: made with revision {recorded[:40]} of {latent.record['model'][:60]}, here is "
+            f"{revision} of {name}",
+            "give that model with -m",
+        )
+
+
+def settings_of(latent: Latent, given: Mapping[str, Any], own_prompt: bool = True) -> Settings:
+    """The file's settings, then the user's. A new prompt gets the model's own guidance, unless the
+    inversion is made for one.
+    """
+    record = latent.record
+    own_prompt = own_prompt or spec.parse("inversion", record["inversion"]).guided
+    names = [
+        "model",
+        "negative_prompt",
+        "width",
+        "height",
+        "steps",
+        "embedded_guidance",
+        "max_tokens",
+        "backend",
+        "schedule",
+    ]
+    base = {name: record[name] for name in names if record.get(name) is not None}
+    if own_prompt and "guidance" not in given and "cfg_scale" not in given:
+        base["guidance"] = record["guidance"]
+    if "model" in given or "device" in given or "dtype" in given:
+        base.pop("backend", None)
+    try:
+        return merge([read_values(base), given])
+    except DitError as error:
+        if error.hint and "latent" not in error.message:
+            raise InputError(f"latent file: {error.message}", error.hint) from None
+        raise
+
+
+@dataclass
+class _Work:
+    request: Request
+    latent: Latent
+    given: Mapping[str, Any]
+    places: Places
+    load: Load | None
+    model: Any = None
+
+    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
+        began, record = time.perf_counter(), self.latent.record
+        own = item.data == record["prompt"]
+        settings = settings_of(self.latent, self.given, own)
+        if self.model is None:
+            self.model = load_model(settings, load=self.load)
+        session = open_sampler(self.model, settings)
+        chosen = spec.parse("inversion", record["inversion"])
+        try:
+            found = as_inverted(session, self.latent)
+        except ModelError as error:
+            raise ModelError(f"{item.source}: {error.message}", error.hint) from None
+        prompts = [item.data] if own or chosen.rows == 1 else [record["prompt"], item.data]
+        x = session.reconstruct(chosen, found, self.latent.times, prompts)
+        pixels = session.model.codec.decode(precise(x, "float32"))[0]
+        drawn = Drawn(
+            Job(0, item.data, int(record.get("seed") or 0), settings),
+            pixels,
+            session.plan,
+            *session.size,
+            time.perf_counter() - began,
+        )
+        made = _record(drawn, session, record)
+        kind = settings.format or image.format_of(item.path or "-")
+        content = image.encode(
+            layers(drawn, session.model.alpha),
+            kind,
+            quality=settings.quality,
+            record=made if self.request.metadata else None,
+        )
+        facts = {
+            "prompt": item.data,
+            "calls": session.calls,
+            "seconds": round(drawn.seconds, 3),
+            "width": drawn.width,
+            "height": drawn.height,
+            "record": made,
+        }
+        if item.path is None:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return "-", facts
+        return str(self.places.write(item.path, content)), facts
+
+
+def _record(drawn: Drawn, session: Sampler, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The picture's record; ``dit replay`` refuses it, for the latents are not in it."""
+    extra = {
+        "command": "generate --from-latent",
+        "inversion": record["inversion"],
+        "source": record.get("source"),
+        "source_prompt": record["prompt"],
+        "solver": None,
+    }
+    made = make_record(drawn, session.model, extra)
+    if isinstance(made.get("guidance"), str) and "cfg_scale" in made:
+        made["guidance"] = without_scale(made["guidance"])
+    return made

@@ -1,0 +1,161 @@
+"""From what the user typed to a run that is ready to start: everything is checked here, cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dit_tools.core.errors import DitError, UsageError
+from dit_tools.jobs.config import read_config, read_preset
+from dit_tools.jobs.events import Listener, error_event
+from dit_tools.jobs.expand import Job, make_jobs
+from dit_tools.jobs.models import Known, Load, look_up
+from dit_tools.jobs.options import NAMES, check_prompt, read_values
+from dit_tools.jobs.outputs import Outputs
+from dit_tools.jobs.prompts import PromptItem, read_prompts
+from dit_tools.jobs.record import from_picture
+from dit_tools.jobs.settings import Settings
+from dit_tools.jobs.sweep import parse_axes
+from dit_tools.tasks.generate import compare, sheets, tune_cache
+from dit_tools.tasks.generate.run import Options, Run
+
+LINE_OPTIONS = tuple(name for name in NAMES if name != "allow_pickle")
+"""What a line of a prompt file may set; running code of a pickle is not the file's to allow."""
+LARGEST_BATCH = 1024
+
+
+@dataclass
+class Request:
+    """The command line of ``dit generate``; ``values`` holds its options, None where not given."""
+
+    prompts: Sequence[str] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    prompt_files: Sequence[str] = ()
+    sweeps: Sequence[str] = ()
+    config: str | None = None
+    preset: str | None = None
+    from_image: str | None = None
+    output: str | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    options: Options = field(default_factory=Options)
+
+
+def assemble(
+    request: Request, listen: Listener, find: Callable[[Any], Known] = look_up, load: Load | None = None
+) -> tuple[Run, list[str]]:
+    """The run of a request, and notes for the user, such as metadata that was left aside.
+
+    Nothing heavy is imported and nothing written. ``find`` and ``load`` stand for the look-up and
+    the loading of models. Raises the DitError of whatever is wrong with the request.
+    """
+    if not 1 <= request.options.batch_size <= LARGEST_BATCH:
+        message = f"--batch-size {request.options.batch_size}: out of range"
+        raise UsageError(message, f"give 1..{LARGEST_BATCH}")
+    axes = parse_axes(request.sweeps)
+    layers, fallback, notes = _layers(request)
+    jobs = make_jobs(_items(request, fallback), layers, axes)
+    sheets.check(request.options.grid, request.options.save_steps, request.options.fps)
+    _check_methods(jobs)
+    if request.options.compare:
+        compare.check(jobs)
+    tune_cache.check(jobs)
+    known = {job.settings.model: job.settings for job in jobs}
+    found = {reference: find(settings) for reference, settings in known.items()}
+    _find_seconds(known.values(), find)
+    for settings in dict.fromkeys(job.settings for job in jobs):
+        found[settings.model].check_size(settings)
+    outputs = Outputs(request.output, request.overwrite, request.skip_existing)
+    targets = outputs.targets(jobs, axes, found)
+    return Run(targets, axes, outputs, request.options, listen, load), notes
+
+
+def _layers(request: Request) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """Option layers from weak to strong, prompts for want of others, notes."""
+    config: dict[str, Any] = {}
+    presets: dict[str, Any] = {}
+    if request.config is not None:
+        config, presets = read_config(request.config)
+    preset = read_preset(request.preset, presets, request.config or "") if request.preset else {}
+    prompts = config.pop("prompt", None) or preset.get("prompt") or []
+    preset.pop("prompt", None)
+    picture: dict[str, Any] = {}
+    notes: list[str] = []
+    if request.from_image is not None:
+        prompt, picture, aside = from_picture(request.from_image)
+        prompts = [prompt] if prompt is not None else prompts
+        if aside:
+            notes.append(f"{request.from_image}: not understood: {', '.join(aside)}")
+    return [preset, config, picture, read_values(request.values)], prompts, notes
+
+
+def _items(request: Request, fallback: Sequence[str]) -> list[PromptItem]:
+    files = [str(name) for name in request.prompt_files]
+    if files.count("-") + list(request.prompts).count("-") > 1:
+        raise UsageError("stdin is asked for twice", "give - once")
+    items: list[PromptItem] = []
+    for text in request.prompts:
+        if text == "-":
+            items += read_prompts("-", options=LINE_OPTIONS)
+        else:
+            check_prompt(text, "--prompt")
+            items.append(PromptItem(text))
+    for name in files:
+        items += read_prompts(name, options=LINE_OPTIONS)
+    if not items:
+        for text in fallback:
+            check_prompt(text, "prompt")
+        items = [PromptItem(text) for text in fallback]
+    return items
+
+
+def _find_seconds(models: Iterable[Settings], find: Callable[[Any], Known]) -> None:
+    """A second model that is not there is told before the first one is loaded."""
+    for settings in models:
+        if settings.second_model is not None:
+            find(replace(settings, model=settings.second_model, base=None))
+
+
+def _check_methods(jobs: Sequence[Job]) -> None:
+    """Parse every plan of the run once, so that no picture fails for its spec later."""
+    for settings in dict.fromkeys(job.settings for job in jobs):
+        settings.needs()
+
+
+def plan_events(run: Run) -> list[dict[str, Any]]:
+    """What ``--dry-run`` tells: an ``item`` or ``skip`` event per picture, nothing made."""
+    from dit_tools.jobs.events import event
+
+    made = []
+    for target in run.targets:
+        job = target.job
+        options = vars(job.settings).items()
+        given = {k: v for k, v in options if v is not None and v is not False and v != ()}
+        shown = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+        shown.pop("num_images", None)
+        shown["seed"] = job.seed
+        if target.state == "make":
+            made.append(
+                event(
+                    "item",
+                    index=job.index + 1,
+                    path=target.shown,
+                    dry_run=True,
+                    prompt=job.prompt,
+                    seed=job.seed,
+                    settings=shown,
+                )
+            )
+        else:
+            reason = "it exists" if target.state == "exists" else "done before"
+            made.append(event("skip", index=job.index + 1, path=target.shown, reason=reason, dry_run=True))
+    return made
+
+
+def failure_events(error: DitError) -> list[dict[str, Any]]:
+    """The events of a request that never became a run: ``error`` and ``done``."""
+    from dit_tools.jobs.events import Outcome
+
+    outcome = Outcome(failed=[("", error)])
+    return [error_event(error), outcome.event()]

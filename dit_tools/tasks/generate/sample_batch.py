@@ -1,0 +1,153 @@
+"""One batch of pictures: encode prompts, draw noise, sample, decode."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dit_tools.core.errors import MemoryLimitError
+from dit_tools.core.plan import Plan
+from dit_tools.jobs.expand import Job
+from dit_tools.jobs.result import Drawn
+from dit_tools.jobs.settings import check_offers, plan_of, size_of
+from dit_tools.models.family import Prompts
+from dit_tools.models.model import Model
+from dit_tools.sampling.loop import Scene, Second
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Progress = Callable[[int, int], None]
+"""Called after every step with the number of steps done and their total."""
+
+
+def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
+    """Plan, height and width in pixels, and latent shape (C, h, w) of a job on a model.
+
+    Raises UsageError for a size that the model cannot make, UnsupportedError for methods or
+    transparency that it does not offer.
+    """
+    settings = job.settings
+    plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
+    height, width = size_of(settings, model.defaults.size)
+    shape = model.family.latent_shape(height, width)
+    if model.pipeline is not None:
+        plan = model.pipeline.accept(plan)
+    plan.check(model)
+    check_offers(settings, model)
+    return plan, height, width, shape
+
+
+def draw(model: Model, jobs: Sequence[Job], progress: Progress | None = None, frames: bool = False) -> list[Drawn]:
+    """The pictures of one batch, whose settings share model, plan and size.
+
+    A picture depends on its own seed and prompt, up to the rounding of batched arithmetic. Raises
+    what ``prepare`` and ``sampling.sample`` raise, and MemoryLimitError when memory runs out.
+    """
+    began = time.perf_counter()
+    kept: list[list[np.ndarray]] = [[] for _ in jobs]
+    try:
+        plan, height, width, _ = prepare(model, jobs[0])
+        prompts, seeds = prompts_of(jobs, plan, height, width), [job.seed for job in jobs]
+        if model.pipeline is not None:
+            if frames:
+                raise model.pipeline.refuse("--save-steps")
+            pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
+        else:
+            seeing = _watched(plan, model, prompts)
+            scene = Scene(
+                model, seeing, _encoder(model, prompts), (height, width), seeds, second=_second(model, plan, prompts)
+            )
+            x = None
+            for step in plan.highres.steps(scene):
+                x = step.x
+                if frames:
+                    _keep(kept, model.codec.decode(step.prediction.x0))
+                if progress is not None:
+                    progress(step.index + 1, step.total)
+            pixels = model.codec.decode(x)
+    except Exception as error:
+        if _is_memory(error):
+            hint = "use a smaller --size or --batch-size, or --offload model"
+            raise MemoryLimitError("out of memory", hint) from error
+        raise
+    seconds = (time.perf_counter() - began) / len(jobs)
+    made = zip(jobs, pixels, kept, strict=True)
+    return [Drawn(job, p, plan, height, width, seconds, k) for job, p, k in made]
+
+
+def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Prompts:
+    """What the text encoder is asked, one entry per picture."""
+    settings = jobs[0].settings
+    return Prompts(
+        prompts=tuple(job.prompt for job in jobs),
+        negatives=tuple(job.settings.negative_prompt for job in jobs),
+        height=height,
+        width=width,
+        branches=tuple(branch.name for branch in plan.guidance.branches),
+        embedded_guidance=settings.embedded_guidance,
+        max_tokens=settings.max_tokens,
+        second=None if settings.second_prompt is None else (settings.second_prompt,) * len(jobs),
+    )
+
+
+def _encoder(model: Model, prompts: Prompts) -> Callable[[tuple[int, int]], Any]:
+    """Conditions by size, encoded once; again where the network is told the size."""
+
+    @functools.cache
+    def encode(size: tuple[int, int]) -> Any:
+        asked = replace(prompts, height=size[0], width=size[1], second=None)
+        made = model.encode(asked)
+        if prompts.second is not None and model.second is None:
+            other = model.encode(replace(asked, prompts=prompts.second, branches=("cond",)))
+            made = {**made, "second": other["cond"]}
+        return made
+
+    told = getattr(model.family, "micro_conditions", False)
+    return lambda size: encode(size if told else (prompts.height, prompts.width))
+
+
+def _watched(plan: Plan, model: Model, prompts: Prompts) -> Plan:
+    """The plan with a critic for guidance that looks at pictures."""
+    if not plan.guidance.sees:
+        return plan
+    from dit_tools.tasks.generate.scorer import Critic
+
+    return replace(plan, guidance=plan.guidance.watched(Critic(model, prompts.prompts)))
+
+
+def _second(model: Model, plan: Plan, prompts: Prompts) -> Callable[[tuple[int, int]], Second] | None:
+    """The other model of a combined run, with conditions by size; None for a model alone."""
+    other = model.second
+    if other is None or not plan.combine.takes:
+        return None
+    branches = tuple(branch.name for branch in plan.combine.second(plan.guidance).branches)
+    asked = replace(prompts, prompts=prompts.second or prompts.prompts, branches=branches)
+    encode = _encoder(other, replace(asked, second=None))
+    return lambda size: Second(other, encode(size))
+
+
+def _keep(kept: list[list[np.ndarray]], pixels: np.ndarray) -> None:
+    import numpy as np
+
+    levels = np.rint(np.nan_to_num(pixels[:, :3]).clip(0, 1) * 255).astype(np.uint8)
+    for frames, frame in zip(kept, levels, strict=True):
+        frames.append(frame.transpose(1, 2, 0))  # (H, W, 3)
+
+
+def _is_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError and onnxruntime's failed allocations are RuntimeErrors of their own;
+    # neither library may be imported here to name them.
+    text = f"{type(error).__name__}: {error}"[:2000]
+    marks = (
+        "OutOfMemoryError",
+        "Failed to allocate memory",
+        "bad_alloc",
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+    )
+    return isinstance(error, MemoryError) or any(mark in text for mark in marks)

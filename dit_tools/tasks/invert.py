@@ -1,0 +1,215 @@
+"""The run of ``dit invert``: pictures to latent files, each checked by its own way back."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dit_tools import __version__
+from dit_tools.core import spec
+from dit_tools.core.arrays import PRECISIONS, Array, plain, precise
+from dit_tools.core.errors import ModelError, UsageError
+from dit_tools.core.steps import Inverted
+from dit_tools.jobs.events import Listener
+from dit_tools.jobs.inputs import expand
+from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
+from dit_tools.jobs.options import check_prompt, read_values
+from dit_tools.jobs.record import base_name, versions
+from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.settings import Settings, merge
+from dit_tools.media import image
+from dit_tools.media.crop import to_model, whole
+from dit_tools.media.image import Picture
+from dit_tools.media.latent_file import SUFFIX, Latent, pack
+from dit_tools.methods.inversion import Inversion
+from dit_tools.sampling.sampler import Sampler
+
+
+@dataclass
+class Request:
+    """The command line of ``dit invert``; ``values`` holds the options of a picture."""
+
+    pictures: Sequence[str]
+    prompt: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    inversion: str = "edict"
+    precision: str = "float64"
+    output: str | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+    quiet: bool = False
+
+
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+    """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
+    chosen = spec.parse("inversion", request.inversion)
+    settings = merge([{} if chosen.guided else {"cfg_scale": 1.0}, read_values(request.values)])
+    check_prompt(request.prompt, "--prompt")
+    if request.precision not in PRECISIONS:
+        raise UsageError(f"--precision {request.precision[:20]}: no such choice", f"use {' or '.join(PRECISIONS)}")
+    if "," in settings.seed or ".." in settings.seed or settings.num_images:
+        raise UsageError("--seed: a picture is inverted once", "give one seed")
+    settings.needs()
+    found = expand(request.pictures)
+    places = Places(request.output, "{stem}", request.overwrite, request.skip_existing)
+    places.single(len(found))
+    look_up(settings).check_size(settings)
+    fields = {"prompt": request.prompt, "seed": settings.seed}
+    items = [
+        Item(str(path), places.claim(SUFFIX, {"stem": path.stem, "index": i + 1, **fields}))
+        for i, path in enumerate(found)
+    ]
+    work = _Work(request, settings, chosen, places, load)
+    return Batch("invert", items, places, work.make, listen, request.quiet)
+
+
+@dataclass
+class _Work:
+    request: Request
+    settings: Settings
+    chosen: Inversion
+    places: Places
+    load: Load | None
+    session: Sampler | None = None
+
+    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
+        picture = image.read(item.source)
+        if self.session is None:
+            model = load_model(self.settings, self.chosen.info.needs, self.load)
+            check_needs(model, self.chosen)
+            self.session = open_sampler(model, self.settings)
+        began = time.perf_counter()
+        frame = whole(picture.pixels.shape[:2], self.session.size)
+        pixels = to_model(frame.cut(picture.pixels), self.session.model.alpha)
+        channels = 4 if picture.alpha and self.session.model.alpha else 3
+        size = picture.pixels.shape[:2]
+        latent, facts = self._inverted(self.session, pixels, item, size, channels)
+        seen = {"source_digest": digest(self.session, picture)}
+        latent = replace(latent, record={**latent.record, **seen})
+        facts["seconds"] = round(time.perf_counter() - began, 3)
+        facts["note"] = picture.note or None
+        content = pack(latent)
+        if item.path is None:
+            import sys
+
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+            return "-", facts
+        return str(self.places.write(item.path, content)), facts
+
+    def _inverted(
+        self, session: Sampler, pixels: Array, item: Item, size: tuple[int, int], channels: int
+    ) -> tuple[Latent, dict[str, Any]]:
+        prompt = self.request.prompt
+        x0 = session.encode(pixels)
+        times = self.chosen.usable(session.times(), session.model.path)
+        before = session.calls
+        found = session.invert(self.chosen, x0, times, prompt)
+        there = session.calls - before
+        arrays = {"noise": plain(found.noise)}
+        arrays |= {name: plain(array) for name, array in found.state.items()}
+        arrays = {name: a.astype(self.request.precision) for name, a in arrays.items()}
+        found = session.restored(arrays)  # what the file will hold
+        again = session.reconstruct(self.chosen, found, times, [prompt])
+        facts = {
+            **round_trip(session, pixels, x0, again, channels),
+            "calls_invert": there,
+            "calls_back": session.calls - before - there,
+            **statistics(plain(found.noise)),
+        }
+        record = {**self._record(session, item, size, times), **facts}
+        return Latent(arrays, {k: v for k, v in record.items() if v is not None}), facts
+
+    def _record(self, session: Sampler, item: Item, size: tuple[int, int], times: Sequence[float]) -> dict[str, Any]:
+        model, plan = session.model, session.plan
+        return {
+            "command": "invert",
+            "dit_version": __version__,
+            "source": Path(item.source).name,
+            "source_width": size[1],
+            "source_height": size[0],
+            "prompt": self.request.prompt,
+            "negative_prompt": self.settings.negative_prompt,
+            "seed": int(self.settings.seed) if self.settings.seed != "-1" else None,
+            "steps": plan.steps,
+            "times": list(times),
+            "schedule": spec.format(plan.schedule),
+            "guidance": spec.format(plan.guidance),
+            "inversion": spec.format(self.chosen),
+            "precision": self.request.precision,
+            "embedded_guidance": self.settings.embedded_guidance,
+            "max_tokens": self.settings.max_tokens,
+            "width": session.size[1],
+            "height": session.size[0],
+            "model": base_name(self.settings.model),
+            "model_revision": model.revision,
+            "family": model.family.name,
+            "backend": model.backend,
+            "dtype": model.dtype,
+            "versions": versions(model.backend),
+        }
+
+
+def digest(session: Sampler, picture: Picture) -> str:
+    """16 hexadecimal digits of a picture as the model sees it whole."""
+    frame = whole(picture.pixels.shape[:2], session.size)
+    pixels = to_model(frame.cut(picture.pixels), session.model.alpha)
+    return hashlib.sha256((pixels * 255).round().astype("uint8").tobytes()).hexdigest()[:16]
+
+
+def round_trip(session: Sampler, pixels: Array, x0: Array, again: Array, channels: int) -> dict[str, Any]:
+    """How near the way back comes: latents, pixels, and pixels of the autoencoder alone.
+
+    ``channels``: 3 leaves the opacity out, of which an opaque picture has none.
+    """
+    decode = session.model.codec.decode
+    plain_error = abs(plain(again) - plain(x0)).max()
+    single = [precise(x, "float32") for x in (x0, again)]
+    floor, reached = (decibels(decode(x)[:, :channels], pixels[:, :channels]) for x in single)
+    return {"latent_error": float(plain_error), "psnr": reached, "psnr_autoencoder": floor}
+
+
+def decibels(a: Array, b: Array) -> float:
+    """PSNR of two batches (B, C, H, W) in [0, 1]; 200 where they are equal, for JSON's sake."""
+    import numpy as np
+
+    mse = float(np.square(a.astype(np.float64) - b).mean())
+    return round(min(-10 * math.log10(mse), 200.0), 3) if mse > 0 else 200.0
+
+
+def statistics(noise: Array) -> dict[str, float]:
+    """How much inverted latents look like noise: mean 0, deviation 1, neighbours unlike."""
+    centred = noise - noise.mean()
+    variance = max(float((centred**2).mean()), 1e-24)
+    neighbours = centred[..., 1:] * centred[..., :-1]
+    near = float(neighbours.mean()) / variance if neighbours.size else 0.0
+    return {
+        "noise_mean": round(float(noise.mean()), 4),
+        "noise_std": round(variance**0.5, 4),
+        "noise_correlation": round(near, 4),
+    }
+
+
+def as_inverted(sampler: Sampler, latent: Latent) -> Inverted:
+    """The arrays of a latent file as the model's own. Raises ModelError for another model's.
+
+    Only a model of the same revision gives the same picture, so another one is refused by its hash.
+    """
+    record, model = latent.record, sampler.model
+    if record["model_revision"] != model.revision:
+        raise ModelError(
+            f"made with revision {record['model_revision'][:40]} of {record['model'][:60]}, "
+            f"this is {model.revision} of {model.name}",
+            "give that model with -m",
+        )
+    if latent.noise.shape[1:] != tuple(sampler.shape):
+        raise ModelError(
+            f"latents of {latent.noise.shape[1:]}, the model's are {tuple(sampler.shape)}",
+            "give the model that made them with -m",
+        )
+    return sampler.restored(latent.arrays)

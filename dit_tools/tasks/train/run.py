@@ -1,0 +1,54 @@
+"""Every stage of a recipe in order, and what a run leaves beside its pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dit_tools.core.errors import UsageError
+from dit_tools.tasks.train import card, plot, small_variant
+from dit_tools.tasks.train.recipe import Recipe
+from dit_tools.tasks.train.session import Session
+
+
+def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all") -> Path | None:
+    """Train the recipe's stages, resuming where an earlier session stopped.
+
+    Writes below ``session.run``: checkpoints, ``log.jsonl``, ``loss.png``, sample sheets, and
+    ``pipeline``, a diffusers folder with a model card. Returns that folder when training is done.
+    ``source`` is the recipe's file, for the card. A recipe of an adapter gives the adapter's file
+    instead. For errors see the stages.
+    """
+    if recipe.adapter.model:
+        return _adapter(recipe, session, stage)
+    from dit_tools.tasks.train import autoencoder, text_to_image
+
+    recipe = small_variant.resolve(recipe, session.run)
+    shared = small_variant.load(recipe) if recipe.transformer.sibling_of else None
+    if shared and stage == "autoencoder":
+        raise UsageError("--stage autoencoder: a sibling has none of its own", "leave it out")
+    try:
+        vae: Any = shared.vae if shared else autoencoder.train(recipe, session)
+        if stage == "autoencoder":
+            return session.run / "vae"
+        step, steps = text_to_image.train(recipe, session, vae, shared)
+    finally:
+        if session.team.leads:
+            plot.curve(session.run)
+    folder = session.run / "pipeline"
+    if session.team.leads:
+        card.write(folder, recipe, source, plot.rows(session.run), step)
+    return folder if step == steps else None
+
+
+def _adapter(recipe: Recipe, session: Session, stage: str) -> Path | None:
+    from dit_tools.tasks.train import train_adapter
+
+    if session.team.size > 1:
+        raise UsageError("[adapter]: trains in one process", "start 'dit train' itself")
+    if stage != "all":
+        raise UsageError(f"--stage {stage}: an adapter has none", "leave it out")
+    try:
+        return train_adapter.train(recipe, session)
+    finally:
+        plot.curve(session.run)

@@ -1,0 +1,73 @@
+"""The command that fits the extra step of ``--noise oms``: a tiny pipeline, a few pictures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dit_tools.core.arrays import to_numpy
+from dit_tools.methods.noise.oms import Oms
+from dit_tools.models import one_more_step
+from dit_tools.models.family import Prompts
+from dit_tools.models.loading.load import load
+from tests.support import pixart
+
+BRIGHT = {"black": 8, "gray": 128, "white": 250}
+
+
+def pictures(folder, size):
+    """Six plain pictures and their captions."""
+    rows = []
+    for name, level in BRIGHT.items():
+        for i in range(2):
+            Image.new("RGB", (size, size), (level + i,) * 3).save(folder / f"{name}{i}.png")
+            rows.append(json.dumps({"file": f"{name}{i}.png", "caption": name}))
+    (folder / "captions.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+def fit(model, folder, *options):
+    command = [sys.executable, "-m", "dit_tools.tasks.train.one_more_step", model, folder, *options]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+
+def test_the_command_fits_what_oms_then_starts_from(tmp_path):
+    home, folder = tmp_path / "model", tmp_path / "pictures"
+    folder.mkdir()
+    pixart.pipeline(home)
+    size = load(str(home)).defaults.size
+    pictures(folder, size)
+    done = fit(home, folder, "--ridge", "1e-6")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(home / one_more_step.NAME)
+
+    model = load(str(home))
+    asked = Prompts(tuple(BRIGHT), ("",) * 3, size, size, ("cond",))
+    given = model.encode(asked)
+    noise = Oms().draw(model.family.latent_shape(size, size), [1, 2, 3])
+    alpha, sigma = model.path.alpha(1.0), model.path.sigma(1.0)
+    assert 1e-6 < alpha < 0.1  # a schedule that ends before pure noise
+    started = Oms().terminal(model, given, noise)
+    x0 = (started - sigma * noise) / alpha
+    levels = np.array([level + 0.5 for level in BRIGHT.values()], np.float32)[:, None, None, None]
+    plain = np.broadcast_to(levels / 255, (3, 3, size, size)).copy()
+    wanted = to_numpy(model.codec.encode(plain))
+    miss = np.abs(x0 - wanted).mean()
+    spread = np.abs(wanted - wanted.mean(0)).mean()
+    assert miss < 0.2 * spread  # each prompt its own pictures, not their common mean
+
+
+def test_no_pictures_no_step(tmp_path):
+    done = fit(tmp_path / "none", tmp_path)
+    assert done.returncode != 0 and not list(tmp_path.rglob(one_more_step.NAME))
+
+
+@pytest.mark.parametrize("name", ["emoji", "emoji-small"])
+def test_built_in_models_end_at_pure_noise_and_need_no_step(name):
+    model = load(name)
+    noise = Oms().draw(model.family.latent_shape(128, 128), [1])
+    assert model.path.alpha(1.0) == 0 and Oms().terminal(model, {}, noise) is noise
