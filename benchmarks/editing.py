@@ -140,7 +140,7 @@ class Editor:
             origin.run = session.run
         picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
         mask = case.mask if run.masked else None
-        task = Task("", case.target, case.source, None, run.method, session.settings, 0)
+        task = Task("", case.target, case.source, None, run.method, self.settings(self.model), 0)
         whole = crop.whole(case.mask.shape, session.size)
         part = Part(session, picture, mask, mask, whole, origin=origin)
         found = edit_latents(part, task, run.inversion)
@@ -159,17 +159,18 @@ class Editor:
         loaded = self._loaded(model, needs)
         if ask is not None:
             loaded = replace(loaded, network=Together(loaded.network, ask), codec=Codec(loaded.codec, ask))
-        return open_sampler(loaded, self._settings(model))
+        return open_sampler(loaded, self.settings(model))
 
     def _loaded(self, model: str, needs: frozenset[str]) -> Any:
         from dit_tools.jobs.models import load_model
 
         key = (model, bool(needs))
         if key not in self._models:
-            self._models[key] = load_model(self._settings(model), needs)
+            self._models[key] = load_model(self.settings(model), needs)
         return self._models[key]
 
-    def _settings(self, model: str) -> Any:
+    def settings(self, model: str) -> Any:
+        """The settings of the edits on one model."""
         from dit_tools.jobs.settings import merge
 
         return merge([{"model": model, "steps": self.steps, "seed": "0"}])

@@ -49,7 +49,7 @@ def edited(editor: Editor, method: str, case: Case, seed: int = 0, steer: str | 
         case.source,
         None,
         run.method,
-        session.settings,
+        editor.settings(editor.model),
         seed,
         steer=spec.parse("seed_search", steer) if steer else None,
     )

@@ -111,10 +111,10 @@ def edit(
     """
     from dit_cli import _output
     from dit_tools.core.errors import UsageError
-    from dit_tools.tasks import protect
+    from dit_tools.tasks import protect as protection
     from dit_tools.tasks.edit import task
 
-    assemble = protect.assemble if protect else task.assemble
+    assemble = protection.assemble if protect else task.assemble
     with _output.told(given["json"]):
         _output.check_stdout(given["output"], given["json"])
         if prompt is not None and prompt_option is not None:

@@ -15,7 +15,7 @@ from tests.support.program import dit, python
 WITH_BUILTIN = """
 import sys
 from pathlib import Path
-from dit_tools.models import resolve
+from dit_tools.models.loading import resolve
 from dit_cli.main import main
 resolve.BUILTIN = Path(sys.argv[1])
 main(sys.argv[2:])

@@ -17,8 +17,8 @@ import errno, json, os, signal, sys
 import onnxruntime, torch  # once for all runs: they are forks
 from diffusers import AutoencoderKL, PixArtAlphaPipeline, PixArtTransformer2DModel
 from dit_cli.main import main
-from dit_tools.models import torch_load
-from dit_tools.tasks.quantize import quantizing
+from dit_tools.models.loading import torch_loader
+from dit_tools.tasks.quantize import quantize
 
 def fragile(kind, count, end):
     # Something happens at the count-th line of that type: a signal, or a full disk.

@@ -18,7 +18,7 @@ def torch_parts(
 ) -> tuple[NumpyText | None, NumpyCodec | None]:
     """Text encoder and codec in torch, each where it is wanted; the transformer is not loaded.
 
-    Raises ModelError for damaged files, as ``torch_load`` does.
+    Raises ModelError for damaged files, as ``torch_loader`` does.
     """
     import torch
 

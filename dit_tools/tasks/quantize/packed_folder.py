@@ -55,8 +55,8 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
     if quantized.KEY in config:
         raise UnsupportedError(f"--model {source.name}: its transformer is quantized already", "give the plain model")
     if not dry:
-        folder.check_output(wanted.output, folder, wanted.overwrite, FACTS, "quantized model")
-    files = folder.model_weights(folder / quantized.PART)
+        model_folder.check_output(wanted.output, folder, wanted.overwrite, FACTS, "quantized model")
+    files = model_folder.model_weights(folder / quantized.PART)
     layers = find(folder, files, wanted.scheme, keep)
     if not dry:
         _check_space(folder, layers, wanted.output)

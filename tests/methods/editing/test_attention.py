@@ -7,7 +7,6 @@ import functools
 import numpy as np
 import pytest
 import torch
-from tests.editing import test_methods as methods
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
@@ -18,6 +17,7 @@ from dit_tools.models.loading.load import load
 from dit_tools.models.words import PADDING, aligned, where
 from dit_tools.nn.attention_control import CROSS, Call, replaced, taking_part, text_maps
 from dit_tools.nn.attention_injection import Appearance, Maps, PromptToPrompt
+from tests.methods.editing import test_methods as methods
 
 FAMILIES = ("pixart", "sd3", "flux", "sana")
 

@@ -7,7 +7,8 @@ from dit_tools.core.errors import InputError, UsageError
 from dit_tools.media import image
 from dit_tools.media.crop import Frame, around, straight, to_model, whole
 from dit_tools.media.image import Picture
-from dit_tools.tasks.edit import mask, paste_back, report
+from dit_tools.tasks.edit import mask as masks
+from dit_tools.tasks.edit import paste_back, report
 
 RANDOM = np.random.default_rng(0)
 
@@ -72,12 +73,12 @@ def test_surrounding_white_of_an_opaque_picture_counts_as_transparent():
 
 
 def test_boxes():
-    made = mask.read_mask("3,1,4,2", (10, 12), [])
+    made = masks.read_mask("3,1,4,2", (10, 12), [])
     assert made.sum() == 8 and made[1:3, 3:7].all()
-    assert mask.bounds(made) == (1, 3, 3, 7)
-    assert mask.read_mask("-2,-2,4,4", (10, 12), []).sum() == 4
+    assert masks.bounds(made) == (1, 3, 3, 7)
+    assert masks.read_mask("-2,-2,4,4", (10, 12), []).sum() == 4
     with pytest.raises(UsageError, match="outside the picture of 12x10"):
-        mask.read_mask("50,50,4,4", (10, 12), [])
+        masks.read_mask("50,50,4,4", (10, 12), [])
 
 
 def save(path, pixels):
@@ -89,38 +90,38 @@ def test_mask_files(tmp_path):
     notes: list[str] = []
     plain = np.zeros((10, 12, 3))
     plain[2:5, 3:6] = 1
-    assert mask.read_mask(save(tmp_path / "m.png", plain), (10, 12), notes).sum() == 9
+    assert masks.read_mask(save(tmp_path / "m.png", plain), (10, 12), notes).sum() == 9
     assert notes == []
-    assert mask.read_mask(save(tmp_path / "m.png", plain), (20, 24), notes).sum() > 25
+    assert masks.read_mask(save(tmp_path / "m.png", plain), (20, 24), notes).sum() > 25
     assert notes.pop() == "mask scaled from 12x10"
     grey = np.full((10, 12, 1), 0.4)
-    assert not mask.read_mask(save(tmp_path / "g.png", grey), (10, 12), notes).any()
+    assert not masks.read_mask(save(tmp_path / "g.png", grey), (10, 12), notes).any()
     assert "not black and white" in notes.pop()
-    assert not mask.read_mask(str(tmp_path / "g.png"), (20, 24), notes).any()
+    assert not masks.read_mask(str(tmp_path / "g.png"), (20, 24), notes).any()
     assert "not black and white" in notes.pop() and notes.pop() == "mask scaled from 12x10"
     clear = np.concatenate([np.ones((10, 12, 3)), np.zeros((10, 12, 1))], 2)
-    assert not mask.read_mask(save(tmp_path / "a.png", clear), (10, 12), notes).any()
+    assert not masks.read_mask(save(tmp_path / "a.png", clear), (10, 12), notes).any()
     with pytest.raises(InputError, match="a mask of 12x10 for a picture of 40x10; give one"):
-        mask.read_mask(str(tmp_path / "m.png"), (10, 40), notes)
+        masks.read_mask(str(tmp_path / "m.png"), (10, 40), notes)
     with pytest.raises(InputError, match=r"none\.png"):
-        mask.read_mask(str(tmp_path / "none.png"), (10, 10), notes)
+        masks.read_mask(str(tmp_path / "none.png"), (10, 10), notes)
 
 
 def test_a_token_with_one_pixel_to_change_is_changed():
     mask = np.zeros((64, 64), bool)
     mask[17, 33] = True
-    made = mask.latent_mask(mask, whole((64, 64), (64, 64)), (16, 8, 8), 2)
+    made = masks.latent_mask(mask, whole((64, 64), (64, 64)), (16, 8, 8), 2)
     assert made.shape == (1, 1, 8, 8) and made.sum() == 4 and made[0, 0, 2:4, 4:6].all()
 
 
 def test_the_seam_lies_inside_the_mask():
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    share = mask.weights(mask, 4)
+    share = masks.weights(mask, 4)
     assert (share[~mask] == 0).all() and (share[mask] > 0).all() and share[20, 20] == 1
     assert share[10, 20] < share[12, 20] < share[14, 20]
-    assert np.array_equal(mask.weights(mask, 0), mask.astype(np.float32))
-    assert (mask.weights(np.ones((5, 5), bool), 3) == 1).all()
+    assert np.array_equal(masks.weights(mask, 0), mask.astype(np.float32))
+    assert (masks.weights(np.ones((5, 5), bool), 3) == 1).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -129,8 +130,8 @@ def test_outside_the_mask_nothing_changes_by_a_bit(channels, edited):
     photo = picture(200, 150, channels)
     mask = np.zeros((200, 150), bool)
     mask[50:120, 40:90] = True
-    frame = around(mask.bounds(mask), (200, 150), (64, 64))
-    made = paste_back.compose(photo, RANDOM.random((edited, 64, 64), dtype=np.float32), frame, mask.weights(mask, 3))
+    frame = around(masks.bounds(mask), (200, 150), (64, 64))
+    made = paste_back.compose(photo, RANDOM.random((edited, 64, 64), dtype=np.float32), frame, masks.weights(mask, 3))
     kept = np.repeat(photo.pixels, 3, axis=2) if channels == 1 else photo.pixels
     assert made.shape == kept.shape and np.array_equal(made[~mask], kept[~mask])
     assert (made[mask] != kept[mask]).any()
