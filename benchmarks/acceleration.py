@@ -39,6 +39,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.size import Size
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import rivals
@@ -160,7 +162,7 @@ def sample_once(model: Any, chosen: Any, conditions: Any, seeds: list[int], seco
     from dit_tools.sampling import loop
 
     size = model.defaults.size
-    x, noise = loop.start(model, chosen, model.family.latent_shape(size, size), seeds)
+    x, noise = loop.start(model, chosen, model.family.latent_shape(Size.square(size)), seeds)
     times = chosen.times(model, x.shape)
     run = Run(times, chosen.solver.calls(len(times) - 1))
     rival = getattr(model.network, "start", None)
@@ -217,11 +219,11 @@ def measure(
 
 def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
     """Conditions, seeds, and the second model with its conditions, for ``sample_once``."""
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling.loop import Second
 
     size, other = model.defaults.size, model.second
-    asked = Prompts(tuple(prompts), ("",) * len(prompts), size, size)
+    asked = ConditionRequest(tuple(prompts), ("",) * len(prompts), Size.square(size))
     second = Second(other, other.encode(asked)) if other else None
     return model.encode(asked), list(range(len(prompts))), second
 

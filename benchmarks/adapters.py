@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from dit_tools.core.size import Size
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import objectives
@@ -139,12 +141,12 @@ def loss(model: Any, data: np.ndarray, names: list[str]) -> float:
     """Mean squared error of the velocity, the same noise for every model."""
     import torch
 
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
 
     size = data.shape[-1]
     parts = [model.codec.encode(data[i : i + 16].astype(np.float32) / 255) for i in range(0, len(data), 16)]
     x0 = torch.cat([torch.as_tensor(part) for part in parts]).float()
-    words = Prompts(tuple(names), ("",) * len(names), size, size, ("cond",))
+    words = ConditionRequest(tuple(names), ("",) * len(names), Size.square(size), ("cond",))
     condition, errors = model.encode(words)["cond"], []
     for seed, t in enumerate(TIMES):
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))

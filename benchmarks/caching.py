@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dit_tools.core.size import Size
+
 CACHES = (
     "taylorseer:order=0,interval=3",
     "taylorseer:order=1,interval=3",
@@ -123,7 +125,7 @@ def sample_once(model: Any, conditions: Any, cache: str, seeds: list[int], steps
         },
     )
     size = model.defaults.size
-    x, noise = loop.start(model, plan, model.family.latent_shape(size, size), seeds)
+    x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), seeds)
     times = plan.times(model, x.shape)
     run = Run(times, plan.solver.calls(len(times) - 1))
     began = time.perf_counter()
@@ -139,10 +141,10 @@ def measure(
     model: Any, prompts: Sequence[str], caches: Sequence[str], steps: int, rounds: int, guidance: str
 ) -> list[Row]:
     """A row per cache, from interleaved rounds of which the first is thrown away."""
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
 
     size, seeds = model.defaults.size, list(range(len(prompts)))
-    conditions = model.encode(Prompts(tuple(prompts), ("",) * len(prompts), size, size))
+    conditions = model.encode(ConditionRequest(tuple(prompts), ("",) * len(prompts), Size.square(size)))
     made: dict[str, list[Sampled]] = {name: [] for name in ("none", *caches)}
     for round_ in range(rounds + 1):
         for name, results in made.items():

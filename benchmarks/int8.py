@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.size import Size
+
 ENOUGH = 30.0  # dB
 
 
@@ -70,7 +72,7 @@ def sample(model: Any, network: Any, prompt: str, seed: int, steps: int) -> tupl
     from dataclasses import replace
 
     from dit_tools.core.plan import Plan
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling import loop
 
     model, size = replace(model, network=network), model.defaults.size
@@ -84,8 +86,8 @@ def sample(model: Any, network: Any, prompt: str, seed: int, steps: int) -> tupl
             "cache": "none",
         },
     )
-    conditions = model.encode(Prompts((prompt,), ("",), size, size))
-    x, noise = loop.start(model, plan, model.family.latent_shape(size, size), [seed])
+    conditions = model.encode(ConditionRequest((prompt,), ("",), Size.square(size)))
+    x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), [seed])
     began = time.perf_counter()
     for step in loop.sample(model, conditions, x, plan, noise):
         x = step.x

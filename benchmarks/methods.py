@@ -48,6 +48,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.size import Size
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.acceleration import SHEET, parse_run, plan, prompts_of, psnr, sample_once, similarity
@@ -160,14 +162,14 @@ def interleaved(model: Any, ways: Mapping[Any, Way], count: int) -> dict[Any, Ma
 
 def way(model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int], seconds: Sequence[str] = ()) -> Way:
     """The way of a plan; ``seconds`` are second prompts, for plans that combine."""
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling.loop import Second
     from dit_tools.tasks.generate.scorer import Critic
 
     size = model.defaults.size
 
-    def asked(words: Sequence[str]) -> Prompts:
-        return Prompts(tuple(words), ("",) * len(words), size, size)
+    def asked(words: Sequence[str]) -> ConditionRequest:
+        return ConditionRequest(tuple(words), ("",) * len(words), Size.square(size))
 
     def draw(part: slice) -> Any:
         words, one, other = asked(prompts[part]), chosen, model.second

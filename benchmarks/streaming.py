@@ -16,6 +16,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from dit_tools.core.size import Size
+
 
 def frames_of(model: Any, count: int) -> list[Any]:
     """Latents (1, C, h, w) of unit size."""
@@ -23,7 +25,7 @@ def frames_of(model: Any, count: int) -> list[Any]:
 
     size = model.defaults.size
     random = np.random.default_rng(0)
-    shape = (1, *model.family.latent_shape(size, size))
+    shape = (1, *model.family.latent_shape(Size.square(size)))
     base = random.standard_normal(shape)
     made = [0.8 * base + 0.6 * random.standard_normal(shape) for _ in range(count)]
     return [model.to_array(x.astype("float32")) for x in made]
@@ -33,7 +35,7 @@ def run(model: Any, guidance: str, frames: Sequence[Any], steps: int, batched: b
     """Seconds, network calls, rows computed and the latents of one way."""
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.tasks.stream.batch import StreamBatch
 
     size = model.defaults.size
@@ -46,7 +48,7 @@ def run(model: Any, guidance: str, frames: Sequence[Any], steps: int, batched: b
     }
     plan = Plan.parse(steps, specs)
     branches = tuple(branch.name for branch in plan.guidance.branches)
-    conditions = model.encode(Prompts(("cat",), ("",), size, size, branches))
+    conditions = model.encode(ConditionRequest(("cat",), ("",), Size.square(size), branches))
     times = plan.times(model, frames[0].shape)
     noise = frames[0] * 0 + model.to_array(plan.noise.draw(frames[0].shape[1:], [0]))
     batch = StreamBatch(model, conditions, plan.guidance, times, noise)

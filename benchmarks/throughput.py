@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dit_tools.core.size import Size
 from dit_tools.jobs.settings import DEFAULT_MODEL
 
 SCALE = 4.0
@@ -28,7 +29,7 @@ SIDES = ("dit", "diffusers")
 def ours(folder: str, steps: int) -> Callable[[list[str], list[int]], None]:
     """A function that makes a batch with `dit` on ONNX Runtime."""
     from dit_tools.core.plan import Plan
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.models.loading.load import load
     from dit_tools.sampling import loop
 
@@ -46,8 +47,10 @@ def ours(folder: str, steps: int) -> Callable[[list[str], list[int]], None]:
     size = model.defaults.size
 
     def make(prompts: list[str], seeds: list[int]) -> None:
-        conditions = model.encode(Prompts(tuple(prompts), ("",) * len(prompts), size, size, ("cond", "uncond")))
-        x, noise = loop.start(model, plan, model.family.latent_shape(size, size), seeds)
+        conditions = model.encode(
+            ConditionRequest(tuple(prompts), ("",) * len(prompts), Size.square(size), ("cond", "uncond"))
+        )
+        x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), seeds)
         for step in loop.sample(model, conditions, x, plan, noise):
             x = step.x
         model.codec.decode(x)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError, UnsupportedError, UsageError
+from dit_tools.core.size import Size
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.settings import Settings, plan_of, size_of
 from dit_tools.models.family import Family
@@ -31,7 +32,7 @@ class Known:
     def check_size(self, settings: Settings) -> None:
         """Raise UsageError for a size that the model cannot make, where that is known."""
         if self.family is not None and self.defaults is not None:
-            self.family.latent_shape(*size_of(settings, self.defaults.size))
+            self.family.latent_shape(Size(*size_of(settings, self.defaults.size)))
 
 
 def look_up(settings: Settings) -> Known:
@@ -186,7 +187,7 @@ def open_sampler(model: Model, settings: Settings) -> Sampler:
         model,
         plan,
         size,
-        model.family.latent_shape(*size),
+        model.family.latent_shape(Size(*size)),
         seed=int(settings.seed),
         negative_prompt=settings.negative_prompt,
         embedded_guidance=settings.embedded_guidance,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.errors import DitError, UnsupportedError
+from dit_tools.core.size import Size
 from dit_tools.models.model import Model
 
 CLOSE = 0.02
@@ -24,7 +25,7 @@ def check_pair(first: Model, second: Model, reference: str) -> None:
         raise _refused(reference, f"{first.name} was trained on another noise path")
     size = _size(first)
     try:
-        shape, other = (model.family.latent_shape(size, size) for model in (first, second))
+        shape, other = (model.family.latent_shape(Size.square(size)) for model in (first, second))
     except DitError:
         raise _refused(reference, f"it cannot make the {size} px of {first.name}") from None
     if shape != other:

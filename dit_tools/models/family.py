@@ -13,25 +13,29 @@ from typing import Any, ClassVar
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.prediction import Prediction
+from dit_tools.core.size import Size
 from dit_tools.models.scheduler import SchedulerFacts, facts
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """What the user asked for, one entry per picture, ready to be encoded.
+class ConditionRequest:
+    """What the images of a batch are to be conditioned on, one entry per image, ready to be encoded.
 
-    ``labels`` holds class labels for class-conditional models. ``embedded_guidance`` is the value
-    that guidance-distilled models take as an input. ``max_tokens`` of None means the model's own.
-    ``second`` are other words for the same pictures, which ``--combine`` takes.
+    ``texts`` and ``negatives`` are prompts and negative prompts. ``images`` and ``masks`` are pixels
+    (H, W, C) in [0, 1] and masks (H, W) in [0, 1], numpy, for models that are conditioned on images.
+    ``branches`` names the guidance branches that are wanted. ``embedded_guidance`` is the value that
+    guidance-distilled models take as an input. ``max_tokens`` of None means the model's own limit.
+    ``second`` holds other texts for the same images, which ``--combine`` takes.
     """
 
-    prompts: tuple[str, ...]
+    texts: tuple[str, ...]
     negatives: tuple[str, ...]
-    height: int
-    width: int
+    size: Size
     branches: tuple[str, ...] = ("cond", "uncond")
     embedded_guidance: float | None = None
     max_tokens: int | None = None
+    images: tuple[Array, ...] = ()
+    masks: tuple[Array, ...] = ()
     second: tuple[str, ...] | None = None
 
 
@@ -67,15 +71,11 @@ class Family(ABC):
         """Side in pixels that the model was made for."""
         return int(self.transformer["sample_size"]) * self.vae_scale
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Latent shape (C, h, w) of a picture. Raises UsageError naming the nearest good sizes."""
-        multiple = self.vae_scale * self.patch
-        for option, size in (("--height", height), ("--width", width)):
-            if size < multiple or size % multiple:
-                low = max(size // multiple, 1) * multiple
-                raise UsageError(f"{option} {size}: not a multiple of {multiple}", f"use {low} or {low + multiple}")
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        """Latent shape (C, h, w) of an image. Raises UsageError naming the nearest good sizes."""
+        check_multiple(size, self.vae_scale * self.patch)
         channels = int(self.transformer["in_channels"])
-        return (channels, height // self.vae_scale, width // self.vae_scale)
+        return (channels, size.height // self.vae_scale, size.width // self.vae_scale)
 
     def tokens(self, latent_shape: Sequence[int]) -> int:
         """Image tokens of latents (..., h, w)."""
@@ -84,7 +84,7 @@ class Family(ABC):
     # calling ----------------------------------------------------------------------------------
 
     @abstractmethod
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Branch name -> condition arrays, by the diffusers pipeline's own encoders (torch)."""
 
     @abstractmethod
@@ -134,3 +134,11 @@ class Family(ABC):
     def from_vae(self, z: Array) -> Array:
         """The inverse of ``to_vae``."""
         return (z - (self.vae.get("shift_factor") or 0.0)) * self.vae.get("scaling_factor", 1.0)
+
+
+def check_multiple(size: Size, multiple: int) -> None:
+    """Raise UsageError, naming the nearest good sizes, for sides that are no multiple of ``multiple`` pixels."""
+    for option, side in (("--height", size.height), ("--width", size.width)):
+        if side < multiple or side % multiple:
+            low = max(side // multiple, 1) * multiple
+            raise UsageError(f"{option} {side}: not a multiple of {multiple}", f"use {low} or {low + multiple}")

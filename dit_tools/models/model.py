@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Path
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 
 
 class Network(Protocol):
@@ -54,7 +54,7 @@ class Model:
 
     ``revision`` is the content hash or commit that goes into metadata. ``alpha`` tells that the
     codec's fourth channel is opacity and its colours are composited over white. ``encode`` turns
-    Prompts into conditions per branch. ``pipe`` is the diffusers pipeline of a torch model.
+    a ConditionRequest into conditions per branch. ``pipe`` is the diffusers pipeline of a torch model.
     ``pipeline`` is set where that pipeline has no adapter and runs itself (``passthrough.py``);
     family, network and codec are stand-ins then. ``second`` is the other model of ``--combine``,
     ``terminal`` the extra step of ``--noise oms`` (``terminal.py``).
@@ -65,7 +65,7 @@ class Model:
     family: Family
     network: Network
     codec: Codec
-    encode: Callable[[Prompts], dict[str, dict[str, Array]]]
+    encode: Callable[[ConditionRequest], dict[str, dict[str, Array]]]
     to_array: Callable[[Any], Array]
     defaults: Defaults
     backend: str

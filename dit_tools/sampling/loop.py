@@ -12,6 +12,7 @@ from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.plan import Plan, target
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.methods.composition import Stage
 from dit_tools.sampling.denoiser import Condition, Denoiser
 
@@ -115,7 +116,7 @@ def _attach(attached: ExitStack, model: Any, plan: Plan, run: Run) -> Any:
     """Attach what hooks the network, the innermost first; gives the watch over its tokens."""
     if plan.highres.info.name != "none":
         side = model.defaults.size
-        run.native = grid(model, model.family.latent_shape(side, side))
+        run.native = grid(model, model.family.latent_shape(Size.square(side)))
     attached.enter_context(plan.highres.attach(model.network, run))
     attached.enter_context(plan.attention.attach(_blocks(model, plan.attention), run))
     watch = attached.enter_context(plan.tokens.attach(_blocks(model, plan.tokens), run))
@@ -165,7 +166,7 @@ class Scene:
 
         Those are noised to the time from which the last ``share`` of the steps go on.
         """
-        shape = self.model.family.latent_shape(*size)
+        shape = self.model.family.latent_shape(Size(*size))
         x, noise = start(self.model, self.plan, shape, self.seeds)
         times = None
         if picture is not None:

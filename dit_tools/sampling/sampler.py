@@ -13,9 +13,10 @@ from dit_tools.core.paths import Path
 from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.core.steps import Inverted
 from dit_tools.methods.inversion import Inversion
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
 from dit_tools.sampling.denoiser import Denoiser
 from dit_tools.sampling.loop import start
@@ -90,10 +91,10 @@ class Sampler:
             guidance = spec.parse("guidance", f"cfg:scale={scale!r}")
         negative = self.negative_prompt if negative is None else negative
         conditions = self.model.encode(
-            Prompts(
+            ConditionRequest(
                 tuple(prompts),
                 (negative,) * len(prompts),
-                *self.size,
+                Size(*self.size),
                 branches=tuple(branch.name for branch in guidance.branches),
                 embedded_guidance=self.embedded_guidance,
                 max_tokens=self.max_tokens,

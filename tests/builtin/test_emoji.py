@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from dit_tools.core.plan import Plan
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from dit_tools.models.model import Model
 from dit_tools.sampling import loop
@@ -46,8 +47,8 @@ def pictures(loaded: Model, prompts: tuple[str, ...], seeds: list[int], **specs:
         },
     )
     blank = ("",) * len(prompts)
-    conditions = loaded.encode(Prompts(prompts, blank, SIZE, SIZE, ("cond", "uncond")))
-    x, noise = loop.start(loaded, plan, loaded.family.latent_shape(SIZE, SIZE), seeds)
+    conditions = loaded.encode(ConditionRequest(prompts, blank, Size.square(SIZE), ("cond", "uncond")))
+    x, noise = loop.start(loaded, plan, loaded.family.latent_shape(Size.square(SIZE)), seeds)
     for step in loop.sample(loaded, conditions, x, plan, noise):
         x = step.x
     return loaded.codec.decode(x)

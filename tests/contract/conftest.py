@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dit_tools.core.registry import CATEGORIES, get, names
+from dit_tools.core.size import Size
 from dit_tools.models.families import FAMILIES
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests import support
 
@@ -45,7 +46,7 @@ def subject_of(family: str) -> Subject:
     model.defaults = replace(model.defaults, size=size)
     negative = "" if family == "dit" else "blurred"
     embedded = 3.5 if model.family.transformer.get("guidance_embeds") else None
-    prompts = Prompts(("1",), (negative,), size, size, embedded_guidance=embedded)
+    prompts = ConditionRequest(("1",), (negative,), Size.square(size), embedded_guidance=embedded)
     return Subject(model, model.encode(prompts))
 
 

@@ -11,6 +11,7 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.registry import names
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, methods
 from tests.support import small
@@ -40,7 +41,7 @@ def run(
 
 
 def shape(model: Any) -> tuple[int, ...]:
-    return model.family.latent_shape(model.defaults.size, model.defaults.size)
+    return model.family.latent_shape(Size.square(model.defaults.size))
 
 
 def twin(model: Any, scale: float = 0.9) -> Any:

@@ -10,6 +10,7 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
+from dit_tools.core.size import Size
 from dit_tools.methods.highres._positions import Positions, interpolated, plain
 from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, hooked, methods
@@ -25,7 +26,7 @@ def run(subject: Subject, highres: Any, factor: float = 1.0, **fields: str) -> A
     text = highres if isinstance(highres, str) else spec.format(highres)
     plan = small.plan(steps=4, guidance=PAIR, highres=text, **fields)
     size = round(subject.model.defaults.size * factor)
-    x, noise = loop.start(subject.model, plan, subject.model.family.latent_shape(size, size), (3,))
+    x, noise = loop.start(subject.model, plan, subject.model.family.latent_shape(Size.square(size)), (3,))
     *_, last = loop.sample(subject.model, subject.conditions, x, plan, noise)
     return last.x
 
@@ -75,7 +76,7 @@ def test_trained_frequencies_give_the_network_as_it_is(subject):
     if model.family.name in ("dit", "sana"):
         return
     size = model.defaults.size
-    shape = model.family.latent_shape(size, size)
+    shape = model.family.latent_shape(Size.square(size))
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inputs = model.family.inputs(x, 0.6, subject.conditions["cond"])
     before = model.network(**inputs)

@@ -14,6 +14,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.methods.token_reduction._cells import token_mask
 from dit_tools.nn.token_subset import Memory, Narrowing
 from tests.contract.conftest import Subject, hooked, methods
@@ -113,7 +114,7 @@ def test_chosen_tokens_with_fresh_keys_give_what_all_tokens_give(subject):
     if convolves(subject):
         return
     model, state = subject.model, Run((1.0, 0.0), 1, (4, 4))
-    shape = model.family.latent_shape(model.defaults.size, model.defaults.size)
+    shape = model.family.latent_shape(Size.square(model.defaults.size))
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     chosen = torch.tensor([[0, 3, 5, 6, 15], [1, 2, 4, 9, 12]])
     asked: list[Any] = [None, chosen]

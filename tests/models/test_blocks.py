@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.size import Size
 from dit_tools.models.blocks import blocks
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 
 FAMILIES = {  # name: stacks and sides of the picture
@@ -36,8 +37,8 @@ def called(request: pytest.FixtureRequest) -> tuple[str, Any, dict[str, Any], in
     if request.param == "dit":  # its positions are those of one square size
         height = width = family.default_size
     texts = ("1",) if request.param == "dit" else ("a red apple",)
-    condition = model.encode(Prompts(texts, ("",), height, width, ("cond",), 3.5))["cond"]
-    shape = (1, *family.latent_shape(height, width))
+    condition = model.encode(ConditionRequest(texts, ("",), Size(height, width), ("cond",), 3.5))["cond"]
+    shape = (1, *family.latent_shape(Size(height, width)))
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     return request.param, model.network, family.inputs(x, 0.7, condition), family.patch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.size import Size
 from tests.support import dit, flux, lumina2, pixart, qwenimage, sana, sd3, zimage
 
 FAMILIES = {
@@ -44,7 +45,7 @@ def sampled(model: Any, steps: int = 3, size: tuple[int, int] | None = None) -> 
 
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling import loop
 
     words = ("1", "207") if model.family.name == "dit" else ("a red apple", "blue night by the sea")
@@ -59,9 +60,9 @@ def sampled(model: Any, steps: int = 3, size: tuple[int, int] | None = None) -> 
             "cache": "none",
         },
     )
-    shape = (2, *model.family.latent_shape(*size))
+    shape = (2, *model.family.latent_shape(Size(*size)))
     start = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
-    conditions = model.encode(Prompts(words, ("", ""), *size))
+    conditions = model.encode(ConditionRequest(words, ("", ""), Size(*size)))
     *_, last = loop.sample(model, conditions, model.to_array(start), plan)
     return to_numpy(last.x), model.codec.decode(last.x)
 

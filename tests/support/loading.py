@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dit_tools.core.size import Size
 from tests.support import dit, flux, lumina2, pixart, qwenimage, sana, sd3, zimage
 
 FAMILIES = {
@@ -33,12 +34,12 @@ def copy(source: Path, target: Path) -> Path:
 def draw(model: Any, steps: int = 3) -> tuple[Any, Any]:
     """Latents and pixels of a short guided run."""
     from dit_tools.core.plan import Plan
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling import loop
 
     plan = Plan.parse(steps, PLAN)
-    asked = Prompts(("a red apple",), ("blurry",), 32, 32)
-    x, noise = loop.start(model, plan, model.family.latent_shape(32, 32), (3,))
+    asked = ConditionRequest(("a red apple",), ("blurry",), Size.square(32))
+    x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(32)), (3,))
     for step in loop.sample(model, model.encode(asked), x, plan, noise):
         x = step.x
     return x, model.codec.decode(x)

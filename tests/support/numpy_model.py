@@ -79,7 +79,7 @@ def model(alpha: bool = False, backend: str = "onnx", revision: str = "r1") -> M
     channels = 4 if alpha else 3
 
     def encode(prompts):
-        texts = {"cond": prompts.prompts, "uncond": prompts.negatives}
+        texts = {"cond": prompts.texts, "uncond": prompts.negatives}
         return {
             branch: {"colour": np.stack([colour(text, channels) for text in texts[branch]])}
             for branch in prompts.branches

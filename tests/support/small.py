@@ -10,6 +10,7 @@ from dit_tools.core.branches import COND, UNCOND, Branch
 from dit_tools.core.plan import FIELDS, Plan
 from dit_tools.core.registry import method
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.methods.guidance import Guidance, Guide
 
 PIXART = {
@@ -88,7 +89,7 @@ def steps(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...
 
     if chosen.guidance.sees:
         chosen = replace(chosen, guidance=chosen.guidance.watched(Taste()))
-    shape = model.family.latent_shape(model.defaults.size, model.defaults.size)
+    shape = model.family.latent_shape(Size.square(model.defaults.size))
     x, noise = loop.start(model, chosen, shape, seeds)
     times = chosen.times(model, x.shape)
     run = Run(times, chosen.solver.calls(len(times) - 1))

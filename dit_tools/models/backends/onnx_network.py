@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.arrays import Array, is_torch
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 
 if TYPE_CHECKING:
     from dit_tools.models.backends.onnx_split import Pieces
@@ -204,15 +204,15 @@ class OnnxTextEncoder:
         self.path, self.session, self.max_tokens = tokenizer, session, max_tokens
         self.micro, self._opened = micro, None
 
-    def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def __call__(self, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, L = ``max_tokens``."""
         tokenizer = self._tokenizer()
-        length = min(prompts.max_tokens or self.max_tokens, self.max_tokens)
+        length = min(request.max_tokens or self.max_tokens, self.max_tokens)
         tokenizer.enable_truncation(length)
         # Always the same length: a picture must not depend on the other prompts of its batch.
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<pad>"), pad_token="<pad>", length=self.max_tokens)
-        texts = {"cond": prompts.prompts, "uncond": prompts.negatives}
-        chosen = [branch for branch in ("cond", "uncond") if branch in prompts.branches]
+        texts = {"cond": request.texts, "uncond": request.negatives}
+        chosen = [branch for branch in ("cond", "uncond") if branch in request.branches]
         # One call for all branches, so that they share a length and can share a network call.
         ids, mask = self._tokenize(tokenizer, [text for b in chosen for text in texts[b]])
         states = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
@@ -220,7 +220,7 @@ class OnnxTextEncoder:
         for branch in chosen:
             rows = slice(row, row + len(texts[branch]))
             made[branch] = {"encoder_hidden_states": states[rows], "encoder_attention_mask": mask[rows]} | (
-                _micro(prompts) if self.micro else {}
+                _micro(request) if self.micro else {}
             )
             row = rows.stop
         return made
@@ -246,9 +246,9 @@ class OnnxTextEncoder:
         return ids, np.array([e.attention_mask for e in encoded], dtype=np.int64)
 
 
-def _micro(prompts: Prompts) -> dict[str, Array]:
+def _micro(request: ConditionRequest) -> dict[str, Array]:
     """Height and width (B, 2) and their ratio (B, 1), in pixels."""
     import numpy as np
 
-    size = np.array([[prompts.height, prompts.width]] * len(prompts.prompts), dtype=np.float32)
+    size = np.array([[*request.size.sides]] * len(request.texts), dtype=np.float32)
     return {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}

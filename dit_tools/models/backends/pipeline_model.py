@@ -15,7 +15,8 @@ from typing import Any
 from dit_tools.core import spec
 from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest, check_multiple
 from dit_tools.models.model import Defaults, Model
 
 Progress = Callable[[int, int], None]
@@ -76,13 +77,15 @@ class Passthrough:
         """The error for an option that this pipeline cannot take."""
         return UnsupportedError(f"{option}: {self.name} runs through diffusers itself", REMEDY)
 
-    def pixels(self, prompts: Prompts, seeds: Sequence[int], plan: Plan, progress: Progress | None = None) -> Any:
+    def pixels(
+        self, request: ConditionRequest, seeds: Sequence[int], plan: Plan, progress: Progress | None = None
+    ) -> Any:
         """Pictures (B, 3, H, W) in [0, 1], numpy float32; each depends on its own seed.
 
         ``progress`` is told the steps done and their total where the pipeline reports them.
         Raises UnsupportedError for what the pipeline cannot do, ModelError when it gives NaN.
         """
-        asked = self._arguments(prompts, seeds, plan, progress)
+        asked = self._arguments(request, seeds, plan, progress)
         with self._swapped(self._scheduler(plan)):
             try:
                 made = self.pipe(**asked, output_type="np")
@@ -92,25 +95,25 @@ class Passthrough:
         return _pixels(made, self.name)
 
     def _arguments(
-        self, prompts: Prompts, seeds: Sequence[int], plan: Plan, progress: Progress | None
+        self, request: ConditionRequest, seeds: Sequence[int], plan: Plan, progress: Progress | None
     ) -> dict[str, Any]:
         import torch
 
         guided = plan.guidance.info.name == "cfg"
-        negatives = list(prompts.negatives) if any(prompts.negatives) else None
+        negatives = list(request.negatives) if any(request.negatives) else None
         wished: dict[str, tuple[str, Any, bool]] = {  # parameter -> option, value, may be left out
-            "prompt": ("--prompt", list(prompts.prompts), False),
+            "prompt": ("--prompt", list(request.texts), False),
             "negative_prompt": ("--negative-prompt", negatives, negatives is None),
-            "height": ("--height", prompts.height, True),
-            "width": ("--width", prompts.width, True),
+            "height": ("--height", request.size.height, True),
+            "width": ("--width", request.size.width, True),
             "num_inference_steps": ("--steps", plan.steps, False),
             "guidance_scale": ("--cfg-scale", plan.guidance.scale if guided else 1.0, True),
             "distilled_guidance_scale": (
                 "--embedded-guidance",
-                prompts.embedded_guidance,
-                prompts.embedded_guidance is None,
+                request.embedded_guidance,
+                request.embedded_guidance is None,
             ),
-            "max_sequence_length": ("--max-tokens", prompts.max_tokens, prompts.max_tokens is None),
+            "max_sequence_length": ("--max-tokens", request.max_tokens, request.max_tokens is None),
             "generator": ("--seed", [torch.Generator().manual_seed(s) for s in seeds], False),
             "use_resolution_binning": ("", False, True),  # the size that was asked for, no other
             "callback_on_step_end": ("", self._callback(progress), True),
@@ -168,14 +171,9 @@ class PipelineFamily:
     def __init__(self, multiple: int):
         self.multiple = multiple
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
         """Empty: the latents are the pipeline's own. Raises UsageError naming the nearest sizes."""
-        for option, size in (("--height", height), ("--width", width)):
-            if size < self.multiple or size % self.multiple:
-                low = max(size // self.multiple, 1) * self.multiple
-                raise UsageError(
-                    f"{option} {size}: not a multiple of {self.multiple}", f"use {low} or {low + self.multiple}"
-                )
+        check_multiple(size, self.multiple)
         return ()
 
 
@@ -199,7 +197,7 @@ def model_of(pipe: Any, *, name: str, revision: str, device: str, dtype: str) ->
         family=PipelineFamily(scale),  # type: ignore[arg-type]
         network=NoNetwork(),  # type: ignore[arg-type]
         codec=None,  # type: ignore[arg-type]
-        encode=lambda prompts: {},
+        encode=lambda request: {},
         to_array=lambda x: x,
         defaults=pipeline.defaults(),
         backend="torch",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 
 
 class TorchNetwork:
@@ -97,15 +97,15 @@ class PipelineTextEncoder:
     def __init__(self, pipe: Any, family: Family, most: int | None = None):
         self.pipe, self.family, self.most = pipe, family, most
 
-    def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def __call__(self, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Branch name -> condition arrays."""
         import torch
 
         if self.most:
-            length = min(prompts.max_tokens or self.most, self.most)
-            prompts = replace(prompts, max_tokens=length)
+            length = min(request.max_tokens or self.most, self.most)
+            request = replace(request, max_tokens=length)
         with torch.no_grad():
-            return self.family.encode(self.pipe, prompts)
+            return self.family.encode(self.pipe, request)
 
     def unread(self, text: str, length: int | None) -> str:
         """The end of a prompt that is left out, as far as that is known: of built-in models."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dit_tools.core.size import Size
 from dit_tools.models.family import Family
 
 
@@ -13,7 +14,7 @@ class PackedFamily(Family):
         """1024 pixels for the released autoencoder: 128 latents, as in the pipeline."""
         return 128 * self.vae_scale
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
         """Latent shape (C, h, w); the transformer's channels are those of a whole patch."""
-        channels, *sides = super().latent_shape(height, width)
+        channels, *sides = super().latent_shape(size)
         return (channels // self.patch**2, *sides)

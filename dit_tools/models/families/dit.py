@@ -8,7 +8,8 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import nearest
-from dit_tools.models.family import Family, Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest, Family
 
 
 class DiT(Family):
@@ -27,18 +28,18 @@ class DiT(Family):
         """Number of classes, which is also the label of the branch without a condition."""
         return int(self.transformer.get("num_embeds_ada_norm") or 1000)
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
         """Latent shape (C, s, s). Raises UsageError for a size other than the model's own.
 
         The transformer has no notion of width: it reads any row of patches as a square.
         """
         side = self.default_size
-        for option, size in (("--height", height), ("--width", width)):
-            if size != side:
-                raise UsageError(f"{option} {size}: this model draws one size", f"use {side}")
-        return super().latent_shape(height, width)
+        for option, asked in (("--height", size.height), ("--width", size.width)):
+            if asked != side:
+                raise UsageError(f"{option} {asked}: this model draws one size", f"use {side}")
+        return super().latent_shape(size)
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Class labels (B,) per branch, integers; an empty negative prompt is the null class.
 
         Raises UsageError for a prompt that is no label.
@@ -46,10 +47,10 @@ class DiT(Family):
         import torch
 
         names: Mapping[str, int] = getattr(pipe, "labels", None) or {}
-        texts: dict[str, Sequence[str]] = {"cond": prompts.prompts, "uncond": prompts.negatives}
+        texts: dict[str, Sequence[str]] = {"cond": request.texts, "uncond": request.negatives}
         made = {}
         for branch in ("cond", "uncond"):
-            if branch in prompts.branches:
+            if branch in request.branches:
                 option = "--prompt" if branch == "cond" else "--negative-prompt"
                 null = self.classes if branch == "uncond" else None
                 ids = [class_label(text, names, self.classes, option, null) for text in texts[branch]]

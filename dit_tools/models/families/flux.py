@@ -9,7 +9,7 @@ from dit_tools.core.arrays import Array, like
 from dit_tools.core.prediction import Prediction
 from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, unpack
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.words import tokens
 
 EMBEDDED_GUIDANCE = 3.5
@@ -34,23 +34,23 @@ class Flux(PackedFamily):
         """2, which the pipeline has in its code and the transformer's config does not say."""
         return 2
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D), pooled vectors (B, P) and guidance (B,) per branch, L = 512."""
-        texts = {"cond": prompts.prompts, "uncond": prompts.negatives}
+        texts = {"cond": request.texts, "uncond": request.negatives}
         made = {}
         for branch in ("cond", "uncond"):
-            if branch in prompts.branches:
-                made[branch] = self._branch(pipe, list(texts[branch]), prompts)
+            if branch in request.branches:
+                made[branch] = self._branch(pipe, list(texts[branch]), request)
         return made
 
-    def _branch(self, pipe: Any, texts: list[str], prompts: Prompts) -> dict[str, Array]:
+    def _branch(self, pipe: Any, texts: list[str], request: ConditionRequest) -> dict[str, Array]:
         import torch
 
-        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        extra = {"max_sequence_length": request.max_tokens} if request.max_tokens else {}
         states, pooled, _ = pipe.encode_prompt(texts, **extra)
         condition = {"encoder_hidden_states": states, "pooled_projections": pooled}
         if self.transformer.get("guidance_embeds"):
-            asked = prompts.embedded_guidance
+            asked = request.embedded_guidance
             value = EMBEDDED_GUIDANCE if asked is None else asked
             condition["guidance"] = torch.full((len(texts),), float(value), device=states.device)
         return condition

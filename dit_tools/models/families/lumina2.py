@@ -7,7 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 
 
 class Lumina2(Family):
@@ -32,14 +32,14 @@ class Lumina2(Family):
         """
         return int(latent_shape[-3])
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, L = 256 unless told otherwise."""
-        wanted = "uncond" in prompts.branches
-        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        wanted = "uncond" in request.branches
+        extra = {"max_sequence_length": request.max_tokens} if request.max_tokens else {}
         text, mask, no_text, no_mask = pipe.encode_prompt(
-            list(prompts.prompts),
+            list(request.texts),
             do_classifier_free_guidance=wanted,
-            negative_prompt=list(prompts.negatives) if wanted else None,
+            negative_prompt=list(request.negatives) if wanted else None,
             **extra,
         )
         made = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}

@@ -7,7 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.models.families._shapes import read_only
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.words import tokens
 
 
@@ -22,14 +22,14 @@ class PixArt(Family):
     name = "pixart"
     default_cfg = 4.5
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch; micro-conditions for PixArt-alpha."""
-        wanted = "uncond" in prompts.branches
-        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        wanted = "uncond" in request.branches
+        extra = {"max_sequence_length": request.max_tokens} if request.max_tokens else {}
         text, mask, no_text, no_mask = pipe.encode_prompt(
-            list(prompts.prompts),
+            list(request.texts),
             do_classifier_free_guidance=wanted,
-            negative_prompt=list(prompts.negatives) if wanted else "",
+            negative_prompt=list(request.negatives) if wanted else "",
             clean_caption=False,
             **extra,
         )
@@ -38,7 +38,7 @@ class PixArt(Family):
             made["uncond"] = {"encoder_hidden_states": no_text, "encoder_attention_mask": no_mask}
         if self.micro_conditions:
             for condition in made.values():
-                condition |= _micro(prompts, text.device)
+                condition |= _micro(request, text.device)
         return made
 
     @property
@@ -69,12 +69,12 @@ class PixArt(Family):
         return made
 
 
-def _micro(prompts: Prompts, device: Any) -> dict[str, Array]:
+def _micro(request: ConditionRequest, device: Any) -> dict[str, Array]:
     """Height and width (B, 2) and their ratio (B, 1), in pixels, float32 (bf16 has 8 bits)."""
     import torch
 
-    count = len(prompts.prompts)
-    size = torch.tensor([[prompts.height, prompts.width]] * count, dtype=torch.float32)
+    count = len(request.texts)
+    size = torch.tensor([[*request.size.sides]] * count, dtype=torch.float32)
     return {"resolution": size.to(device), "aspect_ratio": (size[:, :1] / size[:, 1:]).to(device)}
 
 

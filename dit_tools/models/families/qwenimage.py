@@ -9,7 +9,7 @@ from dit_tools.core.arrays import Array, like
 from dit_tools.core.prediction import Prediction
 from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, pad_texts, unpack
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 
 MAX_TOKENS = 512
 """Text tokens behind the prompt template: ``max_sequence_length`` of the pipeline's own call."""
@@ -36,13 +36,13 @@ class QwenImage(PackedFamily):
         """Pixels per latent along a side: 8."""
         return 2 ** len(self.vae["temperal_downsample"])
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, the template's own tokens dropped."""
-        wanted = {"cond": prompts.prompts, "uncond": prompts.negatives}
-        length = prompts.max_tokens or MAX_TOKENS
+        wanted = {"cond": request.texts, "uncond": request.negatives}
+        length = request.max_tokens or MAX_TOKENS
         branches = {}
         for branch in ("cond", "uncond"):
-            if branch in prompts.branches:
+            if branch in request.branches:
                 states, mask = pipe.encode_prompt(list(wanted[branch]), max_sequence_length=length)
                 branches[branch] = _texts(states, mask)
         return {

@@ -7,7 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.models.families._shapes import read_only
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.words import tokens
 
 
@@ -27,14 +27,14 @@ class Sana(Family):
         """Pixels per latent along a side: 32 for the DC-AE of Sana."""
         return 2 ** (len(self.vae["encoder_block_out_channels"]) - 1)
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch, L = 300 unless told otherwise."""
-        wanted = "uncond" in prompts.branches
-        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        wanted = "uncond" in request.branches
+        extra = {"max_sequence_length": request.max_tokens} if request.max_tokens else {}
         text, mask, no_text, no_mask = pipe.encode_prompt(
-            list(prompts.prompts),
+            list(request.texts),
             do_classifier_free_guidance=wanted,
-            negative_prompt=list(prompts.negatives) if wanted else "",
+            negative_prompt=list(request.negatives) if wanted else "",
             complex_human_instruction=instruction(pipe),
             **extra,
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
-from dit_tools.models.family import Family, Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.words import PADDING, tokens
 
 
@@ -22,30 +23,30 @@ class SD3(Family):
     default_steps = 28
     default_cfg = 7.0
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
         """Latent shape (C, h, w). Raises UsageError beyond the table of position embeddings."""
-        shape = super().latent_shape(height, width)
+        shape = super().latent_shape(size)
         limit = self.transformer.get("pos_embed_max_size")
         if limit:
             most = int(limit) * self.patch * self.vae_scale
-            for option, size in (("--height", height), ("--width", width)):
-                if size > most:
-                    raise UsageError(f"{option} {size}: too large for this model", f"use {most}")
+            for option, asked in (("--height", size.height), ("--width", size.width)):
+                if asked > most:
+                    raise UsageError(f"{option} {asked}: too large for this model", f"use {most}")
         return shape
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D), CLIP's before T5's, and pooled vectors (B, P) per branch.
 
         L is CLIP's length plus 256 T5 tokens unless told otherwise.
         """
-        wanted = "uncond" in prompts.branches
-        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        wanted = "uncond" in request.branches
+        extra = {"max_sequence_length": request.max_tokens} if request.max_tokens else {}
         text, no_text, pooled, no_pooled = pipe.encode_prompt(
-            list(prompts.prompts),
+            list(request.texts),
             prompt_2=None,
             prompt_3=None,
             do_classifier_free_guidance=wanted,
-            negative_prompt=list(prompts.negatives) if wanted else None,
+            negative_prompt=list(request.negatives) if wanted else None,
             **extra,
         )
         made = {"cond": {"encoder_hidden_states": text, "pooled_projections": pooled}}

@@ -8,7 +8,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
 from dit_tools.models.families._shapes import pad_texts
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 
 
 class ZImage(Family):
@@ -35,17 +35,17 @@ class ZImage(Family):
         """1024 pixels, as in the pipeline; the configs do not say."""
         return 1024
 
-    def encode(self, pipe: Any, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and true lengths (B,) per branch, by the tokenizer's chat template.
 
         The lengths stay on the CPU: they cut the padding off again at every call.
         """
-        wanted = "uncond" in prompts.branches
-        extra = {"max_sequence_length": prompts.max_tokens} if prompts.max_tokens else {}
+        wanted = "uncond" in request.branches
+        extra = {"max_sequence_length": request.max_tokens} if request.max_tokens else {}
         texts, no_texts = pipe.encode_prompt(
-            list(prompts.prompts),  # the pipeline overwrites the list it is given
+            list(request.texts),  # the pipeline overwrites the list it is given
             do_classifier_free_guidance=wanted,
-            negative_prompt=list(prompts.negatives) if wanted else None,
+            negative_prompt=list(request.negatives) if wanted else None,
             **extra,
         )
         branches = {"cond": texts} | ({"uncond": no_texts} if wanted else {})

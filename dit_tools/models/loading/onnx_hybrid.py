@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.models.family import Family, Prompts
+from dit_tools.models.family import ConditionRequest, Family
 
 
 def torch_parts(
@@ -41,14 +41,14 @@ def torch_parts(
 class NumpyText:
     """A text encoder in torch whose conditions are numpy arrays."""
 
-    def __init__(self, encode: Callable[[Prompts], dict[str, dict[str, Array]]]):
+    def __init__(self, encode: Callable[[ConditionRequest], dict[str, dict[str, Array]]]):
         self.encode = encode
 
-    def __call__(self, prompts: Prompts) -> dict[str, dict[str, Array]]:
+    def __call__(self, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Branch name -> condition arrays, float32 or integer."""
         return {
             branch: {name: _numpy(value) for name, value in condition.items()}
-            for branch, condition in self.encode(prompts).items()
+            for branch, condition in self.encode(request).items()
         }
 
 

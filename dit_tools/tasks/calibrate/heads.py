@@ -14,7 +14,8 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.sampling import loop
 
 Head = tuple[int, int]
@@ -106,10 +107,10 @@ class Draws:
         self._model, self._plan, self._score, self._prompts = model, plan, score, tuple(prompts)
         self._seeds = [seed + i for i in range(len(prompts))]
         size = model.defaults.size
-        self._shape = model.family.latent_shape(size, size)
+        self._shape = model.family.latent_shape(Size.square(size))
         branches = tuple(branch.name for branch in plan.guidance.branches)
         blank = ("",) * len(self._prompts)
-        self._conditions = model.encode(Prompts(self._prompts, blank, size, size, branches))
+        self._conditions = model.encode(ConditionRequest(self._prompts, blank, Size.square(size), branches))
 
     def mean(self, heads: Sequence[Head]) -> float:
         """The mean score with these heads perturbed; without any the weight is 0."""

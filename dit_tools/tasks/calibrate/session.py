@@ -11,9 +11,10 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.methods.caching import Cache
 from dit_tools.models.calibration import Calibration
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
 from dit_tools.sampling import loop
 
@@ -91,9 +92,9 @@ class Session:
         height, width = self.size
         branches = tuple(branch.name for branch in plan.guidance.branches)
         blank = ("",) * len(self.prompts)
-        conditions = model.encode(Prompts(self.prompts, blank, height, width, branches))
+        conditions = model.encode(ConditionRequest(self.prompts, blank, Size(height, width), branches))
         seeds = [self.seed + i for i in range(len(self.prompts))]
-        x, noise = loop.start(model, plan, model.family.latent_shape(height, width), seeds)
+        x, noise = loop.start(model, plan, model.family.latent_shape(Size(height, width)), seeds)
         times = plan.times(model, x.shape)
         run = Run(times, plan.solver.calls(len(times) - 1))
         for step in loop.sample(model, conditions, x, plan, noise, run=run, correct=correct):
@@ -114,7 +115,7 @@ class Session:
     @property
     def times(self) -> tuple[float, ...]:
         """The times of the plan at this size."""
-        shape = self.model.family.latent_shape(*self.size)
+        shape = self.model.family.latent_shape(Size(*self.size))
         return self.plan.times(self.model, (len(self.prompts), *shape))
 
 

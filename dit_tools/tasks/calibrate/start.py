@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dit_tools.core.errors import UnsupportedError, UsageError
+from dit_tools.core.size import Size
 from dit_tools.jobs.options import read_values
 from dit_tools.jobs.settings import merge, plan_of, size_of
 from dit_tools.tasks.calibrate.session import Session
@@ -53,7 +54,7 @@ def session(
     if len(prompts) > LARGEST:
         raise UsageError(f"{len(prompts)} prompts: too many at once", f"give at most {LARGEST}")
     size = size_of(settings, model.defaults.size)
-    model.family.latent_shape(*size)
+    model.family.latent_shape(Size(*size))
     return Session(model, plan, prompts, size, rounds, seed, tell), judging
 
 

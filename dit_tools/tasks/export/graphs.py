@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.size import Size
 from dit_tools.models.backends.onnx_network import graph_inputs
 from dit_tools.models.family import Family
 from dit_tools.tasks.export.families import recipe
@@ -70,7 +71,7 @@ def example_call(family: Family, chosen: Recipe, sizes: Sizes, t: float, seed: i
 
     draw = np.random.default_rng(seed)
     condition = {name: torch.as_tensor(value) for name, value in chosen.condition(family, sizes, draw).items()}
-    shape = (sizes.batch, *family.latent_shape(sizes.height, sizes.width))
+    shape = (sizes.batch, *family.latent_shape(Size(sizes.height, sizes.width)))
     x = torch.as_tensor(draw.standard_normal(shape).astype(np.float32))
     return family.inputs(x, t, condition)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import MemoryLimitError
 from dit_tools.core.plan import Plan
+from dit_tools.core.size import Size
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.result import Drawn
 from dit_tools.jobs.settings import check_offers, plan_of, size_of
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
 from dit_tools.sampling.loop import Scene, Second
 
@@ -33,7 +34,7 @@ def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
     settings = job.settings
     plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
     height, width = size_of(settings, model.defaults.size)
-    shape = model.family.latent_shape(height, width)
+    shape = model.family.latent_shape(Size(height, width))
     if model.pipeline is not None:
         plan = model.pipeline.accept(plan)
     plan.check(model)
@@ -79,14 +80,13 @@ def draw(model: Model, jobs: Sequence[Job], progress: Progress | None = None, fr
     return [Drawn(job, p, plan, height, width, seconds, k) for job, p, k in made]
 
 
-def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Prompts:
+def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> ConditionRequest:
     """What the text encoder is asked, one entry per picture."""
     settings = jobs[0].settings
-    return Prompts(
-        prompts=tuple(job.prompt for job in jobs),
+    return ConditionRequest(
+        texts=tuple(job.prompt for job in jobs),
         negatives=tuple(job.settings.negative_prompt for job in jobs),
-        height=height,
-        width=width,
+        size=Size(height, width),
         branches=tuple(branch.name for branch in plan.guidance.branches),
         embedded_guidance=settings.embedded_guidance,
         max_tokens=settings.max_tokens,
@@ -94,38 +94,38 @@ def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Prom
     )
 
 
-def _encoder(model: Model, prompts: Prompts) -> Callable[[tuple[int, int]], Any]:
+def _encoder(model: Model, prompts: ConditionRequest) -> Callable[[tuple[int, int]], Any]:
     """Conditions by size, encoded once; again where the network is told the size."""
 
     @functools.cache
     def encode(size: tuple[int, int]) -> Any:
-        asked = replace(prompts, height=size[0], width=size[1], second=None)
+        asked = replace(prompts, size=Size(*size), second=None)
         made = model.encode(asked)
         if prompts.second is not None and model.second is None:
-            other = model.encode(replace(asked, prompts=prompts.second, branches=("cond",)))
+            other = model.encode(replace(asked, texts=prompts.second, branches=("cond",)))
             made = {**made, "second": other["cond"]}
         return made
 
     told = getattr(model.family, "micro_conditions", False)
-    return lambda size: encode(size if told else (prompts.height, prompts.width))
+    return lambda size: encode(size if told else prompts.size.sides)
 
 
-def _watched(plan: Plan, model: Model, prompts: Prompts) -> Plan:
+def _watched(plan: Plan, model: Model, prompts: ConditionRequest) -> Plan:
     """The plan with a critic for guidance that looks at pictures."""
     if not plan.guidance.sees:
         return plan
     from dit_tools.tasks.generate.scorer import Critic
 
-    return replace(plan, guidance=plan.guidance.watched(Critic(model, prompts.prompts)))
+    return replace(plan, guidance=plan.guidance.watched(Critic(model, prompts.texts)))
 
 
-def _second(model: Model, plan: Plan, prompts: Prompts) -> Callable[[tuple[int, int]], Second] | None:
+def _second(model: Model, plan: Plan, prompts: ConditionRequest) -> Callable[[tuple[int, int]], Second] | None:
     """The other model of a combined run, with conditions by size; None for a model alone."""
     other = model.second
     if other is None or not plan.combine.takes:
         return None
     branches = tuple(branch.name for branch in plan.combine.second(plan.guidance).branches)
-    asked = replace(prompts, prompts=prompts.second or prompts.prompts, branches=branches)
+    asked = replace(prompts, texts=prompts.second or prompts.texts, branches=branches)
     encode = _encoder(other, replace(asked, second=None))
     return lambda size: Second(other, encode(size))
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.errors import MemoryLimitError, ModelError
+from dit_tools.core.size import Size
 from dit_tools.methods.quantization import Seen
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
 from dit_tools.tasks.quantize import denoising_error
 from dit_tools.tasks.quantize.layers import Layers
@@ -94,9 +95,9 @@ def _random(model: Model, prompts: Sequence[str], calls: int, clock: Clock) -> N
     import torch
 
     generator, size = torch.Generator().manual_seed(0), model.defaults.size
-    shape = model.family.latent_shape(size, size)
+    shape = model.family.latent_shape(Size.square(size))
     for clock.prompt, prompt in enumerate(prompts):
-        conditions = model.encode(Prompts((prompt,), ("",), size, size))
+        conditions = model.encode(ConditionRequest((prompt,), ("",), Size.square(size)))
         for _ in range(calls):
             t = float(torch.rand((), generator=generator)) * 0.998 + 0.001
             x = model.to_array(torch.randn((1, *shape), generator=generator))

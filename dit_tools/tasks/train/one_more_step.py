@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from dit_tools.core.arrays import to_numpy
+from dit_tools.core.size import Size
 from dit_tools.models import one_more_step
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.tasks.train import image_folder
 
 BATCH = 16  # pictures that go through the autoencoder together
@@ -30,7 +31,7 @@ def fitted(model: Any, pixels: np.ndarray, captions: Sequence[str], ridge: float
     channels = 4 if model.alpha else 3
     for start in range(0, len(captions), BATCH):
         words = tuple(captions[start : start + BATCH])
-        asked = Prompts(words, ("",) * len(words), size, size, ("cond",))
+        asked = ConditionRequest(words, ("",) * len(words), Size.square(size), ("cond",))
         text.append(one_more_step.pooled(model.encode(asked)["cond"]))
         part = pixels[start : start + BATCH, :channels].astype(np.float32) / 255
         latents.append(to_numpy(model.codec.encode(part)))

@@ -23,7 +23,8 @@ from dit_tools.core import spec
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.core.paths import VP
 from dit_tools.core.plan import Plan
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import Wishes, load
 from dit_tools.models.loading.lora import ADAPTER
 from dit_tools.models.model import Model
@@ -178,7 +179,7 @@ class Tuner:
             size = self.recipe.data.size
             branch = "cond" if text else "uncond"  # not every family takes an empty prompt
             filler = text or self.examples.captions[0].name
-            asked = Prompts((filler,), ("",), size, size, ("cond", branch))
+            asked = ConditionRequest((filler,), ("",), Size.square(size), ("cond", branch))
             kept[text] = self.model.encode(asked)[branch]
         return kept[text]
 
@@ -227,7 +228,7 @@ def train(recipe: Recipe, session: Session) -> Path | None:
 def read(recipe: Recipe, session: Session, model: Model) -> Examples:
     """The recipe's pictures as latents. Raises UsageError for a size that the model cannot take."""
     size = recipe.data.size
-    model.family.latent_shape(size, size)
+    model.family.latent_shape(Size.square(size))
     data, captions = dataset.read(recipe.data, dataset.data_root(), skin_tones=False, tell=session.tell)
     layers = data if model.alpha else data[:, :3]
     parts = [model.codec.encode(layers[i : i + 8].astype(np.float32) / 255) for i in range(0, len(layers), 8)]
@@ -255,8 +256,8 @@ def show(tuner: Tuner) -> None:
     )
     picture = Image.new("RGB", (len(texts) * size, size))
     for i, text in enumerate(texts):
-        asked = Prompts((text,), ("",), size, size)
-        x, noise = loop.start(model, plan, model.family.latent_shape(size, size), (0,))
+        asked = ConditionRequest((text,), ("",), Size.square(size))
+        x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), (0,))
         with torch.no_grad():
             *_, last = loop.sample(model, model.encode(asked), x, plan, noise)
         pixels = model.codec.decode(last.x)[0, :3].transpose(1, 2, 0)

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UnsupportedError
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.methods.caching.ertacache import Ertacache
 from dit_tools.models import calibration
 from dit_tools.models.calibration import Calibration, find, key_of, read, table
@@ -60,11 +61,11 @@ def kept_as(kept, model, chosen, made):
 
 
 def run(model, chosen):
-    from dit_tools.models.family import Prompts
+    from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling import loop
 
     x, noise = loop.start(model, chosen, (3, 16, 16), (5,))
-    conditions = model.encode(Prompts(("red",), ("blue",), 16, 16))
+    conditions = model.encode(ConditionRequest(("red",), ("blue",), Size.square(16)))
     state = Run(chosen.times(model, x.shape), STEPS)
     before = len(model.network.calls)
     *_, last = loop.sample(model, conditions, x, chosen, noise, run=state)

@@ -9,7 +9,8 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.run import Run
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.sampling import loop
 from tests.support import numpy_model, small
 
@@ -21,7 +22,7 @@ def model():
 
 def numpy_run(cache: str, steps: int, solver: str = "euler", guidance: str = "cfg:scale=2"):
     model = numpy_model.model()
-    conditions = model.encode(Prompts(("red",), ("blue",), 16, 16))
+    conditions = model.encode(ConditionRequest(("red",), ("blue",), Size.square(16)))
     plan = small.plan(cache, steps, guidance, solver=solver)
     x, noise = loop.start(model, plan, (3, 16, 16), (5,))
     times = plan.times(model, x.shape)

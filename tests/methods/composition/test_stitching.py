@@ -10,6 +10,7 @@ import torch
 from dit_tools.core.errors import UsageError
 from dit_tools.core.plan import Plan
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.methods.composition.diversity import Diversity
 from dit_tools.methods.composition.t_stitch import TStitch
 from dit_tools.sampling import loop
@@ -48,7 +49,7 @@ def run(pair, combine, guidance=GUIDED, steps=10, solver="euler"):
     large, little, said = pair
     said.clear()
     plan = replace(small.plan("none", steps, guidance, solver=solver), combine=combine)
-    x, noise = loop.start(large, plan, large.family.latent_shape(8, 8), (3,))
+    x, noise = loop.start(large, plan, large.family.latent_shape(Size.square(8)), (3,))
     given = small.conditions()
     *_, last = loop.sample(large, given, x, plan, noise, second=loop.Second(little, given))
     return last.x, [name for name, _ in said], [rows for _, rows in said]
@@ -87,7 +88,7 @@ def test_the_halves_are_those_of_the_two_models(pair):
     large, little, _ = pair
     made, *_ = run(pair, TStitch(share=0.5))
     plan = small.plan("none", 10, GUIDED)
-    x, noise = loop.start(large, plan, large.family.latent_shape(8, 8), (3,))
+    x, noise = loop.start(large, plan, large.family.latent_shape(Size.square(8)), (3,))
     times = plan.times(large, x.shape)
     for model, part in ((little, times[:6]), (large, times[5:])):
         *_, last = loop.sample(model, small.conditions(), x, plan, noise, part)
@@ -117,7 +118,7 @@ def test_substeps_walk_the_long_step_in_short_ones(pair):
     made, names, _ = run(pair, Diversity(base_steps=1, substeps=3), steps=4)
     assert names == ["small"] * 3 + ["large"] * 3
     large, little, _ = pair
-    x, noise = loop.start(large, small.plan(), large.family.latent_shape(8, 8), (3,))
+    x, noise = loop.start(large, small.plan(), large.family.latent_shape(Size.square(8)), (3,))
     times = (1.0, 0.75 + 0.5 / 3, 0.75 + 0.25 / 3, 0.75)
     plan = small.plan("none", 3, "cfg:scale=5.0")
     *_, last = loop.sample(little, small.conditions(), x, plan, noise, times)
@@ -142,7 +143,7 @@ def test_substeps_need_a_solver_that_can_start_midway():
 def test_the_counters_of_both_models_are_one(pair):
     large, little, _ = pair
     plan = replace(small.plan("taylorseer:interval=2", 12, GUIDED), combine=TStitch(share=0.5))
-    x, noise = loop.start(large, plan, large.family.latent_shape(8, 8), (3,))
+    x, noise = loop.start(large, plan, large.family.latent_shape(Size.square(8)), (3,))
     times = plan.times(large, x.shape)
     state, given = Run(times, 12), small.conditions()
     list(loop.sample(large, given, x, plan, noise, run=state, second=loop.Second(little, given)))

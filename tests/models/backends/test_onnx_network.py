@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.size import Size
 from dit_tools.models.backends.onnx_network import OnnxCodec, OnnxNetwork, OnnxTextEncoder, graph_inputs
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.resolve import resolve
 
 
@@ -101,7 +102,7 @@ def test_pixart_alpha_is_told_the_size() -> None:
 
     tokenizer = resolve("emoji").path / "tokenizer/tokenizer.json"
     encode = OnnxTextEncoder(tokenizer, States(), 16, micro=True)
-    made = encode(Prompts(("a", "b"), ("", ""), 32, 64))
+    made = encode(ConditionRequest(("a", "b"), ("", ""), Size(32, 64)))
     for branch in ("cond", "uncond"):
         assert made[branch]["resolution"].tolist() == [[32, 64]] * 2
         assert made[branch]["aspect_ratio"].tolist() == [[0.5]] * 2

@@ -10,8 +10,9 @@ import torch
 
 from dit_tools.core.errors import ExitCode, ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
+from dit_tools.core.size import Size
 from dit_tools.models.backends.pipeline_model import Passthrough, model_of
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from tests.support import chroma, stable_diffusion
 
@@ -23,11 +24,11 @@ def plan(steps: int = 3, **specs: str) -> Plan:
     return Plan.parse(steps, DEFAULT | specs)
 
 
-def prompts(*texts: str, negative: str = "", side: int = 32, **options) -> Prompts:
-    return Prompts(texts or ("a red apple",), (negative,) * max(len(texts), 1), side, side, **options)
+def prompts(*texts: str, negative: str = "", side: int = 32, **options) -> ConditionRequest:
+    return ConditionRequest(texts or ("a red apple",), (negative,) * max(len(texts), 1), Size.square(side), **options)
 
 
-def runs(pipe, chosen: Plan | None = None, seeds=(5,), asked: Prompts | None = None, **options):
+def runs(pipe, chosen: Plan | None = None, seeds=(5,), asked: ConditionRequest | None = None, **options):
     asked = asked or prompts(*["a red apple"] * len(seeds))
     pipeline = Passthrough(pipe)
     return pipeline.pixels(asked, seeds, pipeline.accept(chosen or plan()), **options)
@@ -171,7 +172,7 @@ def test_a_folder_without_adapter_loads_as_such_a_model(name, size, tmp_path):
     pixels = model.pipeline.pixels(prompts(), (5,), model.pipeline.accept(plan()))
     assert abs(pixels - runs(PIPELINES[name]())).max() < 1e-6
     with pytest.raises(UsageError, match="--width 33"):
-        model.family.latent_shape(32, 33)
+        model.family.latent_shape(Size(32, 33))
 
 
 def test_a_model_with_an_adapter_has_no_pipeline_of_its_own(tmp_path):

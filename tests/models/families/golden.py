@@ -7,7 +7,8 @@ import inspect
 from typing import Any
 
 from dit_tools.core.plan import Plan
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of, model_from_pipeline
 from dit_tools.sampling import loop
 
@@ -37,17 +38,16 @@ def compare(
     pipeline alone (it may override the arguments made here, such as ``guidance_scale``).
     """
     family = family_of(pipe)
-    prompts = Prompts(
+    prompts = ConditionRequest(
         WORDS[:batch],
         (negative,) * batch,
-        height,
-        width,
+        Size(height, width),
         ("cond", "uncond") if cfg > 1 else ("cond",),
         embedded,
         max_tokens,
     )
     spec = guidance or (scaled(family.default_guidance, cfg) if cfg > 1 else "none")
-    start = noise((batch, *family.latent_shape(height, width)))
+    start = noise((batch, *family.latent_shape(Size(height, width))))
     latents, pixels = ours(pipe, start, prompts, steps, spec)
     asked = arguments(pipe, prompts, start, steps, cfg, max_tokens) | call
     agree(pipe, latents, pixels, asked)
@@ -88,7 +88,7 @@ def noise(shape: tuple[int, ...], seed: int = 7) -> Any:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def ours(pipe: Any, start: Any, prompts: Prompts, steps: int, guidance: str) -> tuple[Any, Any]:
+def ours(pipe: Any, start: Any, prompts: ConditionRequest, steps: int, guidance: str) -> tuple[Any, Any]:
     """Final latents (B, C, [F,] h, w) and pixels (B, 3, H, W) of our path."""
     model = model_from(pipe)
     specs = {
@@ -104,17 +104,17 @@ def ours(pipe: Any, start: Any, prompts: Prompts, steps: int, guidance: str) -> 
 
 
 def arguments(
-    pipe: Any, prompts: Prompts, start: Any, steps: int, cfg: float, max_tokens: int | None
+    pipe: Any, prompts: ConditionRequest, start: Any, steps: int, cfg: float, max_tokens: int | None
 ) -> dict[str, Any]:
     """Keyword arguments with which a text-to-image pipeline does the same."""
     known = inspect.signature(pipe.__call__).parameters
     scale = "true_cfg_scale" if "true_cfg_scale" in known else "guidance_scale"
     made = {
-        "prompt": list(prompts.prompts),
+        "prompt": list(prompts.texts),
         "latents": packed(pipe, start),
         scale: cfg,
-        "height": prompts.height,
-        "width": prompts.width,
+        "height": prompts.size.height,
+        "width": prompts.size.width,
         "num_inference_steps": steps,
     }
     if cfg > 1:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dit_tools.core.errors import UsageError
+from dit_tools.core.size import Size
 from dit_tools.models.families.dit import class_label
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of
 from tests.models.families import golden
 from tests.support import dit
@@ -24,7 +25,7 @@ def check(pipe, monkeypatch, *, cfg, batch, steps=4, negatives=None):
     """Run both from one start, reading the pipeline's latents where it decodes them."""
     labels = [str(label) for label in CLASSES[:batch]]
     branches = ("cond", "uncond") if cfg > 1 else ("cond",)
-    prompts = Prompts(tuple(labels), negatives or ("",) * batch, 32, 32, branches)
+    prompts = ConditionRequest(tuple(labels), negatives or ("",) * batch, Size.square(32), branches)
     start = golden.noise((batch, 4, 8, 8))
     guidance = f"cfg:scale={cfg}" if cfg > 1 else "none"
     latents, pixels = golden.ours(pipe, start, prompts, steps, guidance)
@@ -79,7 +80,7 @@ def test_learned_variance_is_dropped(pipe):
 
 def test_the_null_class_is_the_branch_without_a_condition(pipe):
     family = family_of(pipe)
-    asked = Prompts(("goldfish", "5"), ("", "golden retriever"), 32, 32)
+    asked = ConditionRequest(("goldfish", "5"), ("", "golden retriever"), Size.square(32))
     made = family.encode(pipe, asked)
     assert made["cond"]["class_labels"].tolist() == [1, 5]
     assert made["uncond"]["class_labels"].tolist() == [1000, 207]
@@ -90,11 +91,11 @@ def test_labels_come_with_a_saved_pipeline(tmp_path):
 
     dit.pipeline(tmp_path)
     loaded = DiffusionPipeline.from_pretrained(tmp_path)
-    made = family_of(loaded).encode(loaded, Prompts(("Tinca tinca",), ("",), 32, 32, ("cond",)))
+    made = family_of(loaded).encode(loaded, ConditionRequest(("Tinca tinca",), ("",), Size.square(32), ("cond",)))
     assert {branch: list(c) for branch, c in made.items()} == {"cond": ["class_labels"]}
     assert made["cond"]["class_labels"].tolist() == [0]
     with pytest.raises(UsageError, match="--negative-prompt 'goldfis': .*mean 'goldfish'"):
-        family_of(loaded).encode(loaded, Prompts(("1",), ("goldfis",), 32, 32))
+        family_of(loaded).encode(loaded, ConditionRequest(("1",), ("goldfis",), Size.square(32)))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_model_without_names_takes_numbers():
 @pytest.mark.parametrize(("height", "width", "option"), [(64, 32, "--height"), (32, 64, "--width")])
 def test_only_the_models_own_size(pipe, height, width, option):
     with pytest.raises(UsageError, match=f"{option} 64.*use 32"):
-        family_of(pipe).latent_shape(height, width)
+        family_of(pipe).latent_shape(Size(height, width))
 
 
 def test_the_transformer_reads_other_shapes_as_squares(pipe):

@@ -7,8 +7,9 @@ import pytest
 
 from dit_tools.core.errors import UsageError
 from dit_tools.core.plan import target
+from dit_tools.core.size import Size
 from dit_tools.models.families.flux import positions
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of
 from tests.models.families import golden
 from tests.support import flux
@@ -48,14 +49,14 @@ def test_embedded_guidance_of_zero_is_not_the_default(dev):
 
 
 def test_guidance_is_told_only_to_distilled_models(dev, schnell):
-    asked = Prompts(("a", "b"), ("", ""), 32, 32, max_tokens=8)
+    asked = ConditionRequest(("a", "b"), ("", ""), Size.square(32), max_tokens=8)
     made = family_of(dev).encode(dev, asked)
     assert made["cond"]["guidance"].tolist() == made["uncond"]["guidance"].tolist() == [3.5, 3.5]
     assert "guidance" not in family_of(schnell).encode(schnell, asked)["cond"]
 
 
 def test_text_length_is_that_of_the_pipeline(dev):
-    made = family_of(dev).encode(dev, Prompts(("a cat",), ("",), 32, 32, ("cond",)))
+    made = family_of(dev).encode(dev, ConditionRequest(("a cat",), ("",), Size.square(32), ("cond",)))
     assert set(made) == {"cond"}
     assert made["cond"]["encoder_hidden_states"].shape == (1, 512, 24)
     assert made["cond"]["pooled_projections"].shape == (1, 12)
@@ -64,7 +65,7 @@ def test_text_length_is_that_of_the_pipeline(dev):
 def test_inputs_are_packed_as_in_the_pipeline(dev):
     family = family_of(dev)
     x = golden.noise((2, 4, 6, 10))
-    asked = Prompts(("a", "b"), ("", ""), 24, 40, ("cond",), max_tokens=8)
+    asked = ConditionRequest(("a", "b"), ("", ""), Size(24, 40), ("cond",), max_tokens=8)
     inputs = family.inputs(x, 0.25, family.encode(dev, asked)["cond"])
     assert (inputs["hidden_states"] == dev._pack_latents(x, 2, 4, 6, 10)).all()
     assert inputs["timestep"].tolist() == [0.25, 0.25]
@@ -114,10 +115,10 @@ def test_mu_is_that_of_the_pipeline(dev):
 @pytest.mark.parametrize(("height", "width", "option"), [(36, 32, "--height"), (32, 12, "--width")])
 def test_sizes_that_the_pipeline_would_change(dev, height, width, option):
     with pytest.raises(UsageError, match=f"{option} .*not a multiple of 8"):
-        family_of(dev).latent_shape(height, width)
+        family_of(dev).latent_shape(Size(height, width))
 
 
 def test_defaults(dev):
     family = family_of(dev)
     assert (family.default_steps, family.default_cfg, family.default_size) == (28, 1.0, 512)
-    assert family.latent_shape(24, 40) == (4, 6, 10)
+    assert family.latent_shape(Size(24, 40)) == (4, 6, 10)

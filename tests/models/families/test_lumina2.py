@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import UsageError
+from dit_tools.core.size import Size
 from tests.models.families import golden
 from tests.support import lumina2, spies
 
@@ -67,7 +68,7 @@ def test_sizes_that_the_pipeline_refuses(pipe: Any, height: int, width: int, opt
     with pytest.raises(ValueError, match="divisible"):
         pipe("", height=height, width=width)
     with pytest.raises(UsageError, match=f"{option} .*16"):
-        golden.model_from(pipe).family.latent_shape(height, width)
+        golden.model_from(pipe).family.latent_shape(Size(height, width))
 
 
 def test_tokens_are_those_of_the_shift(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def test_tokens_are_those_of_the_shift(pipe: Any, monkeypatch: pytest.MonkeyPatc
     seen = spies.shift_tokens(pipe, monkeypatch)
     pipe("a", num_inference_steps=1, output_type="latent", guidance_scale=1.0, **SIZE)
     family = golden.model_from(pipe).family
-    assert seen == [family.tokens((1, *family.latent_shape(**SIZE)))] == [4]
+    assert seen == [family.tokens((1, *family.latent_shape(Size(**SIZE))))] == [4]
 
 
 def test_time_and_sign(pipe: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dit_tools.core.errors import UsageError
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of
 from tests.models.families import golden
 from tests.support import pixart
@@ -35,7 +36,7 @@ def test_alpha_golden(alpha, cfg, batch):
 
 def test_text_lengths_are_those_of_the_pipelines(alpha, sigma):
     for pipe, length in ((alpha, 120), (sigma, 300)):
-        made = family_of(pipe).encode(pipe, Prompts(("a cat",), ("",), 32, 32))
+        made = family_of(pipe).encode(pipe, ConditionRequest(("a cat",), ("",), Size.square(32)))
         assert made["cond"]["encoder_hidden_states"].shape[1] == length
         assert made["uncond"]["encoder_attention_mask"].shape == (1, length)
 
@@ -58,15 +59,15 @@ def test_flow_matching_golden():
 
 def test_captions_are_lowercased(sigma):
     family = family_of(sigma)
-    asked = Prompts((" A Red APPLE",), ("",), 32, 32, ("cond",), max_tokens=8)
-    plain = Prompts(("a red apple",), ("",), 32, 32, ("cond",), max_tokens=8)
+    asked = ConditionRequest((" A Red APPLE",), ("",), Size.square(32), ("cond",), max_tokens=8)
+    plain = ConditionRequest(("a red apple",), ("",), Size.square(32), ("cond",), max_tokens=8)
     a, b = (family.encode(sigma, p)["cond"]["encoder_hidden_states"] for p in (asked, plain))
     assert (a == b).all()
 
 
 def test_micro_conditions_of_alpha(alpha, sigma):
     family = family_of(alpha)
-    made = family.encode(alpha, Prompts(("a", "b"), ("", ""), 40, 24, max_tokens=8))
+    made = family.encode(alpha, ConditionRequest(("a", "b"), ("", ""), Size(40, 24), max_tokens=8))
     for branch in ("cond", "uncond"):
         assert made[branch]["resolution"].tolist() == [[40, 24]] * 2
         assert made[branch]["aspect_ratio"][:, 0].tolist() == pytest.approx([40 / 24] * 2)
@@ -82,7 +83,7 @@ def test_micro_conditions_follow_an_explicit_config():
 
 
 def test_only_the_asked_branches_are_encoded(sigma):
-    made = family_of(sigma).encode(sigma, Prompts(("a",), ("b",), 32, 32, ("cond",), max_tokens=8))
+    made = family_of(sigma).encode(sigma, ConditionRequest(("a",), ("b",), Size.square(32), ("cond",), max_tokens=8))
     assert set(made) == {"cond"}
 
 
@@ -90,14 +91,14 @@ def test_only_the_asked_branches_are_encoded(sigma):
 def test_sizes_of_half_a_patch_are_refused(sigma, size):
     family = family_of(sigma)
     with pytest.raises(UsageError, match=f"--height {size}: not a multiple of 8"):
-        family.latent_shape(size, 32)
+        family.latent_shape(Size(size, 32))
     with pytest.raises(UsageError, match=f"--width {size}: not a multiple of 8"):
-        family.latent_shape(32, size)
+        family.latent_shape(Size(32, size))
 
 
 def test_defaults(sigma, alpha):
     family = family_of(sigma)
     assert (family.default_steps, family.default_cfg, family.default_size) == (20, 4.5, 32)
     assert family_of(alpha).default_size == 128 * 4
-    assert family.latent_shape(24, 40) == (4, 6, 10)
+    assert family.latent_shape(Size(24, 40)) == (4, 6, 10)
     assert family.tokens((4, 6, 10)) == 15

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dit_tools.core.errors import UsageError
+from dit_tools.core.size import Size
 from dit_tools.models.families._shapes import pack, pad_texts, unpack
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from tests.models.families import golden
 from tests.support import qwenimage, spies
 
@@ -65,21 +66,21 @@ def test_sizes_that_the_pipeline_changes(
     logging.getLogger("diffusers").removeHandler(caplog.handler)
     assert "divisible by 16" in caplog.text
     with pytest.raises(UsageError, match=f"{option} .*multiple of 16"):
-        golden.model_from(pipe).family.latent_shape(height, width)
+        golden.model_from(pipe).family.latent_shape(Size(height, width))
 
 
 def test_tokens_are_those_of_the_shift(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spies.shift_tokens(pipe, monkeypatch)
     pipe("a", num_inference_steps=2, output_type="latent", **SIZE)
     family = golden.model_from(pipe).family
-    assert seen == [family.tokens((1, *family.latent_shape(**SIZE)))] == [24]
+    assert seen == [family.tokens((1, *family.latent_shape(Size(**SIZE))))] == [24]
 
 
 def test_branches_share_a_length(pipe: Any) -> None:
     """Texts of all branches are padded to the longest one; masks tell where they end."""
     model = golden.model_from(pipe)
     texts = ("a red apple", "a cat")
-    made = model.encode(Prompts(texts, ("", "a very long text to avoid, with more"), 64, 64))
+    made = model.encode(ConditionRequest(texts, ("", "a very long text to avoid, with more"), Size.square(64)))
     cond, uncond = made["cond"], made["uncond"]
     assert cond["encoder_hidden_states"].shape == uncond["encoder_hidden_states"].shape
     lengths = torch.cat([c["encoder_hidden_states_mask"].sum(1) for c in (cond, uncond)])
@@ -112,7 +113,7 @@ def test_encoding_is_the_mode_of_the_posterior(pipe: Any) -> None:
         video = torch.as_tensor(pixels)[:, :, None] * 2 - 1
         expected = pipe.vae.encode(video).latent_dist.mode()
     encoded = model.codec.encode(pixels)
-    assert encoded.shape == (2, *model.family.latent_shape(32, 48))
+    assert encoded.shape == (2, *model.family.latent_shape(Size(32, 48)))
     assert torch.allclose(model.family.to_vae(encoded), expected, atol=1e-5)
     assert model.codec.decode(encoded).shape == pixels.shape
 

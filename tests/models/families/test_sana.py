@@ -10,8 +10,9 @@ import pytest
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from dit_tools.core.errors import UsageError
+from dit_tools.core.size import Size
 from dit_tools.models.families.sana import instruction
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from tests.models.families import golden
 from tests.support import sana
 
@@ -58,7 +59,7 @@ def test_instruction_stands_before_prompts_alone(pipe: Any, monkeypatch: Any) ->
         return plain(self, text, *rest, **named)
 
     monkeypatch.setattr(pipe.tokenizer.__class__, "__call__", spying)
-    golden.model_from(pipe).encode(Prompts(("a cat",), ("bad",), 64, 64))
+    golden.model_from(pipe).encode(ConditionRequest(("a cat",), ("bad",), Size.square(64)))
     lines = instruction(pipe)
     assert lines is not None
     assert lines[0].startswith("Given a user prompt")
@@ -81,12 +82,12 @@ def test_sizes_that_the_pipeline_refuses(pipe: Any, height: int, width: int, opt
     with pytest.raises(ValueError, match="divisible by 32"):
         pipe("", height=height, width=width, use_resolution_binning=False)
     with pytest.raises(UsageError, match=f"{option} .*multiple of 32"):
-        golden.model_from(pipe).family.latent_shape(height, width)
+        golden.model_from(pipe).family.latent_shape(Size(height, width))
 
 
 def test_shape_tokens_and_time(pipe: Any) -> None:
     family = golden.model_from(pipe).family
-    assert family.latent_shape(64, 96) == (4, 2, 3)
+    assert family.latent_shape(Size(64, 96)) == (4, 2, 3)
     assert family.tokens((1, 4, 2, 3)) == 6
     x = np.ones((2, 4, 2, 3), dtype=np.float32)
     assert family.timestep(x, 0.7509) == pytest.approx([375.0, 375.0])  # 750 of 750.9, times 0.5

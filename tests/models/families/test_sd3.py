@@ -6,7 +6,8 @@ import pytest
 
 from dit_tools.core.errors import UsageError
 from dit_tools.core.plan import target
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of
 from tests.models.families import golden
 from tests.support import sd3
@@ -49,7 +50,7 @@ def test_mu_is_that_of_the_pipeline(pipe):
 
 def test_missing_t5_is_zeros():
     pipe = sd3.pipeline(t5=False)
-    made = family_of(pipe).encode(pipe, Prompts(("a cat",), ("",), 32, 32))
+    made = family_of(pipe).encode(pipe, ConditionRequest(("a cat",), ("",), Size.square(32)))
     for branch in ("cond", "uncond"):
         states = made[branch]["encoder_hidden_states"]
         assert states.shape == (1, 16 + 256, 24)  # CLIP's 16 tokens here, T5's 256
@@ -60,8 +61,8 @@ def test_missing_t5_is_zeros():
 
 def test_branches_are_the_prompt_and_the_negative_prompt(pipe):
     family = family_of(pipe)
-    made = family.encode(pipe, Prompts(("a cat",), ("night",), 32, 32, max_tokens=8))
-    swapped = family.encode(pipe, Prompts(("night",), ("a cat",), 32, 32, max_tokens=8))
+    made = family.encode(pipe, ConditionRequest(("a cat",), ("night",), Size.square(32), max_tokens=8))
+    swapped = family.encode(pipe, ConditionRequest(("night",), ("a cat",), Size.square(32), max_tokens=8))
     for key in ("encoder_hidden_states", "pooled_projections"):
         assert (made["cond"][key] == swapped["uncond"][key]).all()
         assert (made["cond"][key] != swapped["cond"][key]).any()
@@ -72,7 +73,7 @@ def test_sizes_that_the_pipeline_refuses(pipe, height, width, option):
     with pytest.raises(ValueError, match="divisible by 8"):
         pipe("a", height=height, width=width, num_inference_steps=1)
     with pytest.raises(UsageError, match=f"{option} .*not a multiple of 8"):
-        family_of(pipe).latent_shape(height, width)
+        family_of(pipe).latent_shape(Size(height, width))
 
 
 def test_sizes_beyond_the_position_table(pipe):
@@ -80,10 +81,10 @@ def test_sizes_beyond_the_position_table(pipe):
         pipe("a", height=136, width=32, num_inference_steps=1)
     family = family_of(pipe)
     with pytest.raises(UsageError, match="--height 136: too large for this model; use 128"):
-        family.latent_shape(136, 32)
+        family.latent_shape(Size(136, 32))
     with pytest.raises(UsageError, match="--width 136"):
-        family.latent_shape(32, 136)
-    assert family.latent_shape(128, 128) == (4, 32, 32)
+        family.latent_shape(Size(32, 136))
+    assert family.latent_shape(Size.square(128)) == (4, 32, 32)
 
 
 def test_defaults(pipe):

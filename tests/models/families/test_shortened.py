@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from dit_tools.core.size import Size
 from dit_tools.models.backends.torch_network import TorchNetwork
 from dit_tools.models.families._shapes import MASK, STATES, UNIT, read_only
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from tests.models.families import golden
 from tests.support import flux, pixart, sana
 
@@ -21,8 +22,8 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def called(model: Any, texts: tuple[str, ...]) -> dict[str, Any]:
     """Forward arguments of the prompts."""
-    condition = model.encode(Prompts(texts, ("",) * len(texts), 64, 64))["cond"]
-    shape = (len(texts), *model.family.latent_shape(64, 64))
+    condition = model.encode(ConditionRequest(texts, ("",) * len(texts), Size.square(64)))["cond"]
+    shape = (len(texts), *model.family.latent_shape(Size.square(64)))
     return model.family.inputs(torch.randn(shape, generator=torch.Generator().manual_seed(0)), 0.5, condition)
 
 

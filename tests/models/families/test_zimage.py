@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dit_tools.core.errors import UsageError
-from dit_tools.models.family import Prompts
+from dit_tools.core.size import Size
+from dit_tools.models.family import ConditionRequest
 from tests.models.families import golden
 from tests.support import spies, zimage
 
@@ -75,20 +76,20 @@ def test_sizes_that_the_pipeline_refuses(pipe: Any, height: int, width: int, opt
     with pytest.raises(ValueError, match="divisible by 16"):
         pipe("", height=height, width=width)
     with pytest.raises(UsageError, match=f"{option} .*multiple of 16"):
-        golden.model_from(pipe).family.latent_shape(height, width)
+        golden.model_from(pipe).family.latent_shape(Size(height, width))
 
 
 def test_tokens_are_those_of_the_shift(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = spies.shift_tokens(pipe, monkeypatch)
     pipe(["a"], num_inference_steps=1, output_type="latent", guidance_scale=0.0, **SIZE)
     family = golden.model_from(pipe).family
-    assert seen == [family.tokens((1, *family.latent_shape(**SIZE)))] == [24]
+    assert seen == [family.tokens((1, *family.latent_shape(Size(**SIZE))))] == [24]
 
 
 def test_inputs_are_lists_of_true_lengths(pipe: Any) -> None:
     model = golden.model_from(pipe)
     texts = ["a red apple", "a cat on a table by the sea"]
-    condition = model.encode(Prompts(tuple(texts), ("", ""), 64, 96))["cond"]
+    condition = model.encode(ConditionRequest(tuple(texts), ("", ""), Size(64, 96)))["cond"]
     expected, _ = pipe.encode_prompt(texts, do_classifier_free_guidance=False)
     made = model.family.inputs(torch.randn(2, 4, 8, 12), 0.5, condition)
     assert [picture.shape for picture in made["x"]] == [(4, 1, 8, 12)] * 2

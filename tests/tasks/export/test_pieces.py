@@ -19,8 +19,9 @@ from dit_tools.core.arrays import to_numpy
 from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
 from dit_tools.core.run import Run
+from dit_tools.core.size import Size
 from dit_tools.models.backends.onnx_network import PIECES
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
 from dit_tools.sampling import loop
@@ -52,11 +53,11 @@ def drawn(model: Any, cache: str, steps: int = 8) -> tuple[Any, dict[str, int]]:
             "cache": cache,
         },
     )
-    shape = (2, *model.family.latent_shape(*size))
+    shape = (2, *model.family.latent_shape(Size(*size)))
     start = model.to_array(np.random.default_rng(5).standard_normal(shape).astype(np.float32))
     times = plan.times(model, shape)
     run = Run(times, plan.solver.calls(len(times) - 1))
-    conditions = model.encode(Prompts(words, ("", ""), *size))
+    conditions = model.encode(ConditionRequest(words, ("", ""), Size(*size)))
     *_, last = loop.sample(model, conditions, start, plan, run=run)
     return to_numpy(last.x), dict(run.count)
 

@@ -9,6 +9,7 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.errors import ModelError, UnsupportedError
+from dit_tools.core.size import Size
 from dit_tools.core.steps import transfer
 from dit_tools.tasks.stream.batch import StreamBatch, joined
 from dit_tools.tasks.stream.together import together
@@ -19,7 +20,7 @@ TIMES = (0.75, 0.5, 0.25, 0.0)
 
 
 def frames(model, count=5):
-    shape = model.family.latent_shape(model.defaults.size, model.defaults.size)
+    shape = model.family.latent_shape(Size.square(model.defaults.size))
     draw = torch.Generator().manual_seed(1)
     return [torch.randn(1, *shape, generator=draw) for _ in range(count)]
 

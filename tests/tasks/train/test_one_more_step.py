@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from dit_tools.core.arrays import to_numpy
+from dit_tools.core.size import Size
 from dit_tools.methods.noise.oms import Oms
 from dit_tools.models import one_more_step
-from dit_tools.models.family import Prompts
+from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from tests.support import pixart
 
@@ -46,9 +47,9 @@ def test_the_command_fits_what_oms_then_starts_from(tmp_path):
     assert done.stdout.splitlines()[-1] == str(home / one_more_step.NAME)
 
     model = load(str(home))
-    asked = Prompts(tuple(BRIGHT), ("",) * 3, size, size, ("cond",))
+    asked = ConditionRequest(tuple(BRIGHT), ("",) * 3, Size.square(size), ("cond",))
     given = model.encode(asked)
-    noise = Oms().draw(model.family.latent_shape(size, size), [1, 2, 3])
+    noise = Oms().draw(model.family.latent_shape(Size.square(size)), [1, 2, 3])
     alpha, sigma = model.path.alpha(1.0), model.path.sigma(1.0)
     assert 1e-6 < alpha < 0.1  # a schedule that ends before pure noise
     started = Oms().terminal(model, given, noise)
@@ -69,5 +70,5 @@ def test_no_pictures_no_step(tmp_path):
 @pytest.mark.parametrize("name", ["emoji", "emoji-small"])
 def test_built_in_models_end_at_pure_noise_and_need_no_step(name):
     model = load(name)
-    noise = Oms().draw(model.family.latent_shape(128, 128), [1])
+    noise = Oms().draw(model.family.latent_shape(Size.square(128)), [1])
     assert model.path.alpha(1.0) == 0 and Oms().terminal(model, {}, noise) is noise

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from dit_tools.core.errors import ModelError, UsageError
+from dit_tools.core.size import Size
 from dit_tools.models.loading import lora
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from dit_tools.models.loading.load import load
@@ -53,7 +54,7 @@ def tuner(family: str, method: str, **more: Any) -> train_adapter.Tuner:
     name = "1" if family == "dit" else "a red apple"
     captions = [dataset.Caption("", name, (), "")] * 2
     side = model.family.default_size if family == "dit" else 32
-    shape = model.family.latent_shape(side, side)
+    shape = model.family.latent_shape(Size.square(side))
     latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     examples = train_adapter.Examples(latents, captions, np.full(2, 0.5))
     made = recipe(family, Path("x"), method, batch_size=2, size=side, **more)
@@ -164,7 +165,7 @@ def test_a_stopped_training_resumes_to_the_bit_and_is_taken_by_lora(place: Path,
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     outputs = []
     for model in (plain, adapted, silent):
-        asked = train_adapter.Prompts(("a red circle",), ("",), 32, 32, ("cond",))
+        asked = train_adapter.ConditionRequest(("a red circle",), ("",), Size.square(32), ("cond",))
         given = model.family.inputs(x, 0.5, model.encode(asked)["cond"])
         outputs.append(model.network(**given))
     assert torch.equal(outputs[0], outputs[2]) and not torch.equal(outputs[0], outputs[1])
@@ -221,8 +222,8 @@ def brightness(text: str, loras: tuple[str, ...]) -> float:
     from tests.support.small import plan
 
     model = load("emoji", loras=loras, backend="torch")
-    asked = train_adapter.Prompts((text,), ("",), 64, 64, ("cond",))
+    asked = train_adapter.ConditionRequest((text,), ("",), Size.square(64), ("cond",))
     chosen = plan(steps=6)
-    x, noise = loop.start(model, chosen, model.family.latent_shape(64, 64), (0,))
+    x, noise = loop.start(model, chosen, model.family.latent_shape(Size.square(64)), (0,))
     *_, last = loop.sample(model, model.encode(asked), x, chosen, noise)
     return float(model.codec.decode(last.x)[:, :3].mean())
