@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from dit_cli._options import METHODS, PANELS, PICTURE
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -45,7 +45,7 @@ def _read(value: Any, kind: Any, param: Any, ctx: Any) -> Any:
     try:
         read = BOOLS[value.lower()] if kind is bool and isinstance(value, str) else kind(value)
     except (ValueError, KeyError, OverflowError):
-        raise typer.BadParameter(f"not {WORDS[kind]}", ctx=ctx, param=param) from None
+        raise typer.BadParameter(f"not {KINDS[kind]}", ctx=ctx, param=param) from None
     low, high = param.min, param.max
     above = low is None or read >= low
     if kind in (int, float) and not (above and (high is None or read <= high)):  # NaN too
@@ -58,7 +58,7 @@ def _read(value: Any, kind: Any, param: Any, ctx: Any) -> Any:
 def quick(params: Sequence[Any]) -> list[Any]:
     """The parameters, converting their values without pydantic where ``Text`` can."""
     for param in params:
-        if _item(param.type_descriptor.annotation) in WORDS:
+        if _item(param.type_descriptor.annotation) in KINDS:
             param._runtime_param = Text()  # where Typer keeps its converter once it is built
     return list(params)
 
@@ -68,15 +68,30 @@ def grouped_options(command: Any, ctx: Any, formatter: Any) -> None:
     sections: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
-        if record is not None and param.param_type_name == "argument":
-            record = re.sub(r" <[^>]*>$", "", record[0]), record[1]  # the type says nothing here
         if record is not None:
+            record = re.sub(r" <[^>]*>$", "", record[0]), about(param)  # an argument's type says nothing here
             kind = "Arguments" if param.param_type_name == "argument" else "Options"
             sections.setdefault(param.rich_help_panel or kind, []).append(record)
     last = sections.pop("Options", None)
     for title, records in (*sections.items(), *([("Options", last)] if last else [])):
         with formatter.section(title):
             formatter.write_dl(records)
+
+
+def about(param: Any) -> str:
+    """The help of a parameter as one sentence, with its default and bounds in parentheses."""
+    text = (param.help or "").removesuffix(".")
+    facts = []
+    switch = param.param_type_name == "option" and (param.is_flag or param.count)
+    if param.default not in (None, 0, "", [], ()) and param.show_default and not switch:
+        facts.append(f"default: {param.default:g}" if isinstance(param.default, float) else f"default: {param.default}")
+    elif param.default is True:
+        facts.append("default: on")
+    ends = (("at least", getattr(param, "min", None)), ("at most", getattr(param, "max", None)))
+    facts += [f"{words} {end:g}" for words, end in ends if end]
+    if text.endswith(")") and facts:
+        return f"{text[:-1]}; {'; '.join(facts)})."
+    return f"{text} ({'; '.join(facts)})." if facts else f"{text}." if text else ""
 
 
 class Command(TyperCommand):
@@ -144,7 +159,7 @@ def command(function: Callable[..., Any], block: type[Any] | None = None) -> Com
 
     With a ``block``, a TypedDict of ``dit_cli._option_groups``, its ``**`` parameter stands for the options
     of that, whose defaults are None, or False for a switch. In help they follow the command's own
-    of pictures and methods, and precede its others.
+    of images and methods, and precede its others.
     """
     app = typer.Typer(**PLAIN)
     app.command(cls=Command)(_spelled_out(function, block) if block else function)

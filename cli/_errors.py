@@ -1,4 +1,4 @@
-"""From any exception to one line on stderr and an exit code."""
+"""Turns any exception into one line on stderr and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A room as an option: ``--cache NAME[:KEY=VALUE,...]``, ``--cache help``, ``--cache NAME:help``.
+"""A method category as an option: ``--cache NAME[:KEY=VALUE,...]``, ``--cache help``, ``--cache NAME:help``.
 
 The option's value stays the text that the user gave, checked: the method and its parameters exist
 and are in bounds. Nothing heavy is imported for that.
@@ -16,16 +16,16 @@ from dit_cli._options import METHODS
 METAVAR = "NAME[:K=V,...]"
 
 
-def _check_each(room: str) -> Callable[..., list[str] | None]:
+def _check_each(category: str) -> Callable[..., list[str] | None]:
     def check(ctx: typer.Context, values: list[str] | None) -> list[str] | None:
         for value in values or ():
-            _check(room)(ctx, value)
+            _check(category)(ctx, value)
         return values
 
     return check
 
 
-def _check(room: str, file: str = "") -> Callable[..., str | None]:
+def _check(category: str, file: str = "") -> Callable[..., str | None]:
     """Checks a value; one that ends in ``file`` is a path and not a method."""
 
     def check(ctx: typer.Context, value: str | None) -> str | None:
@@ -34,42 +34,42 @@ def _check(room: str, file: str = "") -> Callable[..., str | None]:
         from dit_tools.core import registry, spec
 
         name, _, rest = value.strip().partition(":")
-        presets = registry.presets(room)
+        presets = registry.presets(category)
         if name in ("help", "list"):
-            typer.echo(rows(methods(room)), nl=False)
+            typer.echo(rows(methods(category)), nl=False)
             for word, meant in presets.items():
-                typer.echo(f"  {word} = {meant}, or what was measured on the model")
+                typer.echo(f"  {word} = {meant}, or the setting measured on the model")
         elif rest.strip() == "help":
             meant = presets.get(name, name).partition(":")[0]
-            typer.echo(spec.describe(registry.get(room, meant)), nl=False)
+            typer.echo(spec.describe(registry.get(category, meant)), nl=False)
         else:
-            spec.parse(room, value)
+            spec.parse(category, value)
             return value
         raise typer.Exit
 
     return check
 
 
-def _complete(room: str) -> Callable[[str], list[str]]:
+def _complete(category: str) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         from dit_tools.core import registry, spec
 
         name, colon, rest = incomplete.partition(":")
         if not colon:
-            own = [*registry.presets(room), *registry.names(room)]
-            return [*own, *registry.plugin_names(room)]
+            own = [*registry.presets(category), *registry.names(category)]
+            return [*own, *registry.plugin_names(category)]
         done = incomplete[: len(incomplete) - len(rest.rpartition(",")[2])]
-        return [f"{done}{p.name}=" for p in spec.parameters(registry.get(room, name))]
+        return [f"{done}{p.name}=" for p in spec.parameters(registry.get(category, name))]
 
     return complete
 
 
-def methods(room: str) -> list[type[Any]]:
-    """The room's method classes, its own and those of installed packages, sorted by name."""
+def methods(category: str) -> list[type[Any]]:
+    """The method classes of a category, its own and those of installed packages, sorted by name."""
     from dit_tools.core import registry
 
-    names = sorted({*registry.names(room), *registry.plugin_names(room)})
-    return [registry.get(room, name) for name in names]
+    names = sorted({*registry.names(category), *registry.plugin_names(category)})
+    return [registry.get(category, name) for name in names]
 
 
 def first_line(cls: type[Any]) -> str:
@@ -81,7 +81,7 @@ def first_line(cls: type[Any]) -> str:
 
 
 def rows(found: Sequence[type[Any]], indent: str = "") -> str:
-    """A line or two a method: name and what it does, as wide as the terminal, at most 80."""
+    """Name and summary of each method, wrapped to the terminal's width, at most 80 columns."""
     import shutil
     import textwrap
 
@@ -100,35 +100,61 @@ def rows(found: Sequence[type[Any]], indent: str = "") -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _option(flag: str, room: str, text: str, file: str = "") -> Any:
+def _option(flag: str, category: str, text: str, file: str = "") -> Any:
     return typer.Option(
         flag,
         metavar=METAVAR,
         help=text,
-        callback=_check(room, file),
-        autocompletion=_complete(room),
+        callback=_check(category, file),
+        autocompletion=_complete(category),
         rich_help_panel=METHODS,
     )
 
 
-Schedule = Annotated[str | None, _option("--schedule", "schedules", "At which times to call it.")]
-Solver = Annotated[str | None, _option("--solver", "solvers", "How to step from noise to picture.")]
-Guidance = Annotated[str | None, _option("--guidance", "guidance", "How to follow the prompt.")]
-Noise = Annotated[str | None, _option("--noise", "noise", "Where random numbers come from.")]
-Cache = Annotated[str | None, _option("--cache", "caching", "What to reuse between steps.")]
-Attention = Annotated[str | None, _option("--attention", "sparse_attention", "Which tokens attend to which.")]
-Tokens = Annotated[str | None, _option("--tokens", "token_reduction", "Which image tokens to compute.")]
-HighRes = Annotated[str | None, _option("--highres", "highres", "How to go beyond the model's own size.")]
-Combine = Annotated[str | None, _option("--combine", "composition", "How to use two models or two prompts at once.")]
-Scheme = Annotated[str | None, _option("--scheme", "quantization", "How weights are packed; else rtn.")]
-Target = Annotated[str | None, _option("--target", "formats", "What is written; else folder.")]
-Inversion = Annotated[str | None, _option("--inversion", "inversion", "How to get from picture to noise; else edict.")]
-EditInversion = Annotated[
-    str | None, _option("--inversion", "inversion", "The same, or a file of 'dit invert'; else ddim.", file=".latent")
+Schedule = Annotated[str | None, _option("--schedule", "schedules", "Timestep schedule (default: the model's own).")]
+Solver = Annotated[
+    str | None, _option("--solver", "solvers", "Solver that integrates from noise to image (default: the model's own).")
 ]
-Editing = Annotated[str | None, _option("--method", "editing", "How to edit; else inpaint or flowedit.")]
-Steering = Annotated[str | None, _option("--steer", "seed_search", "Try several seeds, and finish the best.")]
-Protecting = Annotated[str | None, _option("--protect", "protection", "Change it so that edits of it fail.")]
+Guidance = Annotated[
+    str | None, _option("--guidance", "guidance", "Guidance method: CFG and its variants (default: cfg).")
+]
+Noise = Annotated[str | None, _option("--noise", "noise", "Noise generator (default: philox).")]
+Cache = Annotated[
+    str | None, _option("--cache", "caching", "Reuse network outputs between steps to save time (default: none).")
+]
+Attention = Annotated[
+    str | None, _option("--attention", "sparse_attention", "Sparse attention method (default: none).")
+]
+Tokens = Annotated[
+    str | None,
+    _option(
+        "--tokens", "token_reduction", "Token reduction method, which computes fewer image tokens (default: none)."
+    ),
+]
+HighRes = Annotated[
+    str | None, _option("--highres", "highres", "Method for sizes beyond the training resolution (default: none).")
+]
+Combine = Annotated[
+    str | None, _option("--combine", "composition", "Composition of two models or two prompts (default: none).")
+]
+Scheme = Annotated[
+    str | None, _option("--scheme", "quantization", "Quantization scheme for the weights (default: rtn).")
+]
+Target = Annotated[str | None, _option("--target", "formats", "Format to write (default: folder).")]
+Inversion = Annotated[
+    str | None, _option("--inversion", "inversion", "Inversion method, from image to noise (default: edict).")
+]
+EditInversion = Annotated[
+    str | None,
+    _option("--inversion", "inversion", "Inversion method or a .latent file (default: ddim).", file=".latent"),
+]
+Editing = Annotated[
+    str | None, _option("--method", "editing", "Editing method (default: inpaint with a mask, otherwise flowedit).")
+]
+Steering = Annotated[
+    str | None, _option("--steer", "seed_search", "Seed search: start several seeds and finish the best one.")
+]
+Protecting = Annotated[str | None, _option("--protect", "protection", "Protect the image against AI editing.")]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
@@ -136,10 +162,12 @@ Metrics = Annotated[
         metavar=METAVAR,
         callback=_check_each("metrics"),
         autocompletion=_complete("metrics"),
-        help="What to measure; may be repeated; 'help' lists them.",
+        help="Metric to compute; may be given several times; 'help' lists them.",
     ),
 ]
-Adapter = Annotated[str | None, _option("--adapter", "adapters", "How the recipe's model is adapted; else lora.")]
+Adapter = Annotated[
+    str | None, _option("--adapter", "adapters", "Adapter method, in place of the recipe's (default: lora).")
+]
 Objectives = Annotated[
     list[str] | None,
     typer.Option(
@@ -147,6 +175,6 @@ Objectives = Annotated[
         metavar=METAVAR,
         callback=_check_each("objectives"),
         autocompletion=_complete("objectives"),
-        help="What to train for, beside the recipe's; may be repeated; 'help' lists them.",
+        help="Training objective in addition to the recipe's; may be given several times; 'help' lists them.",
     ),
 ]

@@ -1,6 +1,6 @@
 """Blocks of options that several commands take.
 
-``command(function, Pictures)`` gives the function every option of that block in its ``**`` keyword
+``command(function, Images)`` gives the function every option of that block in its ``**`` keyword
 parameter. None, or False for a switch, means that the user said nothing.
 """
 
@@ -14,7 +14,7 @@ from dit_cli import _options as o
 
 
 class Run(TypedDict):
-    """A model that is asked over a schedule, and where results go."""
+    """Options of a command that samples a model, and of its output."""
 
     negative_prompt: o.NegativePrompt
     seed: o.Seed
@@ -37,8 +37,8 @@ class Run(TypedDict):
     quiet: o.Quiet
 
 
-class Pictures(Run):
-    """A run that writes pictures."""
+class Images(Run):
+    """A run that writes images."""
 
     num_images: o.NumImages
     solver: _method_options.Solver
@@ -49,7 +49,7 @@ class Pictures(Run):
 
 
 def values(given: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What the user said of a picture and its run, for ``read_values``."""
+    """The options of an image and its run that the user gave, for ``read_values``."""
     from dit_tools.jobs.options import OPTIONS
 
     both = {**given, **more}

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL, PICTURE, PLACE, RUN = "Model", "Picture", "Hardware and precision", "Output and run"
-METHODS = "Methods ('help' as a name lists them, NAME:help explains one)"
+MODEL, PICTURE, PLACE, RUN = "Model", "Image", "Hardware and precision", "Output and run"
+METHODS = "Methods (the name 'help' lists them, NAME:help explains one)"
 PANELS = (PICTURE, MODEL, METHODS, PLACE, RUN)
 """The order of headings in help."""
 
@@ -40,23 +40,28 @@ def _models(incomplete: str) -> list[str]:
 # what to make -------------------------------------------------------------------------------------
 
 Prompts = Annotated[
-    list[str] | None, typer.Argument(metavar="PROMPT", help="What to show; - reads prompts from stdin.")
+    list[str] | None, typer.Argument(metavar="PROMPT", help="Prompt text; '-' reads prompts from standard input.")
 ]
 Prompt = Annotated[
-    str | None, _option("-p", "--prompt", metavar="TEXT", help="What the pictures show.", rich_help_panel=PICTURE)
+    str | None,
+    _option("-p", "--prompt", metavar="TEXT", help="Prompt that describes the image.", rich_help_panel=PICTURE),
 ]
 ManyPrompts = Annotated[
     list[str] | None,
-    _option("-p", "--prompt", metavar="TEXT", help="A prompt; may be repeated.", rich_help_panel=PICTURE),
+    _option("-p", "--prompt", metavar="TEXT", help="Prompt text; may be given several times.", rich_help_panel=PICTURE),
 ]
 PromptFile = Annotated[
     list[str] | None,
     _option(
-        "--prompt-file", metavar="FILE", rich_help_panel=PICTURE, help="Prompts from .txt, .csv or .jsonl; - is stdin."
+        "--prompt-file",
+        metavar="FILE",
+        rich_help_panel=PICTURE,
+        help="Read prompts from a .txt, .csv or .jsonl file; '-' is standard input.",
     ),
 ]
 NegativePrompt = Annotated[
-    str | None, _option("-n", "--negative-prompt", metavar="TEXT", rich_help_panel=PICTURE, help="What not to show.")
+    str | None,
+    _option("-n", "--negative-prompt", metavar="TEXT", rich_help_panel=PICTURE, help="What the image should not show."),
 ]
 Seed = Annotated[
     str | None,
@@ -65,21 +70,43 @@ Seed = Annotated[
         "--seed",
         metavar="SEEDS",
         rich_help_panel=PICTURE,
-        help="42, 1,2,3, 10..20, or -1 for a random one; 0 if not given.",
+        help="Seeds: 42, 1,2,3, 10..20, or -1 for a random seed (default: 0).",
     ),
 ]
 NumImages = Annotated[
     str | None,
-    _option("-N", "--num-images", metavar="N", rich_help_panel=PICTURE, help="Pictures per prompt; seeds count up."),
+    _option(
+        "-N",
+        "--num-images",
+        metavar="N",
+        rich_help_panel=PICTURE,
+        help="Images per prompt, with consecutive seeds (default: 1).",
+    ),
 ]
 Size = Annotated[
-    str | None, _option("--size", metavar="WxH", help="Width and height, pixels.", rich_help_panel=PICTURE)
+    str | None,
+    _option(
+        "--size",
+        metavar="WxH",
+        help="Width and height in pixels (default: the model's own size).",
+        rich_help_panel=PICTURE,
+    ),
 ]
-Width = Annotated[str | None, _option("-W", "--width", metavar="PIXELS", help="Width.", rich_help_panel=PICTURE)]
-Height = Annotated[str | None, _option("-H", "--height", metavar="PIXELS", help="Height.", rich_help_panel=PICTURE)]
+Width = Annotated[
+    str | None, _option("-W", "--width", metavar="PIXELS", help="Width in pixels.", rich_help_panel=PICTURE)
+]
+Height = Annotated[
+    str | None, _option("-H", "--height", metavar="PIXELS", help="Height in pixels.", rich_help_panel=PICTURE)
+]
 Steps = Annotated[
     str | None,
-    _option("--steps", "--num-inference-steps", metavar="N", rich_help_panel=PICTURE, help="Sampling steps."),
+    _option(
+        "--steps",
+        "--num-inference-steps",
+        metavar="N",
+        rich_help_panel=PICTURE,
+        help="Number of sampling steps (default: the model's own).",
+    ),
 ]
 CfgScale = Annotated[
     str | None,
@@ -88,7 +115,7 @@ CfgScale = Annotated[
         "--guidance-scale",
         metavar="X",
         rich_help_panel=PICTURE,
-        help="Strength of classifier-free guidance; 1 is none.",
+        help="Guidance scale; 1 turns guidance off (default: the model's own; 1 for 'dit invert').",
     ),
 ]
 EmbeddedGuidance = Annotated[
@@ -97,18 +124,34 @@ EmbeddedGuidance = Annotated[
         "--embedded-guidance",
         metavar="X",
         rich_help_panel=PICTURE,
-        help="Guidance that a distilled model takes as input.",
+        help="Guidance value that a guidance-distilled model takes as an input.",
     ),
 ]
 MaxTokens = Annotated[
-    str | None, _option("--max-tokens", metavar="N", help="Length of the encoded prompt.", rich_help_panel=PICTURE)
+    str | None,
+    _option(
+        "--max-tokens",
+        metavar="N",
+        help="Maximum number of prompt tokens to encode (default: the model's own).",
+        rich_help_panel=PICTURE,
+    ),
 ]
 Transparent = Annotated[
-    bool | None, _option("--transparent", help="Keep the background transparent.", rich_help_panel=PICTURE)
+    bool | None,
+    _option(
+        "--transparent",
+        help="Keep the background transparent; the model must have an alpha channel.",
+        rich_help_panel=PICTURE,
+    ),
 ]
 Background = Annotated[
     str | None,
-    _option("--background", metavar="COLOUR", rich_help_panel=PICTURE, help="Put the picture on this colour."),
+    _option(
+        "--background",
+        metavar="COLOUR",
+        rich_help_panel=PICTURE,
+        help="Composite the image over this colour; the model must have an alpha channel.",
+    ),
 ]
 
 # the model ----------------------------------------------------------------------------------------
@@ -121,15 +164,25 @@ Model = Annotated[
         metavar="MODEL",
         rich_help_panel=MODEL,
         autocompletion=_models,
-        help="Built-in name, folder, safetensors file or hub id.",
+        help="Built-in name, folder, .safetensors or .gguf file, or hub id (default: emoji).",
     ),
 ]
 Lora = Annotated[
     list[str] | None,
-    _option("--lora", metavar="FILE[:SCALE]", rich_help_panel=MODEL, help="Add a LoRA; may be repeated."),
+    _option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        rich_help_panel=MODEL,
+        help="Add a LoRA or another adapter; may be given several times (default scale: 1).",
+    ),
 ]
 AllowPickle = Annotated[
-    bool | None, _option("--allow-pickle", help="Accept weights in pickle files.", rich_help_panel=MODEL)
+    bool | None,
+    _option(
+        "--allow-pickle",
+        help="Accept weights in pickle files, which may run code; use it for trusted sources only.",
+        rich_help_panel=MODEL,
+    ),
 ]
 
 # hardware -----------------------------------------------------------------------------------------
@@ -140,7 +193,7 @@ Device = Annotated[
         "--device",
         metavar="NAME",
         rich_help_panel=PLACE,
-        help="auto, cpu, cuda, cuda:1, mps, tensorrt.",
+        help="Device: auto, cpu, cuda, cuda:1, mps or tensorrt (default: auto).",
         autocompletion=_words("auto", "cpu", "cuda", "mps", "tensorrt"),
     ),
 ]
@@ -150,7 +203,7 @@ Dtype = Annotated[
         "--dtype",
         metavar="NAME",
         rich_help_panel=PLACE,
-        help="auto, float32, float16, bfloat16 or int8.",
+        help="Precision: auto, float32, float16, bfloat16 or int8 (default: auto).",
         autocompletion=_words("auto", "float32", "float16", "bfloat16", "int8"),
     ),
 ]
@@ -160,12 +213,13 @@ Backend = Annotated[
         "--backend",
         metavar="NAME",
         rich_help_panel=PLACE,
-        help="auto, torch or onnx.",
+        help="Backend: auto, torch or onnx (default: auto).",
         autocompletion=_words("auto", "torch", "onnx"),
     ),
 ]
 BatchSize = Annotated[
-    int | None, _option("--batch-size", metavar="N", min=1, rich_help_panel=PLACE, help="Pictures per network call.")
+    int | None,
+    _option("--batch-size", metavar="N", min=1, rich_help_panel=PLACE, help="Images per network call (default: 1)."),
 ]
 Offload = Annotated[
     str | None,
@@ -173,13 +227,19 @@ Offload = Annotated[
         "--offload",
         metavar="HOW",
         rich_help_panel=PLACE,
-        help="Keep weights in main memory: model, group or none.",
+        help="Keep weights in main memory until they are needed: model, group or none (default: none).",
         autocompletion=_words("model", "group", "none"),
     ),
 ]
-VaeTiling = Annotated[bool | None, _option("--vae-tiling", help="Decode in tiles: less memory.", rich_help_panel=PLACE)]
+VaeTiling = Annotated[
+    bool | None,
+    _option("--vae-tiling", help="Decode each image in tiles, which needs less memory.", rich_help_panel=PLACE),
+]
 VaeSlicing = Annotated[
-    bool | None, _option("--vae-slicing", help="Decode one by one: less memory.", rich_help_panel=PLACE)
+    bool | None,
+    _option(
+        "--vae-slicing", help="Decode the images of a batch one by one, which needs less memory.", rich_help_panel=PLACE
+    ),
 ]
 
 # files and the run --------------------------------------------------------------------------------
@@ -191,7 +251,7 @@ Output = Annotated[
         "--output",
         metavar="PATH",
         rich_help_panel=RUN,
-        help="File, folder/, template with {seed}, or - for stdout.",
+        help="Output file, folder/, template such as {seed}.png, or '-' for standard output.",
     ),
 ]
 Format = Annotated[
@@ -200,26 +260,45 @@ Format = Annotated[
         "--format",
         metavar="NAME",
         rich_help_panel=RUN,
-        help="png, jpeg, webp, tiff or avif; else by the suffix.",
+        help="Image format: png, jpeg, webp, tiff or avif (default: by the file name).",
         autocompletion=_words("png", "jpeg", "webp", "tiff", "avif"),
     ),
 ]
 Quality = Annotated[
     str | None,
-    _option("--quality", metavar="1..100", rich_help_panel=RUN, help="Of jpeg, webp and avif; 100 is lossless webp."),
+    _option(
+        "--quality",
+        metavar="1..100",
+        rich_help_panel=RUN,
+        help="Quality for JPEG, WebP and AVIF; 100 means lossless for WebP (default: 95, 90 and 85).",
+    ),
 ]
-Overwrite = Annotated[bool, _option("--overwrite", help="Replace files that exist.", rich_help_panel=RUN)]
-SkipExisting = Annotated[bool, _option("--skip-existing", help="Leave out files that exist.", rich_help_panel=RUN)]
-NoMetadata = Annotated[bool, _option("--no-metadata", help="Embed no record.", rich_help_panel=RUN)]
-Config = Annotated[str | None, _option("--config", metavar="FILE", help="TOML with options.", rich_help_panel=RUN)]
-Preset = Annotated[str | None, _option("--preset", metavar="NAME", help="A named set of options.", rich_help_panel=RUN)]
+Overwrite = Annotated[bool, _option("--overwrite", help="Replace existing files.", rich_help_panel=RUN)]
+SkipExisting = Annotated[
+    bool, _option("--skip-existing", help="Skip items whose output file exists.", rich_help_panel=RUN)
+]
+NoMetadata = Annotated[
+    bool, _option("--no-metadata", help="Do not embed the record of how the image was made.", rich_help_panel=RUN)
+]
+Config = Annotated[
+    str | None, _option("--config", metavar="FILE", help="Read options from a TOML file.", rich_help_panel=RUN)
+]
+Preset = Annotated[
+    str | None, _option("--preset", metavar="NAME", help="Apply a named set of options.", rich_help_panel=RUN)
+]
 FromImage = Annotated[
     str | None,
-    _option("--from-image", metavar="FILE", rich_help_panel=RUN, help="Take options from a picture's record."),
+    _option(
+        "--from-image", metavar="FILE", rich_help_panel=RUN, help="Take options from the record embedded in an image."
+    ),
 ]
-DryRun = Annotated[bool, _option("--dry-run", help="Check and show the plan, make nothing.", rich_help_panel=RUN)]
-Json = Annotated[bool, _option("--json", help="One JSON object a line on stdout.", rich_help_panel=RUN)]
-Quiet = Annotated[bool, _option("-q", "--quiet", help="No progress, errors only.", rich_help_panel=RUN)]
+DryRun = Annotated[
+    bool, _option("--dry-run", help="Check the request and show the plan without running it.", rich_help_panel=RUN)
+]
+Json = Annotated[
+    bool, _option("--json", help="Print one JSON object per line on standard output.", rich_help_panel=RUN)
+]
+Quiet = Annotated[bool, _option("-q", "--quiet", help="Print errors only, no progress.", rich_help_panel=RUN)]
 Verbose = Annotated[
-    int, _option("-v", "--verbose", count=True, show_default=False, help="Say more.", rich_help_panel=RUN)
+    int, _option("-v", "--verbose", count=True, show_default=False, help="Print more detail.", rich_help_panel=RUN)
 ]

@@ -1,4 +1,4 @@
-"""What ``generate`` and ``replay`` say: paths or NDJSON on stdout, notes and failures on stderr."""
+"""The output of the commands: paths or NDJSON on stdout, notes and failures on stderr."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ FACTS = (
     "dtype",
     "seconds",
 )
-MOST_NAMES = 5  # of failed pictures behind one reason
+MOST_NAMES = 5  # failed items that are named for one reason
 
 
 def emitter(json: bool, verbose: int = 0) -> Listener:
     """A listener that prints events as NDJSON, or the paths that were written, one a line."""
-    said: set[str] = set()  # prompts whose end is not read, told once
+    said: set[str] = set()  # prompts that were cut, reported once each
     return print_json if json else lambda event: _print_paths(event, verbose, said)
 
 
@@ -51,7 +51,7 @@ def _print_paths(event: dict[str, Any], verbose: int, said: set[str]) -> None:
         print(event["path"], flush=True)
     if event["type"] == "item" and "unread" in event and event["prompt"] not in said:
         said.add(event["prompt"])
-        say(f"dit: {event['path']}: the prompt is too long for the model; not read: {event['unread']}")
+        say(f"dit: {event['path']}: the prompt is too long for the model; this part is not read: {event['unread']}")
     if event["type"] == "item" and "tuned" in event.get("record", ()):
         say(f"dit: {event['path']}: {_tuned(event['record'])}")
     if event["type"] == "item" and "compare" in event.get("record", ()):
@@ -64,18 +64,18 @@ def _print_paths(event: dict[str, Any], verbose: int, said: set[str]) -> None:
         facts = ", ".join(f"{name} {record[name]}" for name in FACTS if name in record)
         say(f"dit: {event['path']}: {facts}")
     if verbose and event["type"] == "skip":
-        say(f"dit: {event['path']}: left as it is: {event['reason']}")
+        say(f"dit: {event['path']}: skipped: {event['reason']}")
 
 
 def _tuned(record: dict[str, Any]) -> str:
     """What ``--min-psnr`` chose, in words."""
     found = record["tuned"].get("psnr")
     nearness = "the same pixels" if found is None else f"PSNR {found:.1f} dB"
-    return f"--cache {record['cache']} ({nearness} on the first picture)"
+    return f"--cache {record['cache']} ({nearness} on the first image)"
 
 
 def _compared(record: dict[str, Any]) -> str:
-    """Seconds, speed-up and fidelity of a picture against its plain run, in words."""
+    """Seconds, speed-up and fidelity of an image against the uncached one, in words."""
     found = record["compare"]
     words = [f"{record['seconds']:.2f} s instead of {found['seconds']:.2f} s ({found['speedup']:.2f}x)"]
     words.append(f"PSNR {found['psnr']:.1f} dB" if "psnr" in found else "the same pixels")
@@ -103,9 +103,9 @@ def check_stdout(output: str | None, json: bool) -> None:
     if output != "-":
         return
     if json:
-        raise UsageError("--json and -o - both write to stdout", "give one of them")
+        raise UsageError("--json and -o - both write to standard output", "give only one of them")
     if sys.stdout.isatty():
-        raise UsageError("-o -: stdout is a terminal", "send it to a file or a pipe")
+        raise UsageError("-o -: standard output is a terminal", "redirect it to a file or a pipe")
 
 
 @contextmanager
@@ -125,11 +125,11 @@ def told(json: bool) -> Iterator[None]:
 def finish(outcome: Any, quiet: bool = False) -> int:
     """Name what failed on stderr and give the exit code.
 
-    Raises the error itself when it is the only thing to tell.
+    Raises the error itself when it is the only one.
     """
     code = outcome.exit_code
     if outcome.skipped and not quiet:
-        say(f"dit: {_pictures(outcome.skipped)} left as they are: done before, or existing")
+        say(f"dit: {_images(outcome.skipped)} skipped: finished before, or the file exists")
     reasons: dict[str, list[str]] = {}
     for name, error in outcome.failed:
         reasons.setdefault(str(error), []).append(name)
@@ -138,18 +138,18 @@ def finish(outcome: Any, quiet: bool = False) -> int:
     for reason, names in reasons.items():
         unsaid = [name for name in names if name not in reason]
         listed = ", ".join(unsaid[:MOST_NAMES]) + (", ..." if len(unsaid) > MOST_NAMES else "")
-        say(f"dit: {_pictures(len(names))} failed: {reason}{': ' if listed else ''}{listed}")
+        say(f"dit: {_images(len(names))} failed: {reason}{': ' if listed else ''}{listed}")
     if outcome.interrupted:
-        say(f"dit: stopped after {_pictures(len(outcome.written))}; run again to go on")
+        say(f"dit: stopped after {_images(len(outcome.written))}; run the same command again to continue")
     return int(code)
 
 
-def _pictures(count: int) -> str:
-    return f"{count} picture" + ("" if count == 1 else "s")
+def _images(count: int) -> str:
+    return f"{count} image" + ("" if count == 1 else "s")
 
 
 def show_plan(run: Any, json: bool) -> None:
-    """What ``--dry-run`` prints: events, or a line a picture and a summary on stderr."""
+    """Print the plan of ``--dry-run``: events, or one line per image and a summary on stderr."""
     from dit_tools.tasks.generate.request import plan_events
 
     events = plan_events(run)
@@ -160,7 +160,7 @@ def show_plan(run: Any, json: bool) -> None:
             print(_plan_line(event))
     if not json:
         made = sum(event["type"] == "item" for event in events)
-        say(f"dit: {_pictures(made)} to make, {len(events) - made} there already")
+        say(f"dit: {_images(made)} to make, {len(events) - made} already done")
 
 
 def _plan_line(event: dict[str, Any]) -> str:

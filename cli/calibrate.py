@@ -1,4 +1,4 @@
-"""``dit calibrate``: what a cache must know about a model, measured or trained once."""
+"""``dit calibrate``: measures or trains once what a cache has to know about a model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from dit_tools.core.errors import ExitCode, UsageError
 Words = Annotated[
     bool,
     typer.Option(
-        "--presets", help="Measure slow, medium, fast and ultra of --cache instead.", rich_help_panel=o.METHODS
+        "--presets", help="Measure the presets slow, medium, fast and ultra of --cache.", rich_help_panel=o.METHODS
     ),
 ]
 
 Heads = Annotated[
     int | None,
     typer.Option(
-        "--heads", metavar="N", min=1, rich_help_panel=o.METHODS, help="Search N heads for --guidance soft-pag instead."
+        "--heads",
+        metavar="N",
+        min=1,
+        rich_help_panel=o.METHODS,
+        help="Search for the N best attention heads for --guidance soft-pag.",
     ),
 ]
 
@@ -40,7 +44,11 @@ def calibrate(
     prompts: Annotated[
         int,
         typer.Option(
-            "--prompts", min=1, max=1000, metavar="N", help="Prompts to learn from, where no file names them."
+            "--prompts",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Number of calibration prompts when no --prompt-file is given.",
         ),
     ] = 8,
     rounds: Annotated[
@@ -50,10 +58,12 @@ def calibrate(
             min=1,
             max=100_000,
             metavar="N",
-            help="Trajectories of two of them that harmonica and ilf learn from.",
+            help="Training trajectories for harmonica and ilf, two prompts each.",
         ),
     ] = 40,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=1_000_000, metavar="N", help="Of the noise.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=1_000_000, metavar="N", help="Seed of the calibration noise.")
+    ] = 0,
     size: o.Size = None,
     steps: o.Steps = None,
     cfg_scale: o.CfgScale = None,
@@ -70,19 +80,20 @@ def calibrate(
             "--output",
             metavar="FILE",
             rich_help_panel=o.RUN,
-            help="A .safetensors file, of heads a .toml; else where it is found.",
+            help="Output file: .safetensors, or .toml with --heads (default: the calibration cache).",
         ),
     ] = None,
     overwrite: o.Overwrite = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Learn about a model what a cache must know before it can skip.
+    """Calibrate a cache for a model.
 
-    ertacache, magcache, harmonica and ilf of --cache look a file of this command up by model,
-    steps, solver, schedule and guidance; 'dit generate --calibration FILE' names one. It is judged
-    on prompts and noise that it was not made from. Prints the file's path. --heads prints what
-    --guidance takes, and writes it to a .toml file for --config.
+    The caches ertacache, magcache, harmonica and ilf need a calibration file. They look it up by
+    model, steps, solver, schedule and guidance; 'dit generate --calibration FILE' names one
+    explicitly. The calibration is evaluated on prompts and noise that it was not made from. Prints
+    the path of the file. With --heads the command prints a value for --guidance and can write it
+    to a .toml file for --config.
     """
     given = {**locals()}
     from dit_tools.jobs.interrupt import Interruptible
@@ -90,7 +101,7 @@ def calibrate(
     from dit_tools.tasks.calibrate import start
 
     if [cache is not None, presets, heads is not None].count(True) != 1:
-        raise UsageError("dit calibrate: what for?", "give --cache NAME, --presets or --heads N")
+        raise UsageError("dit calibrate needs one of --cache, --presets and --heads", "give exactly one of them")
     path = engine.check_output(output, overwrite) if heads is None else _toml(output, overwrite)
     if heads is not None and guidance is None:
         given["guidance"] = "soft-pag"
@@ -111,7 +122,7 @@ def calibrate(
         print(json_format.dumps({"type": "done", "path": str(written), **facts}))
         return ExitCode.OK
     if not quiet:
-        say(f"dit: {verdict.spec}: {verdict.computed:.0%} computed, PSNR {verdict.psnr:.1f} dB")
+        say(f"dit: {verdict.spec}: {verdict.computed:.0%} of the network computed, PSNR {verdict.psnr:.1f} dB")
     print(written)
     return ExitCode.OK
 
@@ -127,28 +138,30 @@ def _presets(session: Any, values: dict[str, Any], json: bool) -> int:
         print(json_format.dumps({"type": "done", "path": str(path), "presets": rows}))
         return ExitCode.OK
     for row in found:
-        say(f"dit: {row.word} = {row.spec}: {row.computed:.0%} computed, PSNR {row.psnr:.1f} dB")
+        say(f"dit: {row.word} = {row.spec}: {row.computed:.0%} of the network computed, PSNR {row.psnr:.1f} dB")
     print(path)
     return ExitCode.OK
 
 
 def _toml(output: str | None, overwrite: bool) -> Path | None:
-    """Where the heads go. Raises UsageError or InputError for a place that cannot be written."""
+    """The path for the heads. Raises UsageError or InputError when it cannot be written."""
     from dit_tools.jobs.outputs import check_folder
 
     if output is None:
         return None
     path = Path(output)
     if path.suffix.lower() != ".toml":
-        raise UsageError(f"-o {output}: heads go to a .toml file", "give one, or leave it out")
+        raise UsageError(
+            f"-o {output}: --heads writes a .toml file", "choose a name that ends in .toml, or leave -o out"
+        )
     if path.exists() and not overwrite:
-        raise UsageError(f"-o {output}: exists", "give another name, or --overwrite")
+        raise UsageError(f"-o {output}: the file exists", "choose another name, or add --overwrite")
     check_folder(path, make=False)
     return path
 
 
 def _heads(session: Any, count: int, path: Path | None, json: bool) -> int:
-    """``--heads``: a search with the judge of 'dit eval'."""
+    """``--heads``: a search scored by the image-text model of 'dit eval'."""
     from dit_tools.core import spec
     from dit_tools.jobs.atomic import atomic_write
     from dit_tools.tasks.calibrate.heads import best, hunt
@@ -166,7 +179,7 @@ def _heads(session: Any, count: int, path: Path | None, json: bool) -> int:
     )
     found, plain = best(rounds), rounds[0].score
     if not found.heads:
-        say("dit: no head is better than none with this weight; try a smaller one")
+        say("dit: no attention head improves the score at this weight; try a smaller weight")
         return ExitCode.FAILURE
     text = spec.format(replace(session.plan.guidance, heads=found.text))
     if path is not None:
@@ -175,7 +188,7 @@ def _heads(session: Any, count: int, path: Path | None, json: bool) -> int:
     if json:
         print(json_format.dumps({"type": "done", "path": str(path) if path else None, **facts}))
         return ExitCode.OK
-    say(f"dit: cosine with the prompt {found.score:.3f}, without the heads {plain:.3f}")
+    say(f"dit: cosine similarity to the prompt: {found.score:.3f} with the heads, {plain:.3f} without")
     print(path or text)
     return ExitCode.OK
 

@@ -1,4 +1,4 @@
-"""``dit edit``: change a picture by words. The work is in ``dit_tools.methods.editing``."""
+"""``dit edit``: edit images by prompt, mask or box. The work is in ``dit_tools.tasks.edit``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from dit_cli import _method_options, _option_groups
 from dit_cli import _options as o
 from dit_cli._app import command as make
 
-Picture = Annotated[str, typer.Argument(metavar="PICTURE", help="A picture, or a folder of them.")]
-Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What it shall show afterwards.")]
+Picture = Annotated[str, typer.Argument(metavar="IMAGE", help="Image to edit, or a folder of images.")]
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Prompt that describes the edited image.")]
 PromptOption = Annotated[
     str | None,
-    typer.Option("-p", "--prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="The same, as an option."),
+    typer.Option(
+        "-p",
+        "--prompt",
+        metavar="TEXT",
+        rich_help_panel=o.PICTURE,
+        help="Prompt that describes the edited image, as an option.",
+    ),
 ]
 SourcePrompt = Annotated[
-    str, typer.Option("--source-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="What it shows now.")
+    str,
+    typer.Option(
+        "--source-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="Prompt that describes the original image."
+    ),
 ]
 Instructions = Annotated[
     str | None,
@@ -25,37 +34,53 @@ Instructions = Annotated[
         "--instructions",
         metavar="FILE",
         rich_help_panel=o.PICTURE,
-        help="Edits from .csv or .jsonl: picture, prompt, mask, ...",
+        help="Read edits from a .csv or .jsonl file with the columns picture, prompt, mask and other options.",
     ),
 ]
 Mask = Annotated[
     str | None,
     typer.Option(
-        "--mask", metavar="FILE|X,Y,W,H", rich_help_panel=o.PICTURE, help="What may change: white, or a box in pixels."
+        "--mask",
+        metavar="FILE|X,Y,W,H",
+        rich_help_panel=o.PICTURE,
+        help="Region that may change: a mask image (white may change) or a box in pixels.",
     ),
 ]
 MaskText = Annotated[
     str | None,
     typer.Option(
-        "--mask-text", metavar="WORDS", rich_help_panel=o.PICTURE, help="What may change: what these words name."
+        "--mask-text",
+        metavar="WORDS",
+        rich_help_panel=o.PICTURE,
+        help="Region that may change: the part of the image that these words name.",
     ),
 ]
 Outpaint = Annotated[
     str | None,
     typer.Option(
-        "--outpaint", metavar="LEFT,TOP,RIGHT,BOTTOM", rich_help_panel=o.PICTURE, help="Add margins of so many pixels."
+        "--outpaint",
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        rich_help_panel=o.PICTURE,
+        help="Extend the image by margins of this many pixels.",
     ),
 ]
 SourceModel = Annotated[
     str | None,
     typer.Option(
-        "--source-model", metavar="MODEL", rich_help_panel=o.MODEL, help="Invert by this model, edit by the other."
+        "--source-model",
+        metavar="MODEL",
+        rich_help_panel=o.MODEL,
+        help="Invert with this model and edit with --model (default: the same model).",
     ),
 ]
 Feather = Annotated[
     int | None,
     typer.Option(
-        "--feather", metavar="PIXELS", min=0, rich_help_panel=o.PICTURE, help="Width of the seam inside the mask."
+        "--feather",
+        metavar="PIXELS",
+        min=0,
+        rich_help_panel=o.PICTURE,
+        help="Width of the blended border inside the mask (default: a 64th of the shorter side).",
     ),
 ]
 Detail = Annotated[
@@ -63,21 +88,32 @@ Detail = Annotated[
     typer.Option(
         "--keep-detail/--no-keep-detail",
         rich_help_panel=o.PICTURE,
-        help="Keep fine detail where the edit changes little.",
+        help="Copy fine detail from the original where the edit changes little.",
     ),
 ]
 Reference = Annotated[
     list[str] | None,
     typer.Option(
-        "--reference", metavar="PICTURE", rich_help_panel=o.PICTURE, help="Another picture, for methods that take one."
+        "--reference",
+        metavar="IMAGE",
+        rich_help_panel=o.PICTURE,
+        help="Reference image, for methods that take one; may be given several times.",
     ),
 ]
 Strength = Annotated[
     float | None,
-    typer.Option("--strength", metavar="0..1", rich_help_panel=o.PICTURE, help="How much to change; 0 is nothing."),
+    typer.Option(
+        "--strength",
+        metavar="0..1",
+        rich_help_panel=o.PICTURE,
+        help="How much to change; 0 changes nothing (default: the method's own).",
+    ),
 ]
 Whole = Annotated[
-    bool, typer.Option("--no-crop", rich_help_panel=o.PICTURE, help="Work on the whole picture, not around the mask.")
+    bool,
+    typer.Option(
+        "--no-crop", rich_help_panel=o.PICTURE, help="Process the whole image instead of a crop around the mask."
+    ),
 ]
 
 
@@ -102,12 +138,13 @@ def edit(
     protect: _method_options.Protecting = None,
     **given: Any,
 ) -> int:
-    """Change what a picture shows, and keep the rest.
+    """Edit an image and keep everything that the edit does not concern.
 
-    Writes NAME-edit beside where you are, or what -o says, in the picture's own size, depth and
-    colour profile. With --mask only the white part changes: outside it every pixel stays as it
-    is, bit for bit. Without one the model sees the whole picture at its own size. With --protect
-    it makes no edit, but NAME-safe, which looks the same and resists edits by such models.
+    Writes NAME-edit to the current folder, or to the path that -o gives, with the size, bit depth
+    and colour profile of the original. With --mask only the white region changes, and every pixel
+    outside it stays bit for bit the same. Without a mask the model processes the whole image at
+    the model's own size. With --protect no edit is made; instead NAME-safe is written, which looks
+    the same and resists editing by diffusion models.
     """
     from dit_cli import _output
     from dit_tools.core.errors import UsageError
@@ -118,7 +155,7 @@ def edit(
     with _output.told(given["json"]):
         _output.check_stdout(given["output"], given["json"])
         if prompt is not None and prompt_option is not None:
-            raise UsageError("--prompt: a prompt is given already", "give one")
+            raise UsageError("the prompt is given twice, as an argument and with --prompt", "give it once")
         request = task.Request(
             picture,
             prompt if prompt is not None else prompt_option,
@@ -149,7 +186,7 @@ def edit(
 
 
 def _line(event) -> str:
-    names = {"psnr": "whole", "psnr_outside": "outside the mask", "psnr_inside": "inside"}
+    names = {"psnr": "whole image", "psnr_outside": "outside the mask", "psnr_inside": "inside the mask"}
     shown = ", ".join(
         f"{name} {'unchanged' if event[key] >= 200 else f'{event[key]:.1f} dB'}"
         for key, name in names.items()
@@ -159,4 +196,4 @@ def _line(event) -> str:
     return f"dit: {event['source']}: {note}{event['method']}, {event['calls']} calls; {shown}"
 
 
-command = make(edit, _option_groups.Pictures)
+command = make(edit, _option_groups.Images)

@@ -1,4 +1,4 @@
-"""``dit eval``: numbers about pictures. The work is in ``dit_tools.tasks``."""
+"""``dit eval``: metrics of images. The work is in ``dit_tools.tasks.evaluate``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,24 @@ from dit_cli import _options as o
 from dit_cli._app import command as make
 from dit_tools.core.errors import ExitCode
 
-Files = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, patterns, @LIST or -.")]
+Files = Annotated[
+    list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, patterns, @LIST or '-' for standard input.")
+]
 Reference = Annotated[
     list[str] | None,
-    typer.Option("-r", "--reference", metavar="PICTURE", help="What to compare with, by name; may be repeated."),
+    typer.Option(
+        "-r", "--reference", metavar="IMAGE", help="Reference images, matched by file name; may be given several times."
+    ),
 ]
 Through = Annotated[
     str | None,
-    typer.Option("--through", metavar="MODEL", help="Compare with what this model's autoencoder makes of them."),
+    typer.Option("--through", metavar="MODEL", help="Compare with the reconstruction by this model's autoencoder."),
 ]
 Prompts = Annotated[
     str | None,
-    typer.Option("--prompts", metavar="FILE", help="JSONL with file and prompt, for pictures without a record."),
+    typer.Option(
+        "--prompts", metavar="FILE", help="JSONL file with the keys file and prompt, for images without a record."
+    ),
 ]
 
 
@@ -39,12 +45,12 @@ def evaluate(
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
-    """Measure pictures.
+    """Compute metrics of images.
 
-    Prints one line a metric. Metrics of pairs (psnr, ssim) compare each picture with the reference
-    of the same name, metrics of sets (frechet, nearest) with all references, retrieval with the
-    prompts that pictures carry. Without --metric: psnr and ssim where there are references,
-    retrieval otherwise. 'dit eval REAL/ --through emoji' measures an autoencoder.
+    Prints one line per metric. Pair metrics (psnr, ssim) compare each image with the reference of
+    the same name, set metrics (frechet, nearest) compare it with all references, and retrieval
+    compares it with the prompt in its record. The default is psnr and ssim when there are
+    references, and retrieval otherwise. 'dit eval REAL/ --through emoji' measures an autoencoder.
     """
     from dit_cli._errors import say
     from dit_tools.core import spec
@@ -62,7 +68,7 @@ def evaluate(
         library.through(_model(through, device)) if through else None,
         library.read_prompts(Path(prompts)) if prompts else {},
     )
-    with bar(None, "pictures", quiet) as shown:
+    with bar(None, "images", quiet) as shown:
         outcome = library.evaluate(question, lambda: shown.update(1))
     for value in outcome.values:
         print(json_module.dumps(_object(value)) if json else _line(value), flush=True)
@@ -82,12 +88,12 @@ def _model(name: str, device: str | None) -> Any:
 def _line(value: Any) -> str:
     unit = f" {value.unit}" if value.unit else ""
     arrow = "higher" if value.higher_is_better else "lower"
-    count = f"{value.count} picture" + ("" if value.count == 1 else "s")
+    count = f"{value.count} image" + ("" if value.count == 1 else "s")
     return f"{value.metric:<10} {value.value:.4g}{unit} ({count}; {arrow} is better)"
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """Strict JSON has no infinity: equal pictures have a PSNR of null."""
+    """Strict JSON has no infinity: identical images have a PSNR of null."""
     import math
 
     made = {"schema": "dit.eval/1", **asdict(value)}

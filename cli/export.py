@@ -23,18 +23,33 @@ def _models(incomplete: str) -> list[str]:
 def export(
     model: Annotated[
         str,
-        typer.Option("-m", "--model", metavar="NAME", autocompletion=_models, help="Built-in name, folder or hub id."),
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="NAME",
+            autocompletion=_models,
+            help="Model to export: built-in name, folder or hub id.",
+        ),
     ],
-    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write; it must not exist yet.")
+    ],
     parts: Annotated[
         str | None,
-        typer.Option("--parts", metavar="NAMES", help="transformer,text_encoder,vae; else what can be exported."),
+        typer.Option(
+            "--parts",
+            metavar="NAMES",
+            help="Parts to export: transformer,text_encoder,vae (default: all that can be exported).",
+        ),
     ] = None,
-    opset: Annotated[int, typer.Option("--opset", metavar="N", help="Version of ONNX's operators, 17 to 20.")] = 17,
+    opset: Annotated[
+        int, typer.Option("--opset", metavar="N", help="Version of the ONNX operator set, 17 to 20.")
+    ] = 17,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Compare every graph with PyTorch.")] = True,
-    int8: Annotated[bool, typer.Option("--int8", help="Write the transformer in 8 bits as well.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write an int8 graph of the transformer.")] = False,
     split: Annotated[
-        bool, typer.Option("--split", help="Add the transformer in pieces, for caches that skip blocks.")
+        bool,
+        typer.Option("--split", help="Also write the transformer as several subgraphs, for caches that skip blocks."),
     ] = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -42,9 +57,9 @@ def export(
 ) -> None:
     """Write ONNX graphs of a model, checked against PyTorch.
 
-    FOLDER becomes a model of its own: the weights, which the graphs share, the rest of the
-    pipeline, and export.json with what was written. 'dit generate -m FOLDER --backend onnx' runs
-    it. Prints the paths of the graphs.
+    FOLDER becomes a complete model: the weights, which the graphs share, the rest of the pipeline,
+    and export.json, which lists what was written. 'dit generate -m FOLDER --backend onnx' runs it.
+    Prints the paths of the graphs.
     """
     from dit_tools.jobs.interrupt import Interruptible
     from dit_tools.models.loading.resolve import resolve
@@ -75,7 +90,7 @@ def _words(parts: str | None) -> tuple[str, ...]:
         return ()
     words = tuple(word.strip() for word in parts.split(",") if word.strip())
     if not words:
-        raise UsageError("--parts: names nothing", "give transformer, text_encoder or vae")
+        raise UsageError("--parts is empty", "give transformer, text_encoder or vae")
     return words
 
 

@@ -1,4 +1,4 @@
-"""``dit generate``: pictures from prompts. The work is in ``dit_tools.tasks.generate``."""
+"""``dit generate``: images from prompts. The work is in ``dit_tools.tasks.generate``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from dit_tools.core.errors import ExitCode
 Base = Annotated[
     str | None,
     typer.Option(
-        "--base", metavar="MODEL", rich_help_panel=o.MODEL, help="Model with the other parts of a single file."
+        "--base",
+        metavar="MODEL",
+        rich_help_panel=o.MODEL,
+        help="Model that supplies the parts missing from a single-file checkpoint.",
     ),
 ]
 SecondModel = Annotated[
@@ -23,13 +26,13 @@ SecondModel = Annotated[
         "--second-model",
         metavar="MODEL",
         rich_help_panel=o.MODEL,
-        help="The other model of --combine: small, base or equal.",
+        help="Second model for --combine: a built-in name, folder, file or hub id.",
     ),
 ]
 SecondPrompt = Annotated[
     str | None,
     typer.Option(
-        "--second-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="The other prompt of --combine superdiff."
+        "--second-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="Second prompt for --combine superdiff."
     ),
 ]
 Sweep = Annotated[
@@ -38,50 +41,77 @@ Sweep = Annotated[
         "--sweep",
         metavar="KEY=A,B,...",
         rich_help_panel=o.PICTURE,
-        help="Try several values of an option; may be repeated.",
+        help="Make every image with each of these values; may be given several times.",
     ),
 ]
 Grid = Annotated[
-    str | None, typer.Option("--grid", metavar="FILE", help="Also a contact sheet.", rich_help_panel=o.RUN)
+    str | None, typer.Option("--grid", metavar="FILE", help="Also write a contact sheet.", rich_help_panel=o.RUN)
 ]
 SaveSteps = Annotated[
     str | None,
     typer.Option(
-        "--save-steps", metavar="FILE", rich_help_panel=o.RUN, help="Also a film of the denoising: .gif, .webp or .mp4."
+        "--save-steps",
+        metavar="FILE",
+        rich_help_panel=o.RUN,
+        help="Also write an animation of the denoising steps: .gif, .webp or .mp4.",
     ),
 ]
-Fps = Annotated[float, typer.Option("--fps", help="Speed of that film.", rich_help_panel=o.RUN, min=0.1)]
-Preview = Annotated[bool, typer.Option("--preview", help="Show pictures in the terminal.", rich_help_panel=o.RUN)]
+Fps = Annotated[
+    float,
+    typer.Option(
+        "--fps",
+        metavar="N",
+        help="Frames per second of that animation or of a redrawn video.",
+        rich_help_panel=o.RUN,
+        min=0.1,
+    ),
+]
+Preview = Annotated[bool, typer.Option("--preview", help="Show the images in the terminal.", rich_help_panel=o.RUN)]
 Stream = Annotated[
     str | None,
     typer.Option(
         "--stream",
         metavar="FRAMES",
         rich_help_panel=o.PICTURE,
-        help="Redraw the frames of a folder, a film, or - (a pipe).",
+        help="Redraw the frames of a folder, a video, or '-' (a pipe).",
     ),
 ]
 Strength = Annotated[
     float | None,
     typer.Option(
-        "--strength", metavar="0..1", rich_help_panel=o.PICTURE, help="--stream: how much to change a frame; else 0.6."
+        "--strength",
+        metavar="0..1",
+        rich_help_panel=o.PICTURE,
+        help="With --stream: how much to change each frame (default: 0.6).",
     ),
 ]
 Similarity = Annotated[
     float | None,
     typer.Option(
-        "--similarity", metavar="0..1", rich_help_panel=o.RUN, help="--stream: skip frames as alike as this; else 0.98."
+        "--similarity",
+        metavar="0..1",
+        rich_help_panel=o.RUN,
+        help="With --stream: cosine similarity from which frames may be skipped (default: 0.98).",
     ),
 ]
 MaxSkip = Annotated[
     int | None,
     typer.Option(
-        "--max-skip", metavar="N", min=0, rich_help_panel=o.RUN, help="--stream: at most N skipped in a row; else 10."
+        "--max-skip",
+        metavar="N",
+        min=0,
+        rich_help_panel=o.RUN,
+        help="With --stream: longest series of skipped frames (default: 10).",
     ),
 ]
 FromLatent = Annotated[
     str | None,
-    typer.Option("--from-latent", metavar="FILE", rich_help_panel=o.PICTURE, help="Start from a file of 'dit invert'."),
+    typer.Option(
+        "--from-latent",
+        metavar="FILE",
+        rich_help_panel=o.PICTURE,
+        help="Start from a .latent file written by 'dit invert'.",
+    ),
 ]
 Calibration = Annotated[
     str | None,
@@ -89,7 +119,7 @@ Calibration = Annotated[
         "--calibration",
         metavar="FILE",
         rich_help_panel=o.METHODS,
-        help="What --cache knows of the model, from 'dit calibrate'.",
+        help="Calibration file for --cache, written by 'dit calibrate' (default: looked up by model).",
     ),
 ]
 MinPsnr = Annotated[
@@ -98,12 +128,14 @@ MinPsnr = Annotated[
         "--min-psnr",
         metavar="DB",
         rich_help_panel=o.METHODS,
-        help="Tune --cache to stay this near to the plain picture.",
+        help="Tune --cache so that the PSNR to the uncached image stays at least this high.",
     ),
 ]
 Compare = Annotated[
     bool,
-    typer.Option("--compare", rich_help_panel=o.RUN, help="Also run without the cache; tell seconds, PSNR, memory."),
+    typer.Option(
+        "--compare", rich_help_panel=o.RUN, help="Also run without the cache and report seconds, PSNR and memory."
+    ),
 ]
 
 
@@ -148,11 +180,11 @@ def generate(
     verbose: o.Verbose = 0,
     **shared: Any,
 ) -> int:
-    """Make pictures from prompts.
+    """Generate images from prompts.
 
-    Writes a picture per prompt and seed and prints its path. Every picture carries the record of
-    how it was made; 'dit replay' makes it again. A run into a folder that was stopped goes on
-    where it stopped when it is started again.
+    Writes one image per prompt and seed and prints its path. Every image carries a record of how
+    it was made, and 'dit replay' makes it again from that record. A run into a folder that was
+    stopped continues where it stopped when the same command is given again.
     """
     given = {**locals(), **shared}
     from dit_cli import _output
@@ -195,7 +227,7 @@ def generate(
 
 
 def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
-    """``--from-latent``: the way back from an inverted picture."""
+    """``--from-latent``: reconstruct an inverted image, or sample it with another prompt."""
     from dit_cli import _output
     from dit_tools.tasks.from_latent import Request, assemble
 
@@ -272,7 +304,7 @@ def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -
         run = assemble(request, _output.emitter(given["json"], given["verbose"]))
     outcome = run.start()
     if not quiet:
-        _output.say(f"dit: {run.frames} frames, {run.skipped} of them like the one before, {run.calls} network calls")
+        _output.say(f"dit: {run.frames} frames, {run.skipped} of them skipped, {run.calls} network calls")
     return _output.finish(outcome, quiet)
 
 
@@ -283,7 +315,7 @@ def _leave_out(given: dict[str, Any], unfit: tuple[str, ...], where: str) -> Non
     for name in unfit:
         if given[name] not in (None, False, [], ()):
             flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag}: has no meaning {where}", "leave it out")
+            raise UsageError(f"{flag} cannot be used {where}", "leave it out")
 
 
-command = make(generate, _option_groups.Pictures)
+command = make(generate, _option_groups.Images)

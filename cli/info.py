@@ -1,4 +1,4 @@
-"""``dit info``: what pictures are and what they say about how they were made."""
+"""``dit info``: properties of images and the records embedded in them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dit_cli import _options as o
 from dit_cli._app import command as make
 from dit_tools.core.errors import ExitCode, InputError
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Pictures to look at.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Image files to describe.")]
 
 
 def info(files: Files, json: o.Json = False) -> int:
-    """Show how a picture was made.
+    """Show how an image was made.
 
-    Prints size, format, bit depth, alpha and colour profile, the parameters that A1111 and Civitai
-    read, and the dit record. A file that cannot be read is named on stderr, the others are shown:
-    exit status 4 when none could be read, 3 when only some.
+    Prints size, format, bit depth, alpha and colour profile, the parameters in the format of A1111
+    and Civitai, and the dit record. Files that cannot be read are named on standard error and the
+    others are still shown; the exit status is 4 when no file could be read, 3 when only some could.
     """
     from dit_cli._errors import say
     from dit_tools.tasks.info import SCHEMA, inspect, lines

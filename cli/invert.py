@@ -1,4 +1,4 @@
-"""``dit invert``: from pictures to the noise that makes them."""
+"""``dit invert``: find the noise from which a model reproduces an image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dit_cli import _method_options, _option_groups
 from dit_cli import _options as o
 from dit_cli._app import command as make
 
-Pictures = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of them.")]
+Pictures = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images to invert, or folders of images.")]
 Precision = Annotated[
     str,
-    typer.Option("--precision", metavar="NAME", rich_help_panel=o.PLACE, help="Of the latents: float64 or float32."),
+    typer.Option(
+        "--precision", metavar="NAME", rich_help_panel=o.PLACE, help="Precision of the latents: float64 or float32."
+    ),
 ]
 
 
@@ -26,13 +28,13 @@ def invert(
     precision: Precision = "float64",
     **given: Any,
 ) -> int:
-    """Find the noise that a picture comes from.
+    """Find the noise from which a model reproduces an image.
 
-    Writes NAME.latent, a safetensors file with the latents and all that leads back: 'dit generate
-    --from-latent NAME.latent' makes the picture again, or another one with a new prompt. Every
-    file is checked: the PSNR of the way back is printed beside that of the autoencoder alone,
-    which no inversion can exceed. Guidance is off unless --cfg-scale says otherwise, as it makes
-    inexact methods far worse.
+    Writes NAME.latent, a safetensors file with the latents and everything needed to reverse the
+    inversion: 'dit generate --from-latent NAME.latent' reconstructs the image, or makes a variant
+    with a new prompt. Every file is checked: the PSNR of the reconstruction is printed together
+    with that of the autoencoder alone, which no inversion can exceed. Guidance is off unless
+    --cfg-scale is given, because it makes inexact methods much worse.
     """
     from dit_cli import _output
     from dit_tools.tasks.invert import Request, assemble
@@ -57,7 +59,7 @@ def invert(
 def _line(event) -> str:
     note = f"{event['note']}; " if event.get("note") else ""
     return (
-        f"dit: {event['source']}: {note}round trip {event['psnr']:.2f} dB (autoencoder alone "
+        f"dit: {event['source']}: {note}reconstruction {event['psnr']:.2f} dB (autoencoder alone "
         f"{event['psnr_autoencoder']:.2f}), latent error {event['latent_error']:.1e}, "
         f"{event['calls_invert']} + {event['calls_back']} network calls"
     )

@@ -1,7 +1,7 @@
 """The ``dit`` program: finds the command, runs it, and turns whatever happens into an exit code.
 
 ``dit --help`` imports Typer and nothing else. A command's module is imported when the command is
-called, and it imports numpy, torch and models only when it has checked what it was asked.
+called, and it imports numpy, torch and models only after it has checked the request.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typer.core import TyperCommand
 from dit_cli._app import PLAIN, Group
 
 COMMANDS = {
-    "generate": "Make pictures from prompts.",
-    "invert": "Find the noise that a picture comes from.",
-    "edit": "Change what a picture shows, and keep the rest.",
-    "info": "Show how a picture was made.",
-    "replay": "Make a picture again from its own record.",
-    "eval": "Measure pictures: PSNR, SSIM, retrieval, Frechet distance.",
+    "generate": "Generate images from prompts.",
+    "invert": "Find the noise from which a model reproduces an image.",
+    "edit": "Edit images by prompt, mask or box, and keep the rest.",
+    "info": "Show how an image was made.",
+    "replay": "Make an image again from its own record.",
+    "eval": "Compute metrics of images: PSNR, SSIM, retrieval and others.",
     "methods": "List, explain and cite every method.",
     "models": "List, show, verify and pull models.",
     "export": "Write ONNX graphs of a model, checked against PyTorch.",
-    "calibrate": "Learn what a cache must know about a model.",
-    "train": "Train a model from a recipe and captioned pictures.",
-    "quantize": "Pack a model into few bits, and measure what that costs.",
+    "calibrate": "Calibrate a cache for a model.",
+    "train": "Train a model or an adapter from a recipe and captioned images.",
+    "quantize": "Quantize a model and measure the loss of quality.",
 }
 """Subcommand -> one line of help. The module of that name holds it as ``command``."""
 

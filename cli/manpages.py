@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dit_cli._app import about
 from dit_cli.main import COMMANDS, HELP, root
 from dit_cli.roff import bold, escape, paragraphs, prose
 from dit_tools import __version__
@@ -26,28 +27,28 @@ EXIT_STATUS = {
     ExitCode.OK: "Everything was done.",
     ExitCode.FAILURE: "A bug in dit; --debug shows the traceback. Please report it.",
     ExitCode.USAGE: "An unknown option, method, parameter or value.",
-    ExitCode.PARTIAL: "The batch was finished, some items failed; they are listed on stderr.",
+    ExitCode.PARTIAL: "The batch was finished but some items failed; they are listed on standard error.",
     ExitCode.INPUT: "An input cannot be read, an output cannot be written, or nothing matched.",
-    ExitCode.MODEL: "A model is missing, gated, damaged, or gave no finite numbers.",
+    ExitCode.MODEL: "A model is missing, gated or damaged, or its output is NaN or infinite.",
     ExitCode.MEMORY: "Out of memory.",
-    ExitCode.UNSUPPORTED: "Hardware, precision, or a combination that cannot work.",
+    ExitCode.UNSUPPORTED: "The hardware, precision or combination of options is not supported.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
-    ExitCode.PIPE: "The reader of stdout went away, as for other filters; nothing is printed.",
+    ExitCode.PIPE: "The reader of standard output closed the pipe; nothing is printed.",
     ExitCode.TERMINATED: "Stopped by SIGTERM.",
 }
 ENVIRONMENT = {
-    "DIT_CACHE": "Folder for models from the hub, in place of HF_HUB_CACHE.",
-    "HF_HOME": "Where the hub keeps its cache and token; default ~/.cache/huggingface.",
-    "HF_HUB_CACHE": "Folder for models from the hub; default $HF_HOME/hub.",
+    "DIT_CACHE": "Folder for models from the hub; replaces HF_HUB_CACHE.",
+    "HF_HOME": "Folder of the hub's cache and token (default: ~/.cache/huggingface).",
+    "HF_HUB_CACHE": "Folder for models from the hub (default: $HF_HOME/hub).",
     "HF_TOKEN": "Token for private and gated models.",
-    "HF_HUB_OFFLINE": "When 1, the network is never asked.",
-    "NO_COLOR": "When set, no colours are written to the terminal.",
+    "HF_HUB_OFFLINE": "If 1, the network is not used.",
+    "NO_COLOR": "If set, the terminal output has no colours.",
 }
 EXAMPLES = {
-    "Make a picture": 'dit generate "a red apple" -o apple.png',
+    "Generate an image": 'dit generate "a red apple" -o apple.png',
     "Show how it was made": "dit info apple.png",
     "Explain a method": "dit methods taylorseer",
-    "List a room's methods where one is chosen": "dit generate --cache help",
+    "List the methods of an option": "dit generate --cache help",
     "Complete options and methods with the tab key": "dit --install-completion",
 }
 
@@ -150,7 +151,7 @@ def _options(command: Any, context: Any, headings: bool = True) -> list[str]:
             continue
         argument = param.param_type_name == "argument"
         title = param.rich_help_panel or ("Arguments" if argument else "General")
-        sections.setdefault(title, []).extend([".TP", _term(param), prose(_about(param))])
+        sections.setdefault(title, []).extend([".TP", _term(param), prose(about(param))])
     if len(sections) == 1 or not headings:
         return [line for lines in sections.values() for line in lines]
     general = sections.pop("General", None)
@@ -168,22 +169,15 @@ def _term(param: Any) -> str:
     return names if flag else f"{names} \\fI{escape(metavar)}\\fR"
 
 
-def _about(param: Any) -> str:
-    default = param.default
-    if default in (None, False, 0, "", [], ()) or not param.show_default:
-        return param.help or ""
-    return f"{param.help} Default: {default}."
-
-
 def _methods(command: Any, everything: bool) -> list[str]:
-    """The methods of every room that the command has an option for; in full for dit methods."""
+    """The methods of every option of the command; in full for dit methods."""
     flags = {name for param in command.params for name in param.opts}
-    rooms = [room for room, flag in registry.CATEGORIES.items() if everything or flag in flags]
-    lines = [".SH METHODS"] if rooms else []
-    for room in rooms:
-        lines.append(f".SS {escape(f'{registry.CATEGORIES[room]} ({room})')}")
-        for name in registry.names(room):
-            cls = registry.get(room, name)
+    categories = [category for category, flag in registry.CATEGORIES.items() if everything or flag in flags]
+    lines = [".SH METHODS"] if categories else []
+    for category in categories:
+        lines.append(f".SS {escape(f'{registry.CATEGORIES[category]} ({category})')}")
+        for name in registry.names(category):
+            cls = registry.get(category, name)
             lines += [".TP", bold(name), *(_full(cls) if everything else _brief(cls))]
     return lines
 

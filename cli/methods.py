@@ -20,26 +20,26 @@ from dit_tools.core.errors import UsageError
 def _complete(incomplete: str) -> list[str]:
     from dit_tools.core.registry import CATEGORIES, names
 
-    return sorted({*CATEGORIES, *(name for room in CATEGORIES for name in names(room))})
+    return sorted({*CATEGORIES, *(name for category in CATEGORIES for name in names(category))})
 
 
 def methods(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ROOM|NAME",
+            metavar="CATEGORY|NAME",
             autocompletion=_complete,
-            help="Rooms such as caching or solver, methods such as taylorseer.",
+            help="Categories such as caching or solver, or methods such as taylorseer.",
         ),
     ] = None,
-    bib: Annotated[bool, typer.Option("--bib", help="Print BibTeX of their papers.")] = False,
+    bib: Annotated[bool, typer.Option("--bib", help="Print the BibTeX entries of their papers.")] = False,
     json: Json = False,
 ) -> None:
     """List, explain and cite every method.
 
-    Without arguments it lists all methods, a room a section; with rooms those of the rooms. A
-    method that is named is explained: what it does, its parameters with defaults and bounds, what
-    it needs, and its paper.
+    Without arguments all methods are listed by category; with categories, the methods of these. A
+    method given by name is explained: what it does, its parameters with their defaults and bounds,
+    what it needs from the model, and its paper.
     """
     if bib and json:
         raise UsageError("--bib and --json exclude each other", "give one of them")
@@ -61,29 +61,29 @@ def _select(words: Sequence[str]) -> tuple[list[str], list[type[Any]]]:
     """The words that name methods, and the methods that all words together mean."""
     from dit_tools.core.registry import CATEGORIES, display, nearest
 
-    spelt = {flag.lstrip("-"): room for room, flag in CATEGORIES.items()}
-    spelt |= {flag: room for room, flag in CATEGORIES.items()} | {room: room for room in CATEGORIES}
-    rooms = [spelt[word] for word in words if word in spelt]
+    spelt = {flag.lstrip("-"): category for category, flag in CATEGORIES.items()}
+    spelt |= {flag: category for category, flag in CATEGORIES.items()} | {category: category for category in CATEGORIES}
+    categories = [spelt[word] for word in words if word in spelt]
     names = [display(word) for word in words if word not in spelt]
-    everything = [cls for room in rooms or CATEGORIES for cls in methods_of(room)]
+    everything = [cls for category in categories or CATEGORIES for cls in methods_of(category)]
     known = sorted({cls.info.name for cls in everything})
     for name in names:
         if name not in known:
-            where = f" in {', '.join(rooms)}" if rooms else ""
-            message = f"no method or room {name!r}{where}"
+            where = f" in {', '.join(categories)}" if categories else ""
+            message = f"no method or category {name!r}{where}"
             raise UsageError(message, nearest(name, [*known, *CATEGORIES]))
     return names, [cls for cls in everything if not names or cls.info.name in names]
 
 
 def _sections(found: Sequence[type[Any]]) -> list[str]:
-    """A block of text a room: its name and flag, then its methods."""
-    rooms: dict[str, list[type[Any]]] = {}
+    """One block of text per category: its name and option, then its methods."""
+    categories: dict[str, list[type[Any]]] = {}
     for cls in found:
-        rooms.setdefault(cls.info.category, []).append(cls)
-    return [f"{room} ({classes[0].info.flag})\n{rows(classes, '  ')}" for room, classes in rooms.items()]
+        categories.setdefault(cls.info.category, []).append(cls)
+    return [f"{category} ({classes[0].info.flag})\n{rows(classes, '  ')}" for category, classes in categories.items()]
 
 
-STACK = " (PyTorch, or graphs in pieces: dit export --split)"
+STACK = " (PyTorch, or split ONNX graphs: dit export --split)"
 
 
 def explain(cls: type[Any]) -> str:
@@ -108,7 +108,7 @@ def as_object(cls: type[Any]) -> dict[str, Any]:
 
     info = cls.info
     return {
-        "room": info.category,
+        "category": info.category,
         "name": info.name,
         "flag": info.flag,
         "summary": first_line(cls),

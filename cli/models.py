@@ -24,15 +24,20 @@ def _complete(incomplete: str) -> list[str]:
 
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", autocompletion=_complete, help="Built-in name, folder, or hub id in the cache.")
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=_complete, help="Built-in name, folder, or hub id of a downloaded model."
+    ),
 ]
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME", autocompletion=_complete, help="Built-in names, folders, hub ids; else all built-in ones."
+        metavar="NAME",
+        autocompletion=_complete,
+        help="Built-in names, folders or hub ids (default: all built-in models).",
     ),
 ]
-HubId = Annotated[str, typer.Argument(metavar="HUB_ID", help="OWNER/NAME, or OWNER/NAME@REVISION.")]
+HubId = Annotated[str, typer.Argument(metavar="HUB_ID", help="Repository: OWNER/NAME, or OWNER/NAME@REVISION.")]
 FACTS = (
     "title",
     "family",
@@ -50,15 +55,15 @@ FACTS = (
 def models() -> None:
     """List, show, verify and pull models.
 
-    A model is built in, a folder in diffusers format, or a repository of the hub. What is pulled
-    stays in the hub's cache, shared with other programs.
+    A model is built in, a folder in diffusers format, or a repository on the hub. Downloaded models
+    stay in the hub's cache, which other programs share.
     """
 
 
 def list_models(json: Json = False) -> None:
     """List the models on this machine.
 
-    The built-in ones and those in the hub's cache, with what they take on disk.
+    Built-in models and those in the hub's cache are listed with their size on disk.
     """
     from dit_tools.models.loading.store import builtin_models, hub_models
 
@@ -79,7 +84,7 @@ def list_models(json: Json = False) -> None:
 
 
 def show(name: Name, json: Json = False) -> None:
-    """Show what a model states about itself, and its card."""
+    """Show the properties of a model and its card."""
     from dit_tools.models.loading.store import locate
 
     model = locate(name)
@@ -97,9 +102,9 @@ def show(name: Name, json: Json = False) -> None:
 def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> ExitCode:
     """Compare a model's files with their recorded hashes.
 
-    Built-in models record them in dit.json, the hub's cache in the names of its files; of another
-    folder only the structure is checked. Damaged and missing files are listed; then the exit code
-    is 5.
+    The hashes of built-in models are in dit.json, those of downloaded models in the file names of
+    the hub's cache; of other folders only the structure is checked. Damaged and missing files are
+    listed, and the exit code is 5 if there are any.
     """
     from dit_tools.models.loading.resolve import builtin_names
     from dit_tools.models.loading.store import locate
@@ -117,7 +122,7 @@ def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> Exi
             bad.append(model)
     if bad:
         pulled = [model for model in bad if model.kind == "hub"]
-        remedy = f"run 'dit models pull {pulled[0].name}'" if pulled else "install dit again"
+        remedy = f"run 'dit models pull {pulled[0].name}'" if pulled else "reinstall dit"
         raise ModelError(f"damaged: {', '.join(model.name for model in bad)}", remedy)
     return ExitCode.OK
 
@@ -125,8 +130,9 @@ def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> Exi
 def pull(hub_id: HubId, allow_pickle: AllowPickle = None, quiet: Quiet = False, json: Json = False) -> None:
     """Download a model, or its newer files, from the hub.
 
-    Only what the pipeline's own index names is fetched: safetensors weights, configs, tokenizers,
-    the card; never code, and pickled weights only with --allow-pickle. Prints the folder.
+    Only the files that the pipeline's index names are downloaded: safetensors weights, configs,
+    tokenizers and the model card. Code is never downloaded, and pickled weights only with
+    --allow-pickle. Prints the folder.
     """
     if quiet or not sys.stderr.isatty():
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -160,7 +166,7 @@ def _checked(model: Stored, result: Check) -> dict[str, Any]:
 
 
 def _report(model: Stored, result: Check) -> str:
-    lines = [f"{model.name}: {len(result.whole)} files are whole"]
+    lines = [f"{model.name}: {len(result.whole)} files are intact"]
     lines += [f"{model.name}: damaged {name}" for name in result.damaged]
     lines += [f"{model.name}: missing {name}" for name in result.missing]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""``dit quantize``: packs a model's weights into few bits and measures what that costs."""
+"""``dit quantize``: stores a model's weights in few bits and measures the loss of quality."""
 
 from __future__ import annotations
 
@@ -20,25 +20,45 @@ def quantize(
     model: Annotated[
         str,
         typer.Option(
-            "-m", "--model", metavar="NAME", autocompletion=o._models, help="Built-in name, folder or hub id."
+            "-m",
+            "--model",
+            metavar="NAME",
+            autocompletion=o._models,
+            help="Model to quantize: built-in name, folder or hub id.",
         ),
     ],
-    output: Annotated[str | None, typer.Option("-o", "--output", metavar="FOLDER", help="New folder to write.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write; it must not exist yet.")
+    ] = None,
     scheme: _method_options.Scheme = None,
     target: _method_options.Target = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="REGEX", help="Leave layers of such names as they are; may be repeated."),
+        typer.Option(
+            "--keep", metavar="REGEX", help="Do not quantize layers whose name matches; may be given several times."
+        ),
     ] = None,
     max_loss: Annotated[
         str | None,
-        typer.Option("--max-loss", metavar="DB", help="Choose bits per layer; denoising error may rise by this."),
+        typer.Option(
+            "--max-loss",
+            metavar="DB",
+            help="Choose the bits of each layer so that the denoising error rises by at most this much.",
+        ),
     ] = None,
     prompts: Annotated[
-        int, typer.Option("--prompts", min=0, max=1000, metavar="N", help="Pictures of the verdict; 0 is none.")
+        int,
+        typer.Option(
+            "--prompts",
+            min=0,
+            max=1000,
+            metavar="N",
+            help="Number of prompts in the quality report; 0 skips the report.",
+        ),
     ] = 4,
     prompt_file: Annotated[
-        str | None, typer.Option("--prompt-file", metavar="FILE", help="Prompts of the verdict.")
+        str | None,
+        typer.Option("--prompt-file", metavar="FILE", help="Read the prompts of the quality report from a file."),
     ] = None,
     calibration: Annotated[
         int,
@@ -47,11 +67,14 @@ def quantize(
             min=1,
             max=10000,
             metavar="N",
-            help="Prompts that calibrated schemes and --max-loss sample.",
+            help="Number of prompts sampled for calibrated schemes and --max-loss.",
         ),
     ] = 4,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, max=1000, metavar="N", help="Sampling steps; else the model's own.")
+        int | None,
+        typer.Option(
+            "--steps", min=1, max=1000, metavar="N", help="Number of sampling steps (default: the model's own)."
+        ),
     ] = None,
     device: o.Device = None,
     overwrite: o.Overwrite = False,
@@ -60,13 +83,12 @@ def quantize(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> int:
-    """Pack a model's weights into few bits and measure what that costs.
+    """Quantize a model's weights and measure the loss of quality.
 
-    FOLDER becomes a model of its own that 'dit generate -m FOLDER' runs: through PyTorch, or with
-    --target onnx through ONNX Runtime. The same prompts and
-    seeds go through the full and the packed network; a table of layers, size, PSNR, SSIM and the
-    rise of the denoising error is shown, and kept in FOLDER/quantize.json and in the weights' file.
-    Prints the folder.
+    FOLDER becomes a complete model that 'dit generate -m FOLDER' runs with PyTorch, or with ONNX
+    Runtime after --target onnx. The same prompts and seeds are sampled with the full and the
+    quantized network. The report lists the layers, the size, PSNR, SSIM and the rise of the
+    denoising error; it is stored in FOLDER/quantize.json and in the weight file. Prints the folder.
     """
     from dit_tools.core import spec
     from dit_tools.jobs.interrupt import Interruptible
@@ -76,7 +98,7 @@ def quantize(
 
     limit = bit_allocation.limit_of(max_loss) if max_loss is not None else None
     if output is None and not dry_run:
-        raise UsageError("-o: no folder to write", "name a new one, or add --dry-run")
+        raise UsageError("-o is missing", "name a new folder, or add --dry-run")
     kind = spec.parse("formats", target or "folder")
     packer = kind.scheme(scheme)
     if limit is not None:
@@ -159,7 +181,7 @@ def table(rows: list[dict[str, Any]], every: bool) -> list[str]:
 
 
 def summary(facts: dict[str, Any]) -> list[str]:
-    """Size, and the verdict where there is one."""
+    """The size, and the quality report if there is one, as lines."""
     lines = [f"size: {facts['bytes'] / 1e6:.2f} MB, {facts['ratio']:.3f}x of float32"]
     if "largest_layer" in facts:
         lines.append(f"memory: {facts['memory'] / 1e6:.2f} MB of weights to run it")
@@ -170,20 +192,20 @@ def summary(facts: dict[str, Any]) -> list[str]:
     faster = found["seconds_full"] / found["seconds_packed"]
     return [
         *lines,
-        f"pictures: PSNR {psnr[0]:.1f} dB, worst {psnr[1]:.1f} dB, SSIM {_number(found['ssim'])} "
+        f"images: PSNR {psnr[0]:.1f} dB, worst {psnr[1]:.1f} dB, SSIM {_number(found['ssim'])} "
         f"({len(found['prompts'])} prompts, {found['steps']} steps)",
         f"denoising error: {found['loss']:+.3f} dB",
         *_judged(found),
-        f"seconds a picture: {found['seconds_packed']:.2f} packed, {found['seconds_full']:.2f} full ({faster:.2f}x)",
+        f"seconds per image: {found['seconds_packed']:.2f} packed, {found['seconds_full']:.2f} full ({faster:.2f}x)",
     ]
 
 
 def _judged(found: dict[str, Any]) -> list[str]:
-    """A line of what the judge recognises; none where it does not know the model's pictures."""
+    """The share of recognised images as a line; none where the image-text model is not meaningful."""
     if found.get("found_full") is None:
         return []
     return [
-        f"recognised by the judge: {found['found_packed']:.0f} % of the pictures, "
+        f"recognised by the image-text model: {found['found_packed']:.0f} % of the images, "
         f"{found['found_full']:.0f} % of the full network's"
     ]
 

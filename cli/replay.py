@@ -1,4 +1,4 @@
-"""``dit replay``: pictures made again from their own records, and compared with themselves."""
+"""``dit replay``: images made again from their own records and compared with the originals."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ import typer
 from dit_cli import _options as o
 from dit_cli._app import command as make
 
-Pictures = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures with a dit record.")]
+Pictures = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images with a dit record.")]
 Check = Annotated[
-    bool, typer.Option("--check", rich_help_panel=o.RUN, help="Compare with the picture; write only with -o.")
+    bool, typer.Option("--check", rich_help_panel=o.RUN, help="Compare with the original; write an image only with -o.")
 ]
 MinPsnr = Annotated[
     float | None,
     typer.Option(
-        "--min-psnr", metavar="DB", rich_help_panel=o.RUN, min=0, help="With --check: what counts as the same."
+        "--min-psnr",
+        metavar="DB",
+        rich_help_panel=o.RUN,
+        min=0,
+        help="With --check: PSNR from which images count as the same (default: identical pixels).",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Even with another revision of the model.", rich_help_panel=o.RUN)]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Continue when the model has another revision than the record.", rich_help_panel=o.RUN
+    ),
+]
 
 
 def replay(
@@ -41,12 +50,12 @@ def replay(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> int:
-    """Make a picture again from its own record.
+    """Make an image again from its own record.
 
-    Writes NAME-replay.png beside where you are, or what -o says. With --check the new pixels are
-    compared with the picture: exit status 0 when they are identical (or as near as --min-psnr asks
-    for), 1 when they differ. A picture of another revision of the model is refused with exit
-    status 5, unless --force is given. Options replace what the record says.
+    Writes NAME-replay.png to the current folder, or to the path that -o gives. With --check the
+    new pixels are compared with the original: the exit status is 0 when they are identical (or
+    within --min-psnr) and 1 when they differ. An image made with another revision of the model is
+    refused with exit status 5 unless --force is given. Options override the values in the record.
     """
     given = locals()
     from dit_cli import _output
@@ -59,7 +68,7 @@ def replay(
     with _output.told(json):
         _output.check_stdout(output, json)
         if min_psnr is not None and not check:
-            raise UsageError("--min-psnr is for --check", "add --check")
+            raise UsageError("--min-psnr needs --check", "add --check")
         originals = [read_original(path, changes, i) for i, path in enumerate(pictures)]
         run = Replay(originals, output, overwrite, check, min_psnr, force, quiet)
         run.prepare()

@@ -1,4 +1,4 @@
-"""``dit train``: a model from a recipe and a folder of captioned pictures."""
+"""``dit train``: a model from a recipe and a folder of captioned images."""
 
 from __future__ import annotations
 
@@ -19,50 +19,61 @@ STAGES, DTYPES = ("all", "autoencoder"), ("auto", "bfloat16", "float32")
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A TOML file; see recipes/.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a TOML file.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FOLDER", help="Folder or zip of captioned pictures, in place of the recipe's."),
+        typer.Option("--data", metavar="FOLDER", help="Folder or zip of captioned images, in place of the recipe's."),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="FOLDER", help="Folder of the run; else runs/NAME of the recipe."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Folder of the run (default: runs/NAME, with the name of the recipe).",
+        ),
     ] = None,
     objective: Objectives = None,
     adapter: Adapter = None,
-    stage: Annotated[str, typer.Option("--stage", metavar="NAME", help="all, or autoencoder alone.")] = "all",
+    stage: Annotated[str, typer.Option("--stage", metavar="NAME", help="Stage to train: all or autoencoder.")] = "all",
     max_steps: Annotated[
         int | None,
-        typer.Option("--max-steps", metavar="N", min=1, help="Stop after N steps of a stage; start again to go on."),
+        typer.Option(
+            "--max-steps", metavar="N", min=1, help="Stop after N steps of a stage; the same command continues the run."
+        ),
     ] = None,
     save_every: Annotated[
-        int, typer.Option("--save-every", metavar="N", min=1, help="Steps between checkpoints.")
+        int, typer.Option("--save-every", metavar="N", min=1, help="Number of steps between checkpoints.")
     ] = 50,
     sample_every: Annotated[
-        int, typer.Option("--sample-every", metavar="N", min=1, help="Steps between sample sheets.")
+        int, typer.Option("--sample-every", metavar="N", min=1, help="Number of steps between sample sheets.")
     ] = 200,
     export: Annotated[
         str | None,
-        typer.Option("--export", metavar="FOLDER", help="Write the finished model with ONNX graphs as well."),
+        typer.Option(
+            "--export", metavar="FOLDER", help="Also write the finished model with ONNX graphs to this folder."
+        ),
     ] = None,
     device: Device = None,
     dtype: Annotated[
-        str, typer.Option("--dtype", metavar="NAME", help="Of the computation: auto, bfloat16, float32.")
+        str, typer.Option("--dtype", metavar="NAME", help="Compute precision: auto, bfloat16 or float32.")
     ] = "auto",
     compile: Annotated[  # noqa: A002
-        bool, typer.Option("--compile/--no-compile", help="Compile the transformer's step.")
+        bool,
+        typer.Option("--compile/--no-compile", help="Compile the training step of the transformer with torch.compile."),
     ] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a text-to-image model, or an adapter of one, from a recipe.
+    """Train a text-to-image model or an adapter from a recipe.
 
-    A run that was stopped goes on where it stopped, to the bit, when the command is given again.
-    Ctrl-C saves and exits. FOLDER gets checkpoints, log.jsonl, loss.png, sample sheets, and in the
-    end 'pipeline', a diffusers model that 'dit generate -m' takes, or of a recipe with [adapter]
-    NAME.safetensors, which '--lora' takes. Prints its path.
+    A run that was stopped continues where it stopped when the same command is given again, and
+    gives bit for bit the result of an undisturbed run. Ctrl-C saves a checkpoint and exits. The
+    folder of the run holds checkpoints, log.jsonl, loss.png and sample sheets, and at the end
+    'pipeline', a diffusers model for 'dit generate -m'. A recipe with [adapter] writes
+    NAME.safetensors instead, for --lora. Prints the path of the result.
     """
     from dit_cli.training import export_to, leads, prepare, settle, start
 
@@ -70,7 +81,9 @@ def train(
     run = Path(output) if output else Path("runs") / made.name
     made = settle(made, run)
     if export and made.adapter.model:
-        raise UsageError("--export: an adapter is one file", "give it to --lora of dit generate")
+        raise UsageError(
+            "--export is not available for adapters, which are a single file", "use the file with 'dit generate --lora'"
+        )
     _check(stage, dtype, run, export, overwrite)
     if dry_run:
         say(f"dit: would train {made.name} in {run}")
@@ -92,20 +105,20 @@ def train(
         export_to(folder, Path(export), made)
         paths.append(export)
     if folder is None:
-        say(f"dit: stopped at --max-steps {max_steps}; give the command again to go on")
+        say(f"dit: stopped at --max-steps {max_steps}; the same command continues the run")
     for path in paths:
         print(json_format.dumps({"type": "done", "path": path}) if json else path)
 
 
 def _check(stage: str, dtype: str, run: Path, export: str | None, overwrite: bool) -> None:
     if stage not in STAGES:
-        raise UsageError(f"--stage {stage}: no such stage", f"choose from {', '.join(STAGES)}")
+        raise UsageError(f"--stage {stage}: unknown stage", f"choose from {', '.join(STAGES)}")
     if dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype}: not for training", f"use {', '.join(DTYPES)}")
+        raise UsageError(f"--dtype {dtype}: not supported for training", f"use {', '.join(DTYPES)}")
     if run.exists() and not run.is_dir():
-        raise InputError(f"-o {run}: is a file", "give a folder")
+        raise InputError(f"-o {run} is a file", "give a folder")
     if export and Path(export).exists() and not overwrite:
-        raise InputError(f"--export {export}: exists", "add --overwrite, or choose another folder")
+        raise InputError(f"--export {export}: the folder exists", "add --overwrite, or choose another folder")
 
 
 def _teller(json: bool, quiet: bool) -> Callable[[dict[str, Any]], None]:
@@ -129,7 +142,7 @@ def _line(event: dict[str, Any]) -> str:
     left = (event["steps"] - event["step"]) / max(event["steps"], 1)
     return (
         f"dit: {event['stage']} {event['step']}/{event['steps']} ({1 - left:.0%}): loss "
-        f"{event['loss']:.4f}{more}, {event['pictures_per_second']:.1f} pictures/s"
+        f"{event['loss']:.4f}{more}, {event['pictures_per_second']:.1f} images/s"
     )
 
 

@@ -296,7 +296,7 @@ def test_bytes_are_not_sent_to_a_terminal(tmp_path):
     os.close(slave)
     os.close(master)
     assert done.returncode == 2
-    assert done.stderr == "dit: -o -: stdout is a terminal; send it to a file or a pipe\n"
+    assert done.stderr == "dit: -o -: standard output is a terminal; redirect it to a file or a pipe\n"
 
 
 def test_an_option_without_effect_is_refused(tmp_path):

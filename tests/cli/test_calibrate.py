@@ -76,7 +76,7 @@ def test_a_calibration_is_found_by_itself_named_or_refused(tmp_path: Path, home:
 
 def test_misuse_is_told_before_a_model_is_loaded(tmp_path: Path, home: dict[str, str]) -> None:
     for words, line in (
-        ((), "dit: dit calibrate: what for?; give --cache NAME, --presets or --heads N\n"),
+        ((), "dit: dit calibrate needs one of --cache, --presets and --heads; give exactly one of them\n"),
         (
             ("--cache", "output"),
             "dit: --cache output: nothing to calibrate; choose from ertacache, harmonica, ilf, magcache\n",

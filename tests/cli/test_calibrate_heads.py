@@ -41,7 +41,7 @@ def test_the_file_is_a_config_that_names_the_heads(session, tmp_path, capsys):
     path = tmp_path / "heads.toml"
     assert _heads(session, 2, path, json=False) == ExitCode.OK
     said = capsys.readouterr()
-    assert said.out == f"{path}\n" and said.err.startswith("dit: cosine with the prompt ")
+    assert said.out == f"{path}\n" and said.err.startswith("dit: cosine similarity to the prompt: ")
     guidance = spec.parse("guidance", tomllib.loads(path.read_text())["guidance"])
     assert (guidance.scale, guidance.weight, guidance.share) == (2, 3, 1)
     assert len(guidance.heads.split("+")) == 2
@@ -56,7 +56,7 @@ def test_without_a_file_the_spec_is_printed(session, capsys):
 
 def test_places_that_cannot_be(tmp_path: Path):
     assert _toml(None, False) is None
-    with pytest.raises(UsageError, match="heads go to a .toml file"):
+    with pytest.raises(UsageError, match="--heads writes a .toml file"):
         _toml(str(tmp_path / "heads.json"), False)
     (tmp_path / "heads.toml").write_text("")
     with pytest.raises(UsageError, match="exists"):
@@ -70,4 +70,6 @@ def test_one_thing_at_a_time():
     for words in ([], ["--heads", "2", "--presets"]):
         done = dit("calibrate", *words)
         assert done.returncode == ExitCode.USAGE
-        assert done.stderr == ("dit: dit calibrate: what for?; give --cache NAME, --presets or --heads N\n")
+        assert done.stderr == (
+            "dit: dit calibrate needs one of --cache, --presets and --heads; give exactly one of them\n"
+        )

@@ -26,7 +26,7 @@ def test_compare_without_a_cache_is_refused(tmp_path):
 
 def test_help_lists_presets_and_explains_one(tmp_path):
     listed = dit("generate", "--cache", "help", cwd=tmp_path).stdout
-    line = "  fast = taylorseer:interval=4, or what was measured on the model"
+    line = "  fast = taylorseer:interval=4, or the setting measured on the model"
     assert line in listed.splitlines()
     assert "taylorseer" in dit("generate", "--cache", "fast:help", cwd=tmp_path).stdout.lower()
     done = dit("generate", "cat", "--cache", "fsat", cwd=tmp_path)

@@ -35,7 +35,7 @@ def test_pairs_are_found_by_name_and_a_file_without_partner_is_named(tmp_path):
     done = dit("eval", "made/b.png", "-r", "real/b.png", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     psnr, ssim = done.stdout.splitlines()
-    assert psnr == "psnr       20 dB (1 picture; higher is better)" and ssim.startswith("ssim ")
+    assert psnr == "psnr       20 dB (1 image; higher is better)" and ssim.startswith("ssim ")
 
 
 def test_retrieval_asks_the_pictures_for_their_prompts(tmp_path):

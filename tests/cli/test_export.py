@@ -50,7 +50,7 @@ def test_json_and_int8_without_check(model: Path, tmp_path: Path) -> None:
 
 BAD = [
     (("--parts", "unet"), 2, "dit: --parts unet: no such part; choose from transformer,"),
-    (("--parts", ","), 2, "dit: --parts: names nothing; give transformer"),
+    (("--parts", ","), 2, "dit: --parts is empty; give transformer"),
     (("--opset", "9"), 2, "dit: --opset 9: not known; give 17 to 20"),
     (("--opset", "new"), 2, "dit export: --opset: not a whole number"),
     (("--parts", "text_encoder"), 7, "dit: --parts text_encoder: the model has none; give --parts transformer,vae"),

@@ -121,14 +121,14 @@ def test_the_end_of_a_long_prompt_that_is_not_read_is_said_once(tmp_path, backen
     done = dit("generate", long, "a red apple", "-N", "2", *given, cwd=tmp_path)
     assert done.returncode == 0 and len(done.stdout.split()) == 4
     [line] = done.stderr.splitlines()
-    assert line.endswith("the prompt is too long for the model; not read: table, 3d")
+    assert line.endswith("the prompt is too long for the model; this part is not read: table, 3d")
     done = dit("generate", long, "a red apple", "--json", "--overwrite", *given, cwd=tmp_path)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     for event in events:
         validator("events").validate(event)
     assert [event.get("unread") for event in events] == [None, "table, 3d", None, None]
     done = dit("generate", "a red apple", "--max-tokens", "3", "--overwrite", *given, cwd=tmp_path)
-    assert "not read: apple" in done.stderr
+    assert "this part is not read: apple" in done.stderr
 
 
 def test_errors_are_events_too():
@@ -149,7 +149,7 @@ def test_dry_run_makes_nothing(tmp_path):
         "out/dog-0.png",
         "out/dog-1.png",
     ]
-    assert done.stderr == "dit: 4 pictures to make, 0 there already\n"
+    assert done.stderr == "dit: 4 images to make, 0 already done\n"
     shown = dit("generate", "cat", "--dry-run", "--json", "--cfg-scale", "0", cwd=tmp_path)
     item = json.loads(shown.stdout)
     validator("events").validate(item)
@@ -232,7 +232,7 @@ def test_ctrl_c_once_finishes_the_picture_and_the_next_run_goes_on(tmp_path):
     made = whole(tmp_path / "out")
     assert 1 <= made < 40
     rest = dit("generate", *arguments, "--dry-run", cwd=tmp_path)
-    assert rest.stderr == f"dit: {40 - made} pictures to make, {made} there already\n" or made == 39
+    assert rest.stderr == f"dit: {40 - made} images to make, {made} already done\n" or made == 39
 
 
 def test_ctrl_c_twice_stops_and_leaves_nothing_half_written(tmp_path):

@@ -100,7 +100,7 @@ def test_a_folder_becomes_a_folder(place: Path) -> None:
     done = dit("invert", "in", "-p", "red heart", "-o", "latents/", "--steps", "2", cwd=place)
     assert done.returncode == 3
     assert done.stdout.split() == ["latents/a.latent", "latents/b.latent"]
-    assert "in/a.png: round trip" in done.stderr and "in/broken.png" in done.stderr
+    assert "in/a.png: reconstruction" in done.stderr and "in/broken.png" in done.stderr
 
 
 def test_the_record_has_all_that_leads_back_and_no_folder(place: Path) -> None:

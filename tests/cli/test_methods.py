@@ -42,7 +42,7 @@ def test_a_room_by_any_of_its_names(word: str) -> None:
 
 def test_json_says_everything_about_a_method() -> None:
     lines = [json.loads(line) for line in dit("methods", "--json").stdout.splitlines()]
-    assert {(line["room"], line["name"]) for line in lines} == ALL
+    assert {(line["category"], line["name"]) for line in lines} == ALL
     taylor = next(line for line in lines if line["name"] == "taylorseer")
     assert taylor["flag"] == "--cache" and taylor["paper"] == "arXiv:2503.06923"
     assert taylor["needs"] == ["stack"] and taylor["identity"] == {"interval": 1}
@@ -83,7 +83,7 @@ def test_spelling_with_underscore() -> None:
 def test_unknown_words_and_contradictions() -> None:
     done = dit("methods", "taylorser")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "dit: no method or room 'taylorser'; did you mean 'taylorseer'?\n"
+    assert done.stderr == "dit: no method or category 'taylorser'; did you mean 'taylorseer'?\n"
     assert dit("methods", "solvers", "taylorseer").returncode == 2
     done = dit("methods", "--bib", "--json")
     assert (done.returncode, done.stderr) == (2, "dit: --bib and --json exclude each other; give one of them\n")

@@ -118,7 +118,7 @@ def test_show(builtin: Path, cache: Path) -> None:
 
 def test_verify(builtin: Path) -> None:
     done = models(builtin, "verify")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "tiny: 3 files are whole\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "tiny: 3 files are intact\n", "")
     assert models(builtin, "verify", "-q").stdout == ""
 
 
@@ -128,14 +128,14 @@ def test_verify_finds_damaged_and_missing_files(builtin: Path) -> None:
     (builtin / "tiny/README.md").unlink()
     done = models(builtin, "verify", "tiny")
     assert done.returncode == 5
-    assert done.stdout == ("tiny: 1 files are whole\ntiny: damaged transformer.onnx\ntiny: missing README.md\n")
+    assert done.stdout == ("tiny: 1 files are intact\ntiny: damaged transformer.onnx\ntiny: missing README.md\n")
     assert done.stderr == "dit: damaged: tiny; install dit again\n"
     made = json.loads(models(builtin, "verify", "--json").stdout)
     assert made == {"name": "tiny", "ok": False, "files": 1, "damaged": ["transformer.onnx"], "missing": ["README.md"]}
 
 
 def test_verify_of_the_hub_cache(builtin: Path, cache: Path) -> None:
-    assert models(builtin, "verify", "some/pipe", cache=cache).stdout == ("some/pipe: 4 files are whole\n")
+    assert models(builtin, "verify", "some/pipe", cache=cache).stdout == ("some/pipe: 4 files are intact\n")
     card = cache / "models--some--pipe/snapshots/0123abc/README.md"
     card.resolve().write_bytes(b"Card of the hub")
     done = models(builtin, "verify", "some/pipe", cache=cache)
@@ -209,7 +209,7 @@ def test_pull_fetches_what_the_index_names_and_nothing_that_can_run(tmp_path: Pa
     offline = env | {"HF_HUB_OFFLINE": "1"}
     assert "some/pipe" in dit("models", env=offline).stdout
     whole = dit("models", "verify", "some/pipe", env=offline)
-    assert (whole.returncode, whole.stdout) == (0, "some/pipe: 4 files are whole\n")
+    assert (whole.returncode, whole.stdout) == (0, "some/pipe: 4 files are intact\n")
 
 
 def test_pull_refuses_a_repository_that_has_only_pickles(tmp_path: Path) -> None:

@@ -27,4 +27,4 @@ def test_files_behind_one_reason_are_listed_together(capsys):
     failed: list[tuple[str, DitError]] = [(f"{i}.png", InputError("out of memory")) for i in range(7)]
     _output.finish(Outcome(written=["b.png"], failed=failed))
     said = capsys.readouterr().err
-    assert said == "dit: 7 pictures failed: out of memory: 0.png, 1.png, 2.png, 3.png, 4.png, ...\n"
+    assert said == "dit: 7 images failed: out of memory: 0.png, 1.png, 2.png, 3.png, 4.png, ...\n"

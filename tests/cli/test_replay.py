@@ -63,10 +63,10 @@ def test_another_revision_is_refused(folder):
     [
         (("none.png",), 4, "dit: none.png: cannot be read"),
         (("plain.png",), 4, "dit: plain.png: holds no 'dit' record; take what it says with dit"),
-        (("a.png", "--min-psnr", "30"), 2, "dit: --min-psnr is for --check; add --check"),
+        (("a.png", "--min-psnr", "30"), 2, "dit: --min-psnr needs --check; add --check"),
         (("a.png", "-m", "nowhere/at/all"), 5, "dit: --model nowhere/at/all: no such file"),
         (("a.png", "-o", "no/x.png"), 4, "dit: no/x.png: cannot be written: the folder does not"),
-        (("a.png", "-o", "-", "--json"), 2, "dit: --json and -o - both write to stdout"),
+        (("a.png", "-o", "-", "--json"), 2, "dit: --json and -o - both write to standard output"),
     ],
 )
 def test_mistakes(folder, arguments, code, message):

@@ -25,7 +25,7 @@ def test_a_folder_becomes_a_folder(tmp_path: Path) -> None:
     done = dit("generate", "a cat", "--stream", "in", "--steps", "4", "-o", "out/", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.split() == [f"out/0000{i}.png" for i in (1, 2, 3)]
-    assert done.stderr.endswith("dit: 3 frames, 1 of them like the one before, 3 network calls\n")
+    assert done.stderr.endswith("dit: 3 frames, 1 of them skipped, 3 network calls\n")
     first, second, third = (image.read(tmp_path / name).pixels for name in done.stdout.split())
     assert np.array_equal(first, second) and not np.array_equal(second, third)
 
@@ -43,8 +43,8 @@ def test_a_pipe_becomes_a_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words, line",
     [
-        (["a", "--strength", "0.5"], "dit: --strength: has no meaning without --stream; "),
-        (["a", "--stream", "in", "--grid", "g.png"], "dit: --grid: has no meaning with --stream; "),
+        (["a", "--strength", "0.5"], "dit: --strength cannot be used without --stream; "),
+        (["a", "--stream", "in", "--grid", "g.png"], "dit: --grid cannot be used with --stream; "),
         (["a", "--stream", "gone", "-o", "x/"], "dit: gone: no such file or folder; "),
         (["--stream", "gone"], "dit: --stream: takes one prompt; "),
     ],
