@@ -155,16 +155,18 @@ def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
     return Plan.parse(int(given.get("steps", steps)), specs)
 
 
-def sample_once(model: Any, chosen: Any, conditions: Any, seeds: list[int], second: Any = None) -> Sampled:
+def sample_once(
+    model: Any, chosen: Any, conditions: Any, seeds: list[int], second: Any = None, scorer: Any = None
+) -> Sampled:
     """Sample and count; blocks of runs that hook none count 0. ``second``: of ``--combine``."""
     from dit_tools.core.arrays import to_numpy
-    from dit_tools.core.run import Run
+    from dit_tools.core.run import RunState
     from dit_tools.sampling import loop
 
     size = model.defaults.size
     x, noise = loop.start(model, chosen, model.family.latent_shape(Size.square(size)), seeds)
     times = chosen.times(model, x.shape)
-    run = Run(times, chosen.solver.calls(len(times) - 1))
+    run = RunState(times, chosen.solver.calls(len(times) - 1), scorer=scorer)
     rival = getattr(model.network, "start", None)
     if rival:
         rival()

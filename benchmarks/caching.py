@@ -111,7 +111,7 @@ def sample_once(model: Any, conditions: Any, cache: str, seeds: list[int], steps
     """Sample with a cache and count. Blocks of the plain run are not hooked and count 0."""
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
-    from dit_tools.core.run import Run
+    from dit_tools.core.run import RunState
     from dit_tools.sampling import loop
 
     plan = Plan.parse(
@@ -127,7 +127,7 @@ def sample_once(model: Any, conditions: Any, cache: str, seeds: list[int], steps
     size = model.defaults.size
     x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), seeds)
     times = plan.times(model, x.shape)
-    run = Run(times, plan.solver.calls(len(times) - 1))
+    run = RunState(times, plan.solver.calls(len(times) - 1))
     began = time.perf_counter()
     for step in loop.sample(model, conditions, x, plan, noise, run=run):
         x = step.x

@@ -96,7 +96,7 @@ def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> t
     import torch
 
     from dit_tools.core.plan import Plan
-    from dit_tools.core.run import Run
+    from dit_tools.core.run import RunState
     from dit_tools.sampling import loop
 
     plan = Plan.parse(
@@ -107,7 +107,7 @@ def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> t
     text = torch.randn(pictures, TEXT, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(pictures, TEXT, dtype=torch.int64)
     conditions = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}
-    run = Run(plan.times(model, x.shape), steps)
+    run = RunState(plan.times(model, x.shape), steps)
     began = time.perf_counter()
     for step in loop.sample(model, conditions, x, plan, noise, run=run):
         x = step.x

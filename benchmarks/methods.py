@@ -172,15 +172,13 @@ def way(model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int], s
         return ConditionRequest(tuple(words), ("",) * len(words), Size.square(size))
 
     def draw(part: slice) -> Any:
-        words, one, other = asked(prompts[part]), chosen, model.second
+        words, other = asked(prompts[part]), model.second
         conditions = model.encode(words)
         if seconds and chosen.combine.takes:
             conditions["second"] = model.encode(asked(seconds[part]))["cond"]
-        if chosen.guidance.sees:
-            critic = Critic(model, words.prompts)
-            one = replace(chosen, guidance=chosen.guidance.watched(critic))
+        scorer = Critic(model, words.texts) if chosen.guidance.sees else None
         second = Second(other, other.encode(words)) if other else None
-        return sample_once(model, one, conditions, list(seeds[part]), second).pixels
+        return sample_once(model, chosen, conditions, list(seeds[part]), second, scorer).pixels
 
     return draw
 

@@ -112,7 +112,7 @@ def empty() -> Iterator[None]:
 
 def _caller(model: Any, name: str, text: str, inputs: dict[str, Any], calls: int) -> Callable[[], list[float]]:
     """What makes ``calls`` calls of a fresh run and gives their seconds of the processor."""
-    from dit_tools.core.run import Run
+    from dit_tools.core.run import RunState
 
     if "rival" in name:
         network = rivals.model_with(model, text, calls).network
@@ -124,7 +124,7 @@ def _caller(model: Any, name: str, text: str, inputs: dict[str, Any], calls: int
         return rival
 
     def ours() -> list[float]:
-        run = Run(tuple(1 - i / calls for i in range(calls + 1)), calls, branches=("cond",))
+        run = RunState(tuple(1 - i / calls for i in range(calls + 1)), calls, branches=("cond",))
         run.path = model.path
         times = []
         with _hooked(model.network.blocks(), text, run):

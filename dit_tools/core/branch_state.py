@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 
 S = TypeVar("S")
 
@@ -19,21 +19,21 @@ class _Entry(Generic[S]):
 
 
 class Streams(Generic[S]):
-    """States by ``run.branches``; ``begin`` makes one for branches that are new.
+    """States by ``run.key``; ``begin`` makes one for branches that are new.
 
     Branches that were not asked for at the call before begin anew, for what they remember is as old
     as their absence. The first ``warmup`` calls (>= 1) of a state and the last step are full ones.
     """
 
-    def __init__(self, run: Run, warmup: int, begin: Callable[[], S]):
+    def __init__(self, run: RunState, warmup: int, begin: Callable[[], S]):
         self._run, self._warmup, self._begin = run, warmup, begin
-        self._entries: dict[tuple[str, ...], _Entry[S]] = {}
+        self._entries: dict[tuple[int, tuple[str, ...]], _Entry[S]] = {}
 
     def open(self) -> tuple[S, bool]:
         """The state of the current call's branches, and whether this call may skip anything."""
-        entry = self._entries.get(self._run.branches)
+        entry = self._entries.get(self._run.key)
         if entry is None or entry.latest != self._run.call - 1:
-            entry = self._entries[self._run.branches] = _Entry(self._begin())
+            entry = self._entries[self._run.key] = _Entry(self._begin())
         entry.latest = self._run.call
         entry.calls += 1
         return entry.state, entry.calls > self._warmup and not self._last_step()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.attention_control import CROSS, Call, replaced, text_maps
 
 
@@ -74,7 +74,7 @@ class PromptToPrompt:
     ``cross``, image maps above ``structure``; only where the prompt is seen, not without it.
     """
 
-    run: Run
+    run: RunState
     pairs: Sequence[tuple[int, int, float]]
     new: Sequence[int]
     cross: float
@@ -131,7 +131,7 @@ class Appearance:
     At times up to ``start``, in blocks from the share ``depth`` of all on, in every branch.
     """
 
-    run: Run
+    run: RunState
     start: float
     depth: float
 

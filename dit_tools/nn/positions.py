@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.attention_product import Product, attending
 from dit_tools.nn.hooks import around_forward
 
@@ -64,7 +64,7 @@ def rescaled(
     return around_forward([module], stand_in, "dit_positions")
 
 
-def sharpened(blocks: Sequence[Any], run: Run, factor: float, option: str) -> AbstractContextManager[None]:
+def sharpened(blocks: Sequence[Any], run: RunState, factor: float, option: str) -> AbstractContextManager[None]:
     """Inside the context attention logits over image tokens are multiplied by ``factor``."""
 
     def replace(_: int, product: Product) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.attention_product import Product, apart, attending, together
 from dit_tools.nn.windows import Tiled, Tiling, tiled, tiling
 
@@ -30,7 +30,7 @@ class Memory:
 
 
 def reattending(
-    blocks: Sequence[Any], run: Run, density: float, warmup: int, refresh: int, drift: float, option: str
+    blocks: Sequence[Any], run: RunState, density: float, warmup: int, refresh: int, drift: float, option: str
 ) -> AbstractContextManager[None]:
     """Image queries see ``density`` of the image's keys, and all of them from time to time.
 
@@ -40,10 +40,10 @@ def reattending(
     """
     count = run.grid[0] * run.grid[1]
     tiles = window_tiling(run.grid, density)
-    memories: dict[tuple[int, tuple[str, ...]], Memory] = {}
+    memories: dict[tuple[int, tuple[int, tuple[str, ...]]], Memory] = {}
 
     def replace(site: int, product: Product) -> Tensor:
-        key = site, run.branches
+        key = site, run.key
         memory = memories.get(key)
         if memory is None or run.call < warmup or run.call - memory.call >= refresh:
             run.count["attention pairs"] += count**2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.attention_product import LAST, Product, attending
 from dit_tools.nn.hooks import around_forward
 
@@ -51,7 +51,7 @@ class Narrowing:
     others can attend to them; None: they are not attended to.
     """
 
-    def __init__(self, blocks: Sequence[Any], run: Run, choose: Choose, option: str):
+    def __init__(self, blocks: Sequence[Any], run: RunState, choose: Choose, option: str):
         self._blocks, self._run, self._choose, self._option = blocks, run, choose, option
         self.memory: Callable[[], Memory | None] = lambda: None
         self._chosen: Tensor | None = None  # (rows, n), of the current call

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.attention_product import Product, attending, together
 from dit_tools.nn.windows import Tiling, tiled, tiling
 
 
 def windowed(
-    blocks: Sequence[Any], run: Run, windows: int, roll: Callable[[int, int], int], option: str
+    blocks: Sequence[Any], run: RunState, windows: int, roll: Callable[[int, int], int], option: str
 ) -> AbstractContextManager[None]:
     """Image tokens attend within ``windows`` x ``windows`` windows of their grid, and to all text.
 

@@ -6,13 +6,38 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dit_tools.core.arrays import Array, all_finite, concat, split
+from dit_tools.core.branches import Branch
 from dit_tools.core.errors import ModelError
 from dit_tools.core.prediction import Prediction
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
+from dit_tools.methods.guidance import Guide, Guiding
 from dit_tools.methods.token_reduction import Watch
 
 Condition = Mapping[str, Array]
 """What the network is told besides latents and time: arrays whose first axis is the batch."""
+Asked = tuple[Branch, ...]
+Answers = tuple[Prediction, ...]
+
+
+def drive(
+    guides: Sequence[Guiding], answer: Callable[[list[tuple[int, Asked]]], Sequence[Answers]]
+) -> list[Prediction]:
+    """Run guided evaluations in lock-step; what all of them ask at a time is answered together.
+
+    ``answer`` gets (number of the guide, branches) of every guide that has not finished, in order,
+    and gives the predictions of each. Returns the guided predictions.
+    """
+    made: list[Prediction | None] = [None] * len(guides)
+    replies: list[tuple[int, Answers | None]] = [(number, None) for number in range(len(guides))]
+    while replies:
+        asked: list[tuple[int, Asked]] = []
+        for number, reply in replies:
+            try:
+                asked.append((number, guides[number].send(reply)))  # type: ignore[arg-type]  # None starts it
+            except StopIteration as done:
+                made[number] = done.value
+        replies = list(zip((n for n, _ in asked), answer(asked), strict=True)) if asked else []
+    return made  # type: ignore[return-value]  # all have finished
 
 
 class Denoiser:
@@ -29,8 +54,8 @@ class Denoiser:
         family: Any,
         network: Any,
         conditions: Mapping[str, Condition],
-        guide: Any,
-        run: Run,
+        guide: Guide,
+        run: RunState,
         watch: Watch | None = None,
     ):
         self._family, self._network = family, network
@@ -43,7 +68,7 @@ class Denoiser:
         """The guided prediction. Raises ModelError when the network gives NaN or infinity."""
         self._run.call += 1
         self._run.t, self._run.x = t, x
-        guided = self._guide(lambda *branches: self._evaluate(branches, x, t), x, t)
+        (guided,) = drive([self._guide(x, t)], lambda asked: [self._evaluate(asked[0][1], x, t)])
         guided = self._watch.guided(guided)
         _check_finite(t, guided.raw)
         return guided
@@ -69,7 +94,8 @@ class Denoiser:
 
     def join(self, made: Mapping[str, Prediction], x: Array, t: float) -> Prediction:
         """Guidance over predictions that are there already, by branch name."""
-        return self._guide(lambda *branches: tuple(made[b.name] for b in branches), x, t)
+        (guided,) = drive([self._guide(x, t)], lambda asked: [tuple(made[b.name] for b in asked[0][1])])
+        return guided
 
     def _evaluate(self, branches: tuple[Any, ...], x: Array, t: float) -> tuple[Prediction, ...]:
         plain = tuple(branch.name for branch in branches if branch.perturb is None)

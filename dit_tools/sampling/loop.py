@@ -11,7 +11,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.plan import Plan, target
 from dit_tools.core.prediction import Prediction
-from dit_tools.core.run import Run
+from dit_tools.core.run import ImageTextScorer, RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.composition import Stage
 from dit_tools.sampling.denoiser import Condition, Denoiser
@@ -49,7 +49,7 @@ def sample(
     plan: Plan,
     noise: Any = None,
     times: tuple[float, ...] | None = None,
-    run: Run | None = None,
+    run: RunState | None = None,
     correct: Callable[[int, Prediction], Prediction] | None = None,
     second: Second | None = None,
 ) -> Iterator[Any]:
@@ -72,14 +72,14 @@ def sample(
             "use --solver euler, heun, ddim, dpmpp-2m or unipc",
         )
     solver = plan.solver.bind(target(model, x.shape))
-    run = run or Run(times, plan.solver.calls(len(times) - 1))
+    run = run or RunState(times, plan.solver.calls(len(times) - 1))
     run.grid = grid(model, x.shape)
     plan.cache.prepare(model, plan, run)
     times = run.times = plan.cache.times(run)
     with ExitStack() as attached:
         experts: list[Any] = [_expert(attached, model, conditions, plan, plan.guidance, run)]
         if second is not None:
-            own = Run(run.times, run.calls_expected, run.grid, count=run.count)
+            own = RunState(run.times, run.calls_expected, run.grid, count=run.count, scorer=run.scorer)
             guidance = plan.combine.second(plan.guidance)
             made = _expert(attached, second.model, second.conditions, plan, guidance, own)
             experts.append(made)
@@ -90,12 +90,12 @@ def sample(
 
 
 def _expert(
-    attached: ExitStack, model: Any, conditions: Mapping[str, Condition], plan: Plan, guidance: Any, run: Run
+    attached: ExitStack, model: Any, conditions: Mapping[str, Condition], plan: Plan, guidance: Any, run: RunState
 ) -> Denoiser:
     """A guided denoiser whose hooks are attached until the stack is left."""
     watch = _attach(attached, model, plan, run)
     network = plan.cache.around(model.network, run)
-    return Denoiser(model.family, network, conditions, guidance.begin(), run, watch)
+    return Denoiser(model.family, network, conditions, guidance.begin(run), run, watch)
 
 
 def grid(model: Any, latent_shape: Sequence[int]) -> tuple[int, int]:
@@ -104,7 +104,7 @@ def grid(model: Any, latent_shape: Sequence[int]) -> tuple[int, int]:
     return latent_shape[-2] // patch, latent_shape[-1] // patch
 
 
-def _corrected(denoise: Any, correct: Callable[[int, Prediction], Prediction], run: Run) -> Any:
+def _corrected(denoise: Any, correct: Callable[[int, Prediction], Prediction], run: RunState) -> Any:
     def corrected(x: Array, t: float) -> Prediction:
         guided = denoise(x, t)  # counts the call
         return correct(run.call, guided)
@@ -112,7 +112,7 @@ def _corrected(denoise: Any, correct: Callable[[int, Prediction], Prediction], r
     return corrected
 
 
-def _attach(attached: ExitStack, model: Any, plan: Plan, run: Run) -> Any:
+def _attach(attached: ExitStack, model: Any, plan: Plan, run: RunState) -> Any:
     """Attach what hooks the network, the innermost first; gives the watch over its tokens."""
     if plan.highres.info.name != "none":
         side = model.defaults.size
@@ -144,6 +144,7 @@ class Scene:
     seeds: Sequence[int]
     count: int = 0  # steps made so far
     second: Callable[[tuple[int, int]], Second] | None = None
+    scorer: ImageTextScorer | None = None  # for guidance that looks at images
 
     @property
     def native(self) -> tuple[int, int]:
@@ -178,7 +179,9 @@ class Scene:
         if picture is None:
             x = self.plan.noise.terminal(self.model, given, x)
         second = self.second(size) if self.second else None
-        for step in sample(self.model, given, x, self.plan, noise, times, correct=correct, second=second):
+        run_times = times or self.plan.times(self.model, x.shape)
+        run = RunState(run_times, self.plan.solver.calls(len(run_times) - 1), scorer=self.scorer)
+        for step in sample(self.model, given, x, self.plan, noise, times, run, correct, second):
             self.count += 1
             yield replace(step, index=before + step.index, total=before + step.total)
 

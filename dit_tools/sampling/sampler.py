@@ -12,7 +12,7 @@ from dit_tools.core.errors import ModelError
 from dit_tools.core.paths import Path
 from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.core.steps import Inverted
 from dit_tools.methods.inversion import Inversion
@@ -58,7 +58,7 @@ class Sampler:
     negative_prompt: str = ""
     embedded_guidance: float | None = None
     max_tokens: int | None = None
-    run: Run = field(default_factory=lambda: Run((1.0, 0.0), 0))
+    run: RunState = field(default_factory=lambda: RunState((1.0, 0.0), 0))
 
     @property
     def calls(self) -> int:
@@ -102,7 +102,7 @@ class Sampler:
         )
         conditions = change(conditions) if change else conditions
         model = self.model
-        guide = guidance.begin()
+        guide = guidance.begin(self.run)
         denoise = Denoiser(model.family, model.network, conditions, guide, self.run)
         return Precise(denoise, model.path)
 

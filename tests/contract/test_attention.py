@@ -13,7 +13,7 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import get, names
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
@@ -23,7 +23,7 @@ every = pytest.mark.parametrize("name", METHODS)
 PAIR = small.Both()
 
 
-def run(subject: Subject, attention: Any, guidance: Any = PAIR, **fields: str) -> tuple[Any, Run]:
+def run(subject: Subject, attention: Any, guidance: Any = PAIR, **fields: str) -> tuple[Any, RunState]:
     if isinstance(attention, str):
         attention = spec.parse("sparse_attention", BOLD.get(attention, attention))
     plan = small.plan(steps=8, guidance=guidance, attention=spec.format(attention), **fields)
@@ -99,7 +99,7 @@ def test_it_goes_with_a_cache_around_it(subject, name):
 @every
 def test_a_network_without_blocks_is_refused(name):
     with pytest.raises(UnsupportedError, match=f"--attention {name}.*--backend torch"):
-        with spec.parse("sparse_attention", BOLD[name]).attach([], Run((1.0, 0.0), 1, (4, 4))):
+        with spec.parse("sparse_attention", BOLD[name]).attach([], RunState((1.0, 0.0), 1, (4, 4))):
             pass
 
 

@@ -13,7 +13,7 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import get, names
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.blocks import modules
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
@@ -37,12 +37,12 @@ PAIR = small.Both()
 SEPARATE = small.Both(together=False)
 
 
-def run(subject: Subject, cache: Any = "none", guidance: Any = PAIR) -> tuple[Any, Run]:
+def run(subject: Subject, cache: Any = "none", guidance: Any = PAIR) -> tuple[Any, RunState]:
     cache = BOLD.get(cache, cache) if isinstance(cache, str) else cache
     return small.final(subject.model, subject.conditions, small.plan(cache, 8, guidance))
 
 
-def counts(state: Run) -> tuple[int, int]:
+def counts(state: RunState) -> tuple[int, int]:
     """Blocks or modules computed and skipped."""
     both = ("blocks", "modules")
     return (sum(state.count[f"{kind} computed"] for kind in both), sum(state.count[f"{kind} skipped"] for kind in both))
@@ -179,7 +179,7 @@ def test_a_branch_that_drops_out_starts_anew(subject, cache):
 def test_a_branch_that_comes_back_starts_anew(cache):
     """Its memory is as old as its absence, so its first call back is in full."""
     model = small.pixart()
-    blocks, state = model.network.blocks(), Run((1.0, 0.5, 0.0), 99)
+    blocks, state = model.network.blocks(), RunState((1.0, 0.5, 0.0), 99)
     inputs = model.family.inputs(torch.randn(1, 4, 8, 8), 0.9, small.conditions()["cond"])
     calls = [("a", c) for c in range(4)] + [("b", 4), ("b", 5)] + [("a", c) for c in range(6, 10)]
     skipped = []
@@ -202,7 +202,7 @@ def test_a_network_without_blocks_is_refused_with_the_remedy(cache):
     assert f"--cache {cache}" in str(caught.value)
     assert "--backend torch" in str(caught.value)
     with pytest.raises(UnsupportedError, match=f"--cache {cache}.*--backend torch"):
-        spec.parse("caching", cache).attach([], Run((1.0, 0.0), 1))
+        spec.parse("caching", cache).attach([], RunState((1.0, 0.0), 1))
 
 
 @every_cache

@@ -10,7 +10,7 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.registry import names
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, methods
@@ -27,14 +27,14 @@ def run(
     other: Any = None,
     cache: str = "none",
     steps: int = 5,
-) -> tuple[Any, Run]:
+) -> tuple[Any, RunState]:
     """Latents of a run with ``other`` as second model, the subject itself if nothing is said."""
     model = subject.model
     solver = combine.own_solver or "euler"
     plan = replace(small.plan(cache, steps, guidance, solver=solver), combine=combine)
     x, noise = loop.start(model, plan, shape(model), (3,))
     times = plan.times(model, x.shape)
-    state = Run(times, plan.solver.calls(len(times) - 1))
+    state = RunState(times, plan.solver.calls(len(times) - 1))
     second = loop.Second(other or twin(model), subject.conditions)
     *_, last = loop.sample(model, subject.conditions, x, plan, noise, run=state, second=second)
     return last.x, state

@@ -13,7 +13,7 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.token_reduction._cells import token_mask
 from dit_tools.nn.token_subset import Memory, Narrowing
@@ -26,7 +26,7 @@ every = pytest.mark.parametrize("name", METHODS)
 PAIR = small.Both()
 
 
-def run(subject: Subject, tokens: Any, guidance: Any = PAIR, seeds: tuple[int, ...] = (3,)) -> tuple[Any, Run]:
+def run(subject: Subject, tokens: Any, guidance: Any = PAIR, seeds: tuple[int, ...] = (3,)) -> tuple[Any, RunState]:
     if isinstance(tokens, str):
         tokens = spec.parse("token_reduction", BOLD.get(tokens, tokens))
     plan = small.plan(steps=8, guidance=guidance, tokens=spec.format(tokens))
@@ -113,7 +113,7 @@ def test_chosen_tokens_with_fresh_keys_give_what_all_tokens_give(subject):
     """Gather, positions, masks and scatter are right: at the same place nothing is stale."""
     if convolves(subject):
         return
-    model, state = subject.model, Run((1.0, 0.0), 1, (4, 4))
+    model, state = subject.model, RunState((1.0, 0.0), 1, (4, 4))
     shape = model.family.latent_shape(Size.square(model.defaults.size))
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     chosen = torch.tensor([[0, 3, 5, 6, 15], [1, 2, 4, 9, 12]])
@@ -151,7 +151,7 @@ def test_what_does_not_compose_is_refused_with_the_reason(name):
 @every
 def test_a_network_without_blocks_is_refused(name):
     with pytest.raises(UnsupportedError, match=f"--tokens {name}.*--backend torch"):
-        with spec.parse("token_reduction", BOLD[name]).attach([], Run((1.0, 0.0), 1, (4, 4))):
+        with spec.parse("token_reduction", BOLD[name]).attach([], RunState((1.0, 0.0), 1, (4, 4))):
             pass
 
 

@@ -5,6 +5,8 @@ import torch
 
 from dit_tools.core.paths import Flow
 from dit_tools.core.prediction import Prediction
+from dit_tools.core.run import RunState
+from dit_tools.sampling.denoiser import drive
 
 
 class Branches:
@@ -24,19 +26,25 @@ class Branches:
         """The prediction of a branch."""
         return Prediction(self.raw(name, t), self.kind, self.x, t, self.path)
 
-    def at(self, t):
-        """An ``evaluate`` for guides, which records what was asked."""
+    def evaluate(self, t, *branches):
+        """Predictions of branches; records what was asked."""
+        self.calls.append(tuple(branch.name for branch in branches))
+        return tuple(self.predict(branch.name, t) for branch in branches)
 
-        def evaluate(*branches):
-            self.calls.append(tuple(branch.name for branch in branches))
-            return tuple(self.predict(branch.name, t) for branch in branches)
-
-        return evaluate
+    def guided(self, guide, x, t):
+        """What a guide makes of the branches' predictions."""
+        return guided(guide, lambda *branches: self.evaluate(t, *branches), x, t)
 
     def run(self, guidance, times):
         """Guided predictions of one run."""
-        guide = guidance.begin()
-        return [guide(self.at(t), self.x, t) for t in times]
+        guide = guidance.begin(RunState(tuple(times), len(times)))
+        return [self.guided(guide, self.x, t) for t in times]
+
+
+def guided(guide, evaluate, x, t):
+    """The prediction of a guide whose questions ``evaluate(*branches)`` answers."""
+    (made,) = drive([guide(x, t)], lambda asked: [tuple(evaluate(*asked[0][1]))])
+    return made
 
 
 NUMPY_AND_TORCH = {"numpy": np.asarray, "torch": torch.as_tensor}

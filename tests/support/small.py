@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.branches import COND, UNCOND, Branch
 from dit_tools.core.plan import FIELDS, Plan
 from dit_tools.core.registry import method
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.guidance import Guidance, Guide
 
@@ -84,15 +83,13 @@ def plan(cache: Any = "none", steps: int = 10, guidance: Any = "none", **fields:
 
 
 def steps(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> Any:
-    """A started run: the generator of its steps, and the ``Run`` whose counters it fills."""
+    """A started run: the generator of its steps, and the ``RunState`` whose counters it fills."""
     from dit_tools.sampling import loop
 
-    if chosen.guidance.sees:
-        chosen = replace(chosen, guidance=chosen.guidance.watched(Taste()))
     shape = model.family.latent_shape(Size.square(model.defaults.size))
     x, noise = loop.start(model, chosen, shape, seeds)
     times = chosen.times(model, x.shape)
-    run = Run(times, chosen.solver.calls(len(times) - 1))
+    run = RunState(times, chosen.solver.calls(len(times) - 1), scorer=Taste())
     return loop.sample(model, given, x, chosen, noise, run=run), run
 
 
@@ -108,7 +105,7 @@ class Taste:
         return made / x0[0].numel()
 
 
-def final(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> tuple[Any, Run]:
+def final(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> tuple[Any, RunState]:
     """Latents at the end of a run, and the run."""
     generator, run = steps(model, given, chosen, seeds)
     *_, last = generator
@@ -131,15 +128,18 @@ class Both(Guidance):
     def branches(self) -> tuple[Branch, ...]:
         return (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         calls = iter(range(10**6))
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             if next(calls) >= self.drop:
-                return evaluate(COND)[0]
-            asked = (UNCOND, COND)
-            pair = evaluate(*asked) if self.together else [evaluate(b)[0] for b in asked]
-            uncond, cond = pair
+                (cond,) = yield (COND,)
+                return cond
+            if self.together:
+                uncond, cond = yield UNCOND, COND
+            else:
+                (uncond,) = yield (UNCOND,)
+                (cond,) = yield (COND,)
             if self.watch:
                 return cond
             return cond.with_raw(uncond.raw + 3.0 * (cond.raw - uncond.raw))

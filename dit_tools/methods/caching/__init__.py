@@ -41,7 +41,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import MethodInfo
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Cache(ABC):
         """What it needs of a network with these parameters."""
         return self.info.needs
 
-    def prepare(self, model: Any, plan: Any, run: Run) -> None:
+    def prepare(self, model: Any, plan: Any, run: RunState) -> None:
         """Find what the run needs to know: called once, before ``attach``, with the run's times.
 
         Raises InputError when there is no calibration, or one for something else.
@@ -90,16 +90,16 @@ class Cache(ABC):
 
             run.calibration = find(self, model, plan, run.times)
 
-    def times(self, run: Run) -> tuple[float, ...]:
+    def times(self, run: RunState) -> tuple[float, ...]:
         """The times to sample at, after ``prepare``; a cache may shift those of the run."""
         return run.times
 
-    def around(self, network: Any, run: Run) -> Any:
+    def around(self, network: Any, run: RunState) -> Any:
         """The network of one run, for a cache of whole network calls; else the network itself."""
         return network
 
     @abstractmethod
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Hook the blocks until the context is left; ``blocks`` are ``models.blocks.Block``."""
 
     def compose(self, plan: Any) -> None:

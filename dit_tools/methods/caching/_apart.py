@@ -15,7 +15,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.branch_state import Streams
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.forecast import Forecast, Tree, each
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching._policy import Policy
 from dit_tools.methods.caching._stack import check_blocks
 from dit_tools.nn.blocks import entering, image, modules
@@ -32,7 +32,7 @@ class Unit:
 
 
 def attach_blocks(
-    blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[int], Unit], name: str
+    blocks: Sequence[Any], run: RunState, warmup: int, begin: Callable[[int], Unit], name: str
 ) -> AbstractContextManager[None]:
     """Hook the blocks; what each adds to its input is forecast. ``begin(index)`` makes its state.
 
@@ -54,7 +54,7 @@ def attach_blocks(
 
 
 def attach_modules(
-    blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[int], Unit], name: str
+    blocks: Sequence[Any], run: RunState, warmup: int, begin: Callable[[int], Unit], name: str
 ) -> AbstractContextManager[None]:
     """Hook attention and MLP inside the blocks; what each gives before its gate is forecast.
 
@@ -86,7 +86,7 @@ class Apart:
     def __init__(
         self,
         count: int,
-        run: Run,
+        run: RunState,
         warmup: int,
         begin: Callable[[int], Unit],
         kind: str,

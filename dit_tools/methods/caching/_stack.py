@@ -16,7 +16,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.branch_state import Streams
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.forecast import Forecast, Tree, each
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching._policy import Policy
 from dit_tools.nn.blocks import around_blocks, entering, image
 
@@ -42,7 +42,12 @@ class Stream:
 
 
 def attach(
-    blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[], Stream], name: str, leading: int | None = None
+    blocks: Sequence[Any],
+    run: RunState,
+    warmup: int,
+    begin: Callable[[], Stream],
+    name: str,
+    leading: int | None = None,
 ) -> AbstractContextManager[None]:
     """Hook the blocks. The first ``warmup`` calls (>= 1) and the last step are always computed.
 
@@ -64,7 +69,7 @@ def check_blocks(blocks: Sequence[Any], name: str) -> None:
 class Skipping:
     """The state of one run. Its ``block`` stands in for the forward of every block."""
 
-    def __init__(self, blocks: Sequence[Any], run: Run, warmup: int, begin: Callable[[], Stream]):
+    def __init__(self, blocks: Sequence[Any], run: RunState, warmup: int, begin: Callable[[], Stream]):
         self._blocks, self._run = blocks, run
         self._last = len(blocks) - 1
         self._streams = Streams(run, warmup, begin)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import FORMS, Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial, rungs
 from dit_tools.methods.caching._policy import Gate
 from dit_tools.methods.caching._stack import Stream, attach
@@ -44,7 +44,7 @@ class CgTaylor(Cache):
     gate: str = param("output", "what of block 1 is forecast: residual = what it adds", choices=("output", "residual"))
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
         def begin() -> Stream:

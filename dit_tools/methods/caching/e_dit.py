@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dit_tools.core.arrays import Array
 from dit_tools.core.forecast import Forecast, relative_error
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial, rungs
 from dit_tools.methods.caching._apart import Unit, attach_blocks
 from dit_tools.methods.caching._policy import Policy
@@ -43,7 +43,7 @@ class EDit(Cache):
     max_skips: int = param(10, "times in a row that a block is reused; 0 = no limit", ge=0)
     start: float = param(0.3, "share of calls computed in full at the beginning", ge=0, le=1)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
         def begin(index: int) -> Unit:

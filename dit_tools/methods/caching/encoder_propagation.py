@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import FORMS, Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial
 from dit_tools.methods.caching._policy import Interval, Listed, Policy
 from dit_tools.methods.caching._stack import Stream, attach
@@ -43,7 +43,7 @@ class EncoderPropagation(Cache):
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
     warmup: int = param(2, "calls computed in full at the beginning", ge=1)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
         policy: Policy = Interval(self.interval)
         if self.keys == "early":

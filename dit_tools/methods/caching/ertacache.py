@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial
 from dit_tools.methods.caching._policy import Listed
 from dit_tools.methods.caching._stack import Correct, Skipping, Stream
@@ -55,7 +55,7 @@ class Ertacache(Cache):
         known = table(calibration, "threshold", (None,)).tolist()
         return max((i for i, t in enumerate(known) if t <= self.threshold * 1.001), default=-1)
 
-    def times(self, run: Run) -> tuple[float, ...]:
+    def times(self, run: RunState) -> tuple[float, ...]:
         """The corrected times."""
         if not run.calibration or not self.retime or self.level(run.calibration) < 0:
             return run.times
@@ -64,11 +64,11 @@ class Ertacache(Cache):
         unchanged = all(abs(a - b) < 1e-6 for a, b in zip(row, run.times, strict=True))
         return run.times if unchanged else tuple(float(value) for value in row)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Nothing to hook."""
         return nullcontext()
 
-    def around(self, network: Any, run: Run) -> Any:
+    def around(self, network: Any, run: RunState) -> Any:
         """The network with a memory and a list of calls to skip."""
         calls = run.calls_expected
         if not run.calibration or self.level(run.calibration) < 0:
@@ -83,7 +83,7 @@ class Ertacache(Cache):
 
         return Forecasting(network, Skipping([WHOLE], run, 1, begin))
 
-    def _rectified(self, run: Run, row: int) -> Correct | None:
+    def _rectified(self, run: RunState, row: int) -> Correct | None:
         """What takes the fitted error off a forecast of the current branches; None if unknown."""
         name = "+".join(run.branches)
         if f"slope.{name}" not in run.calibration.arrays:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial, rungs
 from dit_tools.methods.caching._policy import Gate
 from dit_tools.methods.caching._stack import Stream, attach
@@ -43,7 +43,7 @@ class FirstBlock(Cache):
     max_skips: int = param(0, "calls skipped in a row at most; 0 = no limit", ge=0)
     order: int = param(0, "order of the forecast of what the others add; 0 = reuse", ge=0, le=4)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
         def begin() -> Stream:

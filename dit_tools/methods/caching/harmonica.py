@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial
 from dit_tools.methods.caching._apart import Unit, attach_modules
 from dit_tools.methods.caching._policy import Interval, Listed
@@ -49,7 +49,7 @@ class Harmonica(Cache):
     beta: float = param(2.0, "in training: price of all modules, in errors of even", ge=0)
     calibration: str = param("auto", CALIBRATION + "; or even, none")
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError without blocks, InputError for a table of another size."""
         check_blocks(blocks, self.info.name)
         if self.calibration == "none":

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dit_tools.core.errors import InputError
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial
 from dit_tools.methods.caching._policy import Interval
 from dit_tools.methods.caching._stack import Correct, Stream, attach, check_blocks
@@ -45,14 +45,14 @@ class Ilf(Cache):
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)
     calibration: str = param("auto", CALIBRATION + "; or untrained")
 
-    def prepare(self, model: Any, plan: Any, run: Run) -> None:
+    def prepare(self, model: Any, plan: Any, run: RunState) -> None:
         """Find the trained module, where the parameters have a use for it."""
         if self.interval == 1:
             run.path = model.path
         else:
             super().prepare(model, plan, run)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks, InputError for a module of others."""
         check_blocks(blocks, self.info.name)
         leading = max(round(self.share * len(blocks)), 1)
@@ -65,7 +65,7 @@ class Ilf(Cache):
         return attach(blocks, run, self.warmup, begin, self.info.name, leading)
 
 
-def _correction(run: Run, block: Any) -> Correct | None:
+def _correction(run: RunState, block: Any) -> Correct | None:
     """The trained module at work; None without one."""
     if run.calibration is None:
         return None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dit_tools.core.arrays import Array
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial, rungs
 from dit_tools.methods.caching._policy import Budget
 from dit_tools.methods.caching._stack import Stream, attach
@@ -47,7 +47,7 @@ class Magcache(Cache):
     order: int = param(0, "degree of the forecast of what is added; 0 = reuse", ge=0, le=4)
     calibration: str = param("auto", CALIBRATION + "; or flat, none")
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
         threshold = 0.0 if self.calibration == "none" else self.threshold
 
@@ -59,7 +59,7 @@ class Magcache(Cache):
         return attach(blocks, run, warmup, begin, self.info.name)
 
 
-def ratios(run: Run) -> Sequence[float]:
+def ratios(run: RunState) -> Sequence[float]:
     """The calibrated ratios of the current branches, one a call; none where they are unknown."""
     name = "ratio." + "+".join(run.branches)
     if run.calibration is None or name not in run.calibration.arrays:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dit_tools.core.registry import method
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache
 
 
@@ -15,6 +15,6 @@ from dit_tools.methods.caching import Cache
 class NoCache(Cache):
     """Compute everything."""
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Does nothing."""
         return nullcontext()

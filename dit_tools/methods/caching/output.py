@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import FORMS, VARIABLES, Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial
 from dit_tools.methods.caching._policy import Interval
 from dit_tools.methods.caching._stack import Skipping, Stream
@@ -39,11 +39,11 @@ class Output(Cache):
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
     variable: str = param("step", "what differences are over: calls or times", choices=VARIABLES)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Nothing to hook."""
         return nullcontext()
 
-    def around(self, network: Any, run: Run) -> Any:
+    def around(self, network: Any, run: RunState) -> Any:
         """The network with a memory of its own."""
 
         def begin() -> Stream:

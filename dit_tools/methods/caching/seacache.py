@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dit_tools.core.arrays import Array, namespace
 from dit_tools.core.forecast import Forecast, relative_error
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial, rungs
 from dit_tools.methods.caching._policy import Budget
 from dit_tools.methods.caching._stack import Stream, attach
@@ -44,7 +44,7 @@ class Seacache(Cache):
     power: float = param(2.0, "how fast a picture's power falls with frequency", gt=0, le=8)
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
         def begin() -> Stream:
@@ -58,7 +58,7 @@ class Seacache(Cache):
 class Spectral(Budget):
     """Each call adds the relative change of the filtered latents since the call before."""
 
-    run: Run = None  # type: ignore[assignment]
+    run: RunState = None  # type: ignore[assignment]
     power: float = 2.0
     latest: Array = None
 

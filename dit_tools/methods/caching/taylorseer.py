@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.forecast import FORMS, VARIABLES, Forecast
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching import Cache, Dial
 from dit_tools.methods.caching._apart import Unit, attach_modules
 from dit_tools.methods.caching._policy import Interval
@@ -51,7 +51,7 @@ class TaylorSeer(Cache):
         """Modules are found in blocks only."""
         return frozenset({"blocks"}) if self.level == "module" else self.info.needs
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
         timed = self.variable == "time"
 

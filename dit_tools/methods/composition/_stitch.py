@@ -36,6 +36,5 @@ def rescaled(guidance: Any, scale: float | None) -> Any:
     if scale is None:
         return guidance
     if any(field.name == "scale" for field in fields(guidance)):
-        made = replace(guidance, scale=scale)
-        return made.watched(guidance.critic()) if guidance.sees else made
+        return replace(guidance, scale=scale)
     return spec.parse("guidance", f"cfg:scale={scale!r}")

@@ -1,12 +1,13 @@
 """Guidance: how conditional and other predictions become one (``--guidance``).
 
-Contract: ``begin() -> guide``, a fresh function for every run, so that state (momentum, counters)
-never leaks; ``guide(evaluate, x, t) -> Prediction``. ``evaluate(COND, UNCOND)`` asks for the
-branches it needs, all at once, and gets their Predictions in that order; the denoiser decides
-about batching. A branch may perturb the network: ``Branch("pag", "cond", perturb)``, where
-``perturb(blocks)`` is a context manager; such a method has ``needs={"blocks"}``.
-A method that looks at pictures (``sees``) asks ``self.critic()`` in ``begin``: the run has bound
-one with ``watched(critic)``, which scores clean latents against the prompts of its rows.
+Contract: ``begin(run) -> guide``, a fresh function for every run, so that state (momentum,
+counters) never leaks. ``guide(x, t)`` is a generator: it yields the branches it wants, all at once,
+is sent their Predictions in that order, and returns the guided Prediction. It may ask several times.
+The denoiser drives it and decides about batching; several guides can be driven in lock-step. A
+branch may perturb the network: ``Branch("pag", "cond", perturb)``, where ``perturb(blocks)`` is a
+context manager; such a method has ``needs={"blocks"}``. ``branches`` names the conditions that must
+be encoded before a run, as many as the method wants of those that families know.
+A method that looks at images (``sees``) takes ``self.scorer(run)`` in ``begin``.
 
 Example::
 
@@ -15,50 +16,39 @@ Example::
         \"\"\"...\"\"\"
         scale: float = param(4.0, "1 = the conditional prediction alone", ge=0)
 
-        def begin(self):
-            def guide(evaluate, x, t):
-                cond, uncond = evaluate(COND, UNCOND)
+        def begin(self, run):
+            def guide(x, t):
+                cond, uncond = yield COND, UNCOND
                 return cond.with_raw(uncond.raw + self.scale * (cond.raw - uncond.raw))
             return guide
-
-Furniture: ``_base`` (``Guidance``, ``Branch``, ``COND``, ``UNCOND``, ``Critic``), ``_norms``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from copy import copy
-from typing import ClassVar, Protocol, Self
+from collections.abc import Callable, Generator
+from typing import ClassVar
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.branches import COND, UNCOND, Branch
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
+from dit_tools.core.run import ImageTextScorer, RunState
 
-Evaluate = Callable[..., tuple[Prediction, ...]]
-Guide = Callable[[Evaluate, Array, float], Prediction]
+__all__ = ["COND", "UNCOND", "Branch", "Guidance", "Guide", "Guiding"]
 
-
-class Critic(Protocol):
-    """Who looks at clean latents (B, C, h, w) during a run and knows the prompts of its rows."""
-
-    def scores(self, x0: Array) -> Sequence[float]:
-        """How well each row agrees with its prompt: cosines in [-1, 1]."""
-        ...
-
-    def gradient(self, x0: Array, joint: float, marginal: float) -> Array:
-        """Of ``joint f_y - log sum_c exp(marginal f_c)`` by x0; f are cosines, y the prompt."""
-        ...
+Guiding = Generator[tuple[Branch, ...], tuple[Prediction, ...], Prediction]
+"""One guided evaluation: branches out, their predictions in, the guided prediction at the end."""
+Guide = Callable[[Array, float], Guiding]
+"""``guide(x, t)``: latents (B, C, [F,] H, W) and the time in [0, 1]."""
 
 
 class Guidance(ABC):
     """A rule that makes one prediction out of several branches."""
 
     info: ClassVar[MethodInfo]
-    sees: ClassVar[bool] = False  # whether it asks a critic
-    _critic: ClassVar[Critic | None] = None  # of one run, set by ``watched``
+    sees: ClassVar[bool] = False  # whether it looks at images
 
     @property
     def alternates(self) -> bool:
@@ -71,19 +61,13 @@ class Guidance(ABC):
         return (COND, UNCOND)
 
     @abstractmethod
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A fresh guide for one run."""
 
-    def watched(self, critic: Critic) -> Self:
-        """The same method for one run, with somebody to ask what a picture shows."""
-        made = copy(self)
-        object.__setattr__(made, "_critic", critic)
-        return made
-
-    def critic(self) -> Critic:
-        """Whom ``watched`` gave. Raises UnsupportedError where there is nobody."""
-        if self._critic is None:
+    def scorer(self, run: RunState) -> ImageTextScorer:
+        """Who scores this run's images. Raises UnsupportedError where nobody does."""
+        if run.scorer is None:
             raise UnsupportedError(
-                f"--guidance {self.info.name}: only dit generate lets it see pictures", "use another guidance"
+                f"--guidance {self.info.name}: only dit generate lets it see images", "use another guidance"
             )
-        return self._critic
+        return run.scorer

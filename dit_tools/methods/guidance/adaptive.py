@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.arrays import Array, namespace, sample_sum
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -32,17 +33,18 @@ class Adaptive(Guidance):
         """The condition alone when the scale is 1."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide that remembers how often each sample has passed."""
         passed: list[int] = []
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             nonlocal passed
             passed = passed or [0] * x.shape[0]
             done = [count >= self.patience for count in passed]
             if self.scale == 1 or all(done):
-                return evaluate(COND)[0]
-            cond, uncond = evaluate(COND, UNCOND)
+                (cond,) = yield (COND,)
+                return cond
+            cond, uncond = yield COND, UNCOND
             cosines = _cosines(cond.eps, uncond.eps)
             passed = [
                 count if over else (count + 1 if cosine >= self.gamma else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.arrays import Array, sample_sum
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -33,15 +34,16 @@ class Apg(Guidance):
         """The condition alone when the scale is 1."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide with a running difference of its own."""
         running: Array = 0.0
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             nonlocal running
             if self.scale == 1:
-                return evaluate(COND)[0]
-            cond, uncond = evaluate(COND, UNCOND)
+                (cond,) = yield (COND,)
+                return cond
+            cond, uncond = yield COND, UNCOND
             data = cond.x0
             running = data - uncond.x0 + self.momentum * running
             update = _projected(_limited(running, self.norm_threshold), data, self.eta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 from dit_tools.methods.guidance._norms import normed, rescaled
 
@@ -33,14 +34,15 @@ class Cfg(Guidance):
         """The condition alone when the scale is 1."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide without state."""
         low, high = self.interval
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             if self.scale == 1 or not low <= t <= high:
-                return evaluate(COND)[0]
-            cond, uncond = evaluate(COND, UNCOND)
+                (cond,) = yield (COND,)
+                return cond
+            cond, uncond = yield COND, UNCOND
             guided = uncond.raw + self.scale * (cond.raw - uncond.raw)
             if self.rescale:
                 guided = rescaled(guided, cond.raw, self.rescale)

@@ -6,6 +6,7 @@ from dit_tools.core.arrays import Array, sample_sum
 from dit_tools.core.paths import Flow
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -32,22 +33,21 @@ class CfgZeroStar(Guidance):
         """The condition alone when the scale is 1."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide that counts its evaluations."""
         done = 0
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             nonlocal done
             done += 1
             silent = done <= self.zero_steps
-            predictions = evaluate(*((COND,) if silent or self.scale == 1 else (COND, UNCOND)))
-            cond = predictions[0]
+            cond, *rest = yield (COND,) if silent or self.scale == 1 else (COND, UNCOND)
             if silent and isinstance(cond.path, Flow):
                 return Prediction(cond.raw * 0.0, "flow", x, t, cond.path)
             if self.scale == 1:
                 return cond
-            uncond = (predictions[1] if len(predictions) > 1 else evaluate(UNCOND)[0]).raw
-            uncond = uncond * _best_scale(cond.raw, uncond)
+            (negative,) = rest or (yield (UNCOND,))
+            uncond = negative.raw * _best_scale(cond.raw, negative.raw)
             return cond.with_raw(uncond + self.scale * (cond.raw - uncond))
 
         return guide

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -44,20 +45,20 @@ class Classifier(Guidance):
         """The condition alone when there is no classifier-free guidance."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide without state."""
-        critic = self.critic() if self.weight else None
+        scorer = self.scorer(run) if self.weight else None
 
-        def guide(evaluate, x, t):
-            cond, *uncond = evaluate(*self.branches)
+        def guide(x, t):
+            cond, *uncond = yield self.branches
             made = cond
             if uncond:
                 made = cond.with_raw(uncond[0].raw + self.scale * (cond.raw - uncond[0].raw))
-            if critic is None:
+            if scorer is None:
                 return made
             x0 = made.x0
             share = made.path.sigma(t) ** 2 + self.gamma * math.sin(math.pi * t)
-            gradient = critic.gradient(x0, self.joint, self.joint * self.marginal)
+            gradient = scorer.gradient(x0, self.joint, self.joint * self.marginal)
             return made.with_x0(x0 + self.weight * share * gradient)
 
         return guide

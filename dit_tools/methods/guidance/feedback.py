@@ -6,7 +6,8 @@ from dit_tools.core.arrays import Array, namespace, sample_std
 from dit_tools.core.errors import UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.methods.guidance import COND, UNCOND, Branch, Critic, Guidance, Guide
+from dit_tools.core.run import ImageTextScorer, RunState
+from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 FLOOR = 0.1
 """Least weight of an evaluator whose score stands still or falls."""
@@ -44,23 +45,24 @@ class Feedback(Guidance):
         """The condition alone when the scale is 1."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide that remembers its choices and scores. Raises UsageError for bad factors."""
         scales = [self.scale * factor for factor in factors_of(self.factors)]
-        critic = None if self.scale == 1 or len(scales) == 1 else self.critic()
+        scorer = None if self.scale == 1 or len(scales) == 1 else self.scorer(run)
         done, chosen = -1, [0]
         before: list[list[float]] = []
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             nonlocal done, chosen, before
             done += 1
             if self.scale == 1:
-                return evaluate(COND)[0]
-            cond, uncond = evaluate(COND, UNCOND)
+                (cond,) = yield (COND,)
+                return cond
+            cond, uncond = yield COND, UNCOND
             made = [cond.with_raw(uncond.raw + s * (cond.raw - uncond.raw)) for s in scales]
-            if critic is not None and done % self.every == 0:
-                chosen, before = _best(critic, cond, made, before)
-            return made[0] if critic is None else cond.with_raw(_rows(made, chosen))
+            if scorer is not None and done % self.every == 0:
+                chosen, before = _best(scorer, cond, made, before)
+            return made[0] if scorer is None else cond.with_raw(_rows(made, chosen))
 
         return guide
 
@@ -77,11 +79,11 @@ def factors_of(text: str) -> list[float]:
 
 
 def _best(
-    critic: Critic, cond: Prediction, made: list[Prediction], before: list[list[float]]
+    scorer: ImageTextScorer, cond: Prediction, made: list[Prediction], before: list[list[float]]
 ) -> tuple[list[int], list[list[float]]]:
     """Candidate of every sample, and its scores (evaluator, sample) for the next choice."""
     spread = sample_std(cond.x0)
-    each = [[_fit(critic, p.x0) for p in made], [_calm(p.x0, spread) for p in made]]
+    each = [[_fit(scorer, p.x0) for p in made], [_calm(p.x0, spread) for p in made]]
     scores = [list(zip(*rows, strict=True)) for rows in each]  # evaluator, sample, candidate
     chosen = []
     for i in range(len(scores[0])):
@@ -93,9 +95,9 @@ def _best(
     return chosen, [[rows[i][k] for i, k in enumerate(chosen)] for rows in scores]
 
 
-def _fit(critic: Critic, x0: Array) -> list[float]:
+def _fit(scorer: ImageTextScorer, x0: Array) -> list[float]:
     """Cosines with the prompts, moved to [0, 1]."""
-    return [(1 + float(cosine)) / 2 for cosine in critic.scores(x0)]
+    return [(1 + float(cosine)) / 2 for cosine in scorer.scores(x0)]
 
 
 def _calm(x0: Array, spread: Array) -> list[float]:

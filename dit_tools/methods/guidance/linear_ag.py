@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.arrays import Array, sample_sum
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -40,22 +41,23 @@ class LinearAg(Guidance):
         """The unconditional branch comes and goes."""
         return self.every > 1 and self.scale != 1
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide with a memory of the last evaluation that asked, and of the fit."""
         fit = _Fit(self.ridge)
         done = -1
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             nonlocal done
             done += 1
             if self.scale == 1:
-                return evaluate(COND)[0]
+                (cond,) = yield (COND,)
+                return cond
             late = done - self.warmup
             if late < 0 or late % self.every == self.every - 1:
-                cond, uncond = evaluate(COND, UNCOND)
+                cond, uncond = yield COND, UNCOND
                 fit.learn(cond.raw, uncond.raw - cond.raw)
                 return cond.with_raw(uncond.raw + self.scale * (cond.raw - uncond.raw))
-            cond = evaluate(COND)[0]
+            (cond,) = yield (COND,)
             return cond.with_raw(cond.raw + (1 - self.scale) * fit.guess(cond.raw))
 
         return guide

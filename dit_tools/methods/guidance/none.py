@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, Branch, Guidance, Guide
 
 
@@ -15,11 +16,11 @@ class NoGuidance(Guidance):
         """Only the condition."""
         return (COND,)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide without state."""
 
-        def guide(evaluate, x, t):
-            (cond,) = evaluate(COND)
+        def guide(x, t):
+            (cond,) = yield (COND,)
             return cond
 
         return guide

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -40,24 +41,25 @@ class ResidualCfg(Guidance):
         """The unconditional branch comes and goes."""
         return self.refresh > 0 and self.mode == "onetime" and self.scale != 1
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide that remembers the negative's clean latents."""
         negative: Array = None
         done = -1
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             nonlocal negative, done
             done += 1
             if self.scale == 1:
-                return evaluate(COND)[0]
+                (cond,) = yield (COND,)
+                return cond
             if self.mode == "self":
-                (cond,) = evaluate(COND)
+                (cond,) = yield (COND,)
                 return cond.with_x0(self.scale * cond.x0)
             if negative is None or (self.refresh and done % self.refresh == 0):
-                cond, uncond = evaluate(COND, UNCOND)
+                cond, uncond = yield COND, UNCOND
                 negative = uncond.x0
             else:
-                (cond,) = evaluate(COND)
+                (cond,) = yield (COND,)
             return cond.with_x0(negative + self.scale * (cond.x0 - negative))
 
         return guide

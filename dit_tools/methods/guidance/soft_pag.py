@@ -8,6 +8,7 @@ from typing import Any
 
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import method, param
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
 
 
@@ -42,14 +43,15 @@ class SoftPag(Guidance):
         """The condition alone when there is no classifier-free guidance."""
         return (COND,) if self.scale == 1 else (COND, UNCOND)
 
-    def begin(self) -> Guide:
+    def begin(self, run: RunState) -> Guide:
         """A guide without state. Raises UsageError for heads that cannot be read."""
         heads_of(self.heads)
         branch = Branch("perturbed", "cond", self._perturb)
 
-        def guide(evaluate, x, t):
+        def guide(x, t):
             asked = [*self.branches, *([branch] if self.weight else [])]
-            made = dict(zip((b.name for b in asked), evaluate(*asked), strict=True))
+            found = yield tuple(asked)
+            made = dict(zip((b.name for b in asked), found, strict=True))
             cond = made["cond"]
             guided = cond.raw
             if "uncond" in made:

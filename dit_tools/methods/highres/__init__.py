@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -60,7 +60,7 @@ class HighRes:
     def compose(self, plan: Any) -> None:
         """Raise UsageError when the plan has a method that this one cannot run with."""
 
-    def attach(self, network: Any, run: Run) -> AbstractContextManager[None]:
+    def attach(self, network: Any, run: RunState) -> AbstractContextManager[None]:
         """Change the network's positions until the context is left. Here: not at all."""
         return nullcontext()
 

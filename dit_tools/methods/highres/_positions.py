@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.highres import HighRes
 
 Frequencies = list[float]
@@ -49,20 +49,20 @@ class Positions(HighRes):
         """What rotated queries and keys are multiplied by."""
         return 1.0
 
-    def scales(self, run: Run) -> tuple[float, float]:
+    def scales(self, run: RunState) -> tuple[float, float]:
         """Of rows and columns, at least 1."""
         if self.scale is not None:
             return self.scale, self.scale
         rows, columns = (max(n / m, 1.0) for n, m in zip(run.grid, run.native, strict=True))
         return rows, columns
 
-    def attach(self, network: Any, run: Run) -> AbstractContextManager[None]:
+    def attach(self, network: Any, run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError for a network without positions that can be rescaled."""
         scales = self.scales(run)
         return nullcontext() if scales == (1.0, 1.0) else self._attached(network, run, scales)
 
     @contextmanager
-    def _attached(self, network: Any, run: Run, scales: tuple[float, float]) -> Iterator[None]:
+    def _attached(self, network: Any, run: RunState, scales: tuple[float, float]) -> Iterator[None]:
         from dit_tools.nn.positions import Axis, rescaled, sharpened
 
         def axis(which: int) -> Axis:
@@ -80,7 +80,7 @@ class Positions(HighRes):
             yield
 
 
-def attention_factor(run: Run) -> float:
+def attention_factor(run: RunState) -> float:
     """``sqrt(log N / log N_native)`` for image tokens: keeps the entropy of attention."""
     now, native = (math.prod(grid) for grid in (run.grid, run.native))
     return math.sqrt(math.log(max(now, native)) / math.log(native)) if native > 1 else 1.0

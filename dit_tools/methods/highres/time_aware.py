@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.highres._positions import Frequencies, Positions, interpolated, plain
 
 
@@ -30,7 +30,7 @@ class TimeAware(Positions):
     watershed: float = param(0.3, "1 - t at which interpolation ends; 1 = never", ge=0, le=1)
     proportional: bool = param(True, "scale attention by sqrt(log N / log N_native)")
 
-    def scales(self, run: Run) -> tuple[float, float]:
+    def scales(self, run: RunState) -> tuple[float, float]:
         """S, S."""
         if self.scale is not None:
             return self.scale, self.scale

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import MethodInfo
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 
 
 class Attention(ABC):
@@ -38,7 +38,7 @@ class Attention(ABC):
             raise UsageError(f"{both}: a window needs all of its tokens", "give one of them")
 
     @abstractmethod
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Hook the blocks until the context is left; ``blocks`` are ``models.blocks.Block``.
 
         Raises UnsupportedError when the blocks have no such attention.

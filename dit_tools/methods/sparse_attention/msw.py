@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.sparse_attention import Attention
 
 
@@ -38,7 +38,7 @@ class Msw(Attention):
     share: float = param(0.67, "share of blocks that have windows, first and last", ge=0, le=1)
     shift: bool = param(True, "roll by a random part of a window at every call")
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when the blocks have no softmax attention."""
         outer = round(self.share * len(blocks) / 2)
         chosen = [*blocks[:outer], *blocks[max(len(blocks) - outer, outer) :]]

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.sparse_attention import Attention
 
 
@@ -41,7 +41,7 @@ class ReTtention(Attention):
     refresh: int = param(5, "full attention again after N calls", ge=1)
     drift: float = param(0.04, "growth of rho a call", ge=0, le=1)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when the blocks have no softmax attention."""
         if self.density == 1:
             return nullcontext()

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from dit_tools.core.errors import UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 
 
 class Watch:
@@ -53,7 +53,7 @@ class Tokens(ABC):
             raise UsageError(f"{both}: {reason}", "give one of them")
 
     @abstractmethod
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[Watch]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[Watch]:
         """Hook the blocks until the context is left; ``blocks`` are ``models.blocks.Block``.
 
         Raises UnsupportedError when the blocks cannot run on some of their tokens.

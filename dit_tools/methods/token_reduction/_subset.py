@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.token_reduction import Watch
 
 
@@ -25,7 +25,7 @@ class Choosing(Watch, ABC):
 
 
 @contextmanager
-def narrowed(watch: Choosing, blocks: Sequence[Any], run: Run, name: str) -> Iterator[Watch]:
+def narrowed(watch: Choosing, blocks: Sequence[Any], run: RunState, name: str) -> Iterator[Watch]:
     """Hook the blocks so that they compute what ``watch`` chooses; ``name`` is the method's.
 
     Raises UnsupportedError for blocks that cannot run on some of their tokens.

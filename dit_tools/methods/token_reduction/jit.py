@@ -11,7 +11,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.token_reduction import Tokens, Watch
 from dit_tools.methods.token_reduction._cells import token_mask
 from dit_tools.methods.token_reduction._subset import Choosing, narrowed
@@ -65,13 +65,13 @@ class Jit(Tokens):
             reason = "a waking token is put in place by a step of first order"
             raise UsageError(f"{both}: {reason}", "use --solver euler")
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[Watch]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[Watch]:
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.first == 1:
             return nullcontext(Watch())
         return narrowed(_Watch(self, run), blocks, run, self.info.name)
 
-    def tokens_at(self, call: int, run: Run) -> int:
+    def tokens_at(self, call: int, run: RunState) -> int:
         """How many tokens a call computes."""
         steps, total = len(run.times) - 1, run.grid[0] * run.grid[1]
         ends = [math.floor(share * steps) for share in self.until]
@@ -88,7 +88,7 @@ def _climbs(plan: Any) -> str:
 class _Watch(Choosing):
     """The state of one run. ``filling`` holds the anchors; None once all tokens are awake."""
 
-    def __init__(self, jit: Jit, run: Run):
+    def __init__(self, jit: Jit, run: RunState):
         self._jit, self._run = jit, run
         self._filling: Any = None
         self._noise: Any = None

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dit_tools.core.registry import method
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.token_reduction import Tokens, Watch
 
 
@@ -18,6 +18,6 @@ class AllTokens(Tokens):
     def compose(self, plan: Any) -> None:
         """Goes with everything."""
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[Watch]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[Watch]:
         """Hooks nothing."""
         return nullcontext(Watch())

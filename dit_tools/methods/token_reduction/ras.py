@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.token_reduction import Tokens, Watch
 from dit_tools.methods.token_reduction._cells import token_mask
 from dit_tools.methods.token_reduction._subset import Choosing, narrowed
@@ -48,7 +48,7 @@ class Ras(Tokens):
     high: float = param(1.0, "share of left-out tokens with the largest m", ge=0, le=1)
     metric: str = param("std", "m: deviation or length over channels", choices=("std", "norm"))
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[Watch]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[Watch]:
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.ratio == 1:
             return nullcontext(Watch())
@@ -63,7 +63,7 @@ class Ras(Tokens):
 class _Watch(Choosing):
     """The state of one run. ``drops`` (b, N): how often each token was left out."""
 
-    def __init__(self, ras: Ras, run: Run):
+    def __init__(self, ras: Ras, run: RunState):
         self._ras, self._run = ras, run
         self._chosen: Any = None  # (b, n), for the next call
         self._drops: Any = None

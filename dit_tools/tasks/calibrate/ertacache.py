@@ -8,7 +8,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.branch_state import Streams
 from dit_tools.core.forecast import Forecast
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching.ertacache import LEVELS
 from dit_tools.models.calibration import Calibration
 from dit_tools.tasks.calibrate.session import Session, joined
@@ -50,7 +50,7 @@ def calibrate(session: Session) -> dict[str, Any]:
 class _Watched:
     """The network; the sizes of its outputs go to ``truth``."""
 
-    def __init__(self, network: Any, run: Run, truth: Truth):
+    def __init__(self, network: Any, run: RunState, truth: Truth):
         self._network, self._run, self._truth = network, run, truth
 
     def __call__(self, **inputs: Any) -> Array:
@@ -78,7 +78,7 @@ class Found:
 class _Simulated:
     """A network that computes everything and gives rectified forecasts where these are near."""
 
-    def __init__(self, network: Any, run: Run, order: int, threshold: float, truth: Truth):
+    def __init__(self, network: Any, run: RunState, order: int, threshold: float, truth: Truth):
         self._network, self._run, self._threshold, self._truth = network, run, threshold, truth
         self._streams = Streams(run, 1, lambda: Forecast(order))
         self._before: dict[tuple[str, ...], Array] = {}
@@ -123,7 +123,7 @@ class _Simulated:
 def _simulate(session: Session, threshold: float, truth: Truth) -> Found:
     kept: list[_Simulated] = []
 
-    def wrap(network: Any, run: Run) -> _Simulated:
+    def wrap(network: Any, run: RunState) -> _Simulated:
         kept.append(_Simulated(network, run, session.plan.cache.order, threshold, truth))
         return kept[0]
 

@@ -11,7 +11,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.forecast import Tree, each
 from dit_tools.core.prediction import Prediction
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.blocks import modules
 from dit_tools.tasks.calibrate.session import Probe, Session
 from dit_tools.tasks.calibrate.training import frozen, moved, with_gradient
@@ -92,9 +92,9 @@ class _Router:
         self.rho = start.requires_grad_()
         self.price = 1.0
         self._kept: dict[tuple[str, ...], list[Tree]] = {}
-        self._run: Run = None  # type: ignore[assignment]
+        self._run: RunState = None  # type: ignore[assignment]
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Hook attention and MLP: outputs are mixed with the last ones."""
         from dit_tools.nn.hooks import around_forward
 
@@ -119,7 +119,7 @@ class _Router:
         """Whether a call may reuse anything: all but those behind the plan's number."""
         return call < len(self.rho) - 1
 
-    def wrap(self, network: Any, run: Run) -> Any:
+    def wrap(self, network: Any, run: RunState) -> Any:
         """The network, recording gradients."""
         return _Recording(network)
 

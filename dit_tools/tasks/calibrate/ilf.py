@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.models.calibration import Calibration
 from dit_tools.nn.blocks import entering, image
 from dit_tools.tasks.calibrate.session import Session
@@ -64,12 +64,12 @@ def calibrate(session: Session) -> dict[str, Any]:
     return {name: value.detach().float().cpu().numpy() for name, value in state.items()}
 
 
-def record(session: Session) -> tuple[list[Call], Run]:
+def record(session: Session) -> tuple[list[Call], RunState]:
     """The calls of a run of the full network, and the run."""
     calls: list[Call] = []
 
     class Recorded:
-        def __init__(self, network: Any, run: Run):
+        def __init__(self, network: Any, run: RunState):
             self._network, self._run = network, run
 
         def __call__(self, **inputs: Any) -> Array:
@@ -84,13 +84,13 @@ def record(session: Session) -> tuple[list[Call], Run]:
     return calls, run
 
 
-def teach(session: Session, feedback: Any, optimizer: Any, calls: Sequence[Call], recorded: Run) -> list[float]:
+def teach(session: Session, feedback: Any, optimizer: Any, calls: Sequence[Call], recorded: RunState) -> list[float]:
     """Replay calls with the cache; one step a skipped call. Gives the losses.
 
     ``optimizer`` of None: nothing is learnt.
     """
     network = session.model.network
-    run = Run(recorded.times, recorded.calls_expected, path=recorded.path)
+    run = RunState(recorded.times, recorded.calls_expected, path=recorded.path)
     run.calibration, losses = Calibration({}, module=feedback), []
     with session.plan.cache.attach(network.blocks(), run):
         for call in calls:
@@ -110,7 +110,7 @@ def teach(session: Session, feedback: Any, optimizer: Any, calls: Sequence[Call]
     return losses
 
 
-def _skips(session: Session, run: Run) -> bool:
+def _skips(session: Session, run: RunState) -> bool:
     """Whether the cache will skip at this call, as ``caching._streams`` and ``Interval`` decide.
 
     Full calls must not record gradients, for what they keep outlives the step.

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dit_tools.core.arrays import wide
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.nn.blocks import around_blocks, entering, image
 from dit_tools.tasks.calibrate.session import Session, joined
 
@@ -18,7 +18,7 @@ def calibrate(session: Session) -> dict[str, Any]:
 
     sizes: dict[str, dict[int, Any]] = {}
 
-    def attach(blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         return _watched(blocks, run, sizes)
 
     _, run = session.plain(attach=attach)
@@ -32,7 +32,7 @@ def calibrate(session: Session) -> dict[str, Any]:
     return made
 
 
-def _watched(blocks: Sequence[Any], run: Run, sizes: dict[str, dict[int, Any]]) -> AbstractContextManager[None]:
+def _watched(blocks: Sequence[Any], run: RunState, sizes: dict[str, dict[int, Any]]) -> AbstractContextManager[None]:
     """Fills ``sizes``: branches -> call -> norm of what is added to every token (B, N)."""
     ends, entered = [blocks[0], blocks[-1]], []
 

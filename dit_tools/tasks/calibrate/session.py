@@ -10,7 +10,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.caching import Cache
 from dit_tools.models.calibration import Calibration
@@ -18,9 +18,9 @@ from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
 from dit_tools.sampling import loop
 
-Wrap = Callable[[Any, Run], Any]
+Wrap = Callable[[Any, RunState], Any]
 """``wrap(network, run)``: what is called in place of the network."""
-Attach = Callable[[Sequence[Any], Run], AbstractContextManager[None]]
+Attach = Callable[[Sequence[Any], RunState], AbstractContextManager[None]]
 Correct = Callable[[int, Prediction], Prediction]
 
 
@@ -45,19 +45,19 @@ class Probe(Cache):
         """Those of the cache, unless others were given."""
         return self._needs
 
-    def prepare(self, model: Any, plan: Any, run: Run) -> None:
+    def prepare(self, model: Any, plan: Any, run: RunState) -> None:
         """Nothing is looked for."""
         run.path, run.calibration = model.path, self._calibration
 
-    def times(self, run: Run) -> tuple[float, ...]:
+    def times(self, run: RunState) -> tuple[float, ...]:
         """Those of the cache."""
         return self._inner.times(run)
 
-    def attach(self, blocks: Sequence[Any], run: Run) -> AbstractContextManager[None]:
+    def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """The cache's hooks, or others in their place."""
         return self._attach(blocks, run)
 
-    def around(self, network: Any, run: Run) -> Any:
+    def around(self, network: Any, run: RunState) -> Any:
         """The cache's network, wrapped."""
         inner = self._inner.around(network, run)
         return self._wrap(inner, run) if self._wrap else inner
@@ -83,7 +83,7 @@ class Session:
         """The same with other prompts, from other noise."""
         return replace(self, prompts=tuple(prompts), seed=seed)
 
-    def run(self, cache: Cache, correct: Correct | None = None) -> tuple[Array, Run]:
+    def run(self, cache: Cache, correct: Correct | None = None) -> tuple[Array, RunState]:
         """Sample the prompts with a cache: final latents (B, C, h, w), and the run.
 
         ``correct`` is that of ``sampling.sample``: it sees guided predictions, and may change them.
@@ -96,19 +96,19 @@ class Session:
         seeds = [self.seed + i for i in range(len(self.prompts))]
         x, noise = loop.start(model, plan, model.family.latent_shape(Size(height, width)), seeds)
         times = plan.times(model, x.shape)
-        run = Run(times, plan.solver.calls(len(times) - 1))
+        run = RunState(times, plan.solver.calls(len(times) - 1))
         for step in loop.sample(model, conditions, x, plan, noise, run=run, correct=correct):
             x = step.x
         return x, run
 
     def plain(
         self, wrap: Wrap | None = None, attach: Attach | None = None, correct: Correct | None = None
-    ) -> tuple[Array, Run]:
+    ) -> tuple[Array, RunState]:
         """Sample without a cache, with the network watched."""
         needs = self.plan.cache.needs if attach else None  # for what is hooked in its place
         return self.run(Probe(_none(), None, wrap, attach, needs), correct)
 
-    def cached(self, known: Calibration | None, **changes: Any) -> tuple[Array, Run]:
+    def cached(self, known: Calibration | None, **changes: Any) -> tuple[Array, RunState]:
         """Sample with the cache and what is known of the model; its parameters may be changed."""
         return self.run(Probe(replace(self.plan.cache, **changes), known))
 

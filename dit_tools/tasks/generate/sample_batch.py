@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import MemoryLimitError
 from dit_tools.core.plan import Plan
+from dit_tools.core.run import ImageTextScorer
 from dit_tools.core.size import Size
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.result import Drawn
@@ -58,9 +59,14 @@ def draw(model: Model, jobs: Sequence[Job], progress: Progress | None = None, fr
                 raise model.pipeline.refuse("--save-steps")
             pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
         else:
-            seeing = _watched(plan, model, prompts)
             scene = Scene(
-                model, seeing, _encoder(model, prompts), (height, width), seeds, second=_second(model, plan, prompts)
+                model,
+                plan,
+                _encoder(model, prompts),
+                (height, width),
+                seeds,
+                second=_second(model, plan, prompts),
+                scorer=_scorer(plan, model, prompts),
             )
             x = None
             for step in plan.highres.steps(scene):
@@ -110,13 +116,13 @@ def _encoder(model: Model, prompts: ConditionRequest) -> Callable[[tuple[int, in
     return lambda size: encode(size if told else prompts.size.sides)
 
 
-def _watched(plan: Plan, model: Model, prompts: ConditionRequest) -> Plan:
-    """The plan with a critic for guidance that looks at pictures."""
+def _scorer(plan: Plan, model: Model, prompts: ConditionRequest) -> ImageTextScorer | None:
+    """Who tells guidance that looks at images what they show."""
     if not plan.guidance.sees:
-        return plan
+        return None
     from dit_tools.tasks.generate.scorer import Critic
 
-    return replace(plan, guidance=plan.guidance.watched(Critic(model, prompts.texts)))
+    return Critic(model, prompts.texts)
 
 
 def _second(model: Model, plan: Plan, prompts: ConditionRequest) -> Callable[[tuple[int, int]], Second] | None:

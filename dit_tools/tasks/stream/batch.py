@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from dit_tools.core.arrays import Array, all_finite, concat
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.core.prediction import Prediction
+from dit_tools.core.run import RunState
 from dit_tools.core.steps import transfer
-from dit_tools.sampling.denoiser import Condition
-from dit_tools.tasks.stream.together import together
+from dit_tools.methods.guidance import Guide
+from dit_tools.sampling.denoiser import Condition, drive
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Row:
     """One frame on its way: latents (1, C, h, w) at ``times[level]``, and its own guide."""
 
     x: Array
-    guide: Any
+    guide: Guide
     level: int = 0
 
 
@@ -40,13 +40,14 @@ class StreamBatch:
         self._model, self._conditions, self._guidance = model, conditions, guidance
         self.times, self.noise = tuple(times), noise
         self._rows: list[Row] = []  # the oldest first
+        self._run = RunState(self.times, len(self.times) - 1)
         self.calls = self.rows = 0
 
     def push(self, x0: Array) -> Array | None:
         """Let a frame (1, C, h, w) in, go one tick on; the latents that leave, if any do."""
         path, t = self._model.path, self.times[0]
         x = path.alpha(t) * x0 + path.sigma(t) * self.noise
-        self._rows.append(Row(x, self._guidance.begin()))
+        self._rows.append(Row(x, self._guidance.begin(self._run)))
         return self._tick()
 
     def flush(self) -> Iterator[Array]:
@@ -57,8 +58,8 @@ class StreamBatch:
                 yield out
 
     def _tick(self) -> Array | None:
-        jobs = [partial(self._guided, row) for row in self._rows]
-        for row, p in zip(self._rows, together(jobs, self._answer), strict=True):
+        guides = [row.guide(row.x, self.times[row.level]) for row in self._rows]
+        for row, p in zip(self._rows, drive(guides, self._answer), strict=True):
             if not all_finite(p.raw):
                 raise ModelError(
                     f"the network gave NaN or infinity at t = {p.t:.3f}",
@@ -69,9 +70,6 @@ class StreamBatch:
         if self._rows[0].level < len(self.times) - 1:
             return None
         return self._rows.pop(0).x
-
-    def _guided(self, row: Row, ask: Any) -> Prediction:
-        return row.guide(lambda *branches: ask(branches), row.x, self.times[row.level])
 
     def _answer(self, questions: list[tuple[int, Any]]) -> list[tuple[Prediction, ...]]:
         """Predictions for the branches that each row asked for, in as few calls as shapes allow."""

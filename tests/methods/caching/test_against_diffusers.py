@@ -17,7 +17,7 @@ import torch
 from diffusers import FirstBlockCacheConfig, FluxTransformer2DModel, TaylorSeerCacheConfig
 
 from dit_tools.core import spec
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.models.blocks import blocks
 
 CALLS = 14
@@ -69,9 +69,9 @@ def theirs(flux, config) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def ours(flux, cache: str, expected: int, calibration: object = None) -> tuple[list[torch.Tensor], Run]:
+def ours(flux, cache: str, expected: int, calibration: object = None) -> tuple[list[torch.Tensor], RunState]:
     """Outputs of every call; the last step is at call ``expected - 1``."""
-    run, made = Run((1.0, 0.0, -1.0), expected, branches=("cond",)), []
+    run, made = RunState((1.0, 0.0, -1.0), expected, branches=("cond",)), []
     run.calibration = calibration
     with spec.parse("caching", cache).attach(blocks(flux), run):
         for call in range(CALLS):

@@ -9,7 +9,7 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UnsupportedError
 from dit_tools.core.forecast import Forecast
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching.e_dit import Weak
 from dit_tools.models.blocks import Block
 from dit_tools.models.calibration import Calibration
@@ -153,4 +153,4 @@ def test_blocks_without_such_modules_are_refused():
     blocks = [Block(0, "blocks.0", torch.nn.Sequential(torch.nn.Linear(2, 2)), None)]
     cache = spec.parse("caching", "harmonica:calibration=even")
     with pytest.raises(UnsupportedError, match="no attention or MLP"):
-        cache.attach(blocks, Run((1.0, 0.0), 1))
+        cache.attach(blocks, RunState((1.0, 0.0), 1))

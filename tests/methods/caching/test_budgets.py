@@ -10,7 +10,7 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.paths import Flow
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching.magcache import Growth
 from dit_tools.methods.caching.seacache import Spectral, filtered
 from dit_tools.models.calibration import Calibration
@@ -52,7 +52,7 @@ def test_magcache_reads_the_ratios_of_its_branches(model):
     ratios = np.ones(10, np.float32)
     ratios[4:7] = 3.0
     cache = spec.parse("caching", "magcache:retention=0.1,max_skips=0,threshold=0.5")
-    run = Run(tuple(1 - i / 10 for i in range(11)), 10, branches=("cond",))
+    run = RunState(tuple(1 - i / 10 for i in range(11)), 10, branches=("cond",))
     run.calibration = Calibration({}, {"ratio.cond": ratios})
     block, computed = model.network.blocks(), []
     inputs = model.family.inputs(torch.randn(1, 4, 8, 8), 0.9, small.conditions()["cond"])
@@ -110,7 +110,7 @@ def test_without_noise_and_without_signal_the_filter_is_finite():
 
 
 def test_fine_noise_counts_less_than_coarse_structure_at_much_noise():
-    run = Run((1.0, 0.5, 0.0), 99, path=Flow())
+    run = RunState((1.0, 0.5, 0.0), 99, path=Flow())
     run.t = 0.8
     rough = np.indices((8, 8)).sum(0) % 2 * 2.0 - 1
     smooth = np.cos(2 * np.pi * np.arange(8) / 8) * np.ones((8, 1)) * 2**0.5
@@ -125,7 +125,7 @@ def test_fine_noise_counts_less_than_coarse_structure_at_much_noise():
 
 
 def test_seacache_adds_changes_up_and_ends_a_run_of_skips_at_the_threshold():
-    run = Run((1.0, 0.5, 0.0), 99, path=Flow())
+    run = RunState((1.0, 0.5, 0.0), 99, path=Flow())
     run.t, policy, made = 0.5, Spectral(0.25, 0, run=run), []
     for call in range(7):
         run.x = np.full((1, 1, 4, 4), 1.1**call, "float32")  # 10 % more at every call
@@ -137,7 +137,7 @@ def test_seacache_adds_changes_up_and_ends_a_run_of_skips_at_the_threshold():
 
 
 def test_seacache_refuses_to_skip_what_it_cannot_measure():
-    policy = Spectral(math.inf, 0, run=Run((1.0, 0.0), 9, path=Flow()))
+    policy = Spectral(math.inf, 0, run=RunState((1.0, 0.0), 9, path=Flow()))
     policy.run.x = np.zeros((1, 1, 4, 4), "float32")
     policy.learn(0, None, None)
     assert not policy.before(1, 0, None)  # 0 / 0

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UnsupportedError
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.caching.ertacache import Ertacache
 from dit_tools.models import calibration
@@ -66,7 +66,7 @@ def run(model, chosen):
 
     x, noise = loop.start(model, chosen, (3, 16, 16), (5,))
     conditions = model.encode(ConditionRequest(("red",), ("blue",), Size.square(16)))
-    state = Run(chosen.times(model, x.shape), STEPS)
+    state = RunState(chosen.times(model, x.shape), STEPS)
     before = len(model.network.calls)
     *_, last = loop.sample(model, conditions, x, chosen, noise, run=state)
     return last.x, len(model.network.calls) - before, state
@@ -137,7 +137,7 @@ def test_ertacache_reuses_at_listed_calls_and_rectifies_by_the_line(kept, model)
     slope, offset = 0.25, 0.01
     made = arrays((2,), slope, offset)
     cache = replace(spec.parse("caching", "ertacache"), order=0)
-    state = Run(tuple(1 - i / STEPS for i in range(STEPS + 1)), STEPS, branches=("cond", "uncond"))
+    state = RunState(tuple(1 - i / STEPS for i in range(STEPS + 1)), STEPS, branches=("cond", "uncond"))
     state.calibration, outputs = Calibration({}, made), []
     values = iter(range(1, 99))
     network = cache.around(lambda **_: np.full((1, 2), float(next(values))), state)

@@ -9,7 +9,7 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.forecast import Forecast
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.caching._policy import Gate
 from tests.support import small
 
@@ -105,7 +105,7 @@ def test_a_threshold_of_zero_does_not_skip_even_without_any_error():
 
 @torch.no_grad()
 def test_a_network_of_one_block_is_never_skipped(model):
-    block, run = model.network.blocks()[0], Run((1.0, 0.5, 0.0), 99)
+    block, run = model.network.blocks()[0], RunState((1.0, 0.5, 0.0), 99)
     inputs = [
         {
             "hidden_states": torch.randn(1, 4, 16),

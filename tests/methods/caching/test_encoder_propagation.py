@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dit_tools.core import spec
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from tests.support import small
 
 
@@ -47,7 +47,7 @@ def test_early_keys_are_the_published_ones_scaled(model):
 
 @torch.no_grad()
 def test_what_the_leading_blocks_add_is_reused_on_the_current_input(model):
-    blocks, run = model.network.blocks(), Run((1.0, 0.5, 0.0), 99)
+    blocks, run = model.network.blocks(), RunState((1.0, 0.5, 0.0), 99)
     condition, ends = small.conditions()["cond"], []
     entered = []
     handles = [

@@ -8,7 +8,7 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.forecast import Forecast
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.models.family import ConditionRequest
 from dit_tools.sampling import loop
@@ -26,7 +26,7 @@ def numpy_run(cache: str, steps: int, solver: str = "euler", guidance: str = "cf
     plan = small.plan(cache, steps, guidance, solver=solver)
     x, noise = loop.start(model, plan, (3, 16, 16), (5,))
     times = plan.times(model, x.shape)
-    run = Run(times, plan.solver.calls(len(times) - 1))
+    run = RunState(times, plan.solver.calls(len(times) - 1))
     *_, last = loop.sample(model, conditions, x, plan, noise, run=run)
     return last.x, run, model.network.calls
 
@@ -52,7 +52,7 @@ def test_outputs_are_the_forecast_of_computed_ones(model, order):
         def blocks(self):
             return []
 
-    run = Run((1.0, 0.5, 0.0), 99)
+    run = RunState((1.0, 0.5, 0.0), 99)
     network = cache.around(Network(), run)
     values = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(0))
     for run.call, value in enumerate(values):

@@ -9,7 +9,7 @@ import torch
 
 from dit_tools.core.errors import UsageError
 from dit_tools.core.plan import Plan
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.composition.diversity import Diversity
 from dit_tools.methods.composition.t_stitch import TStitch
@@ -145,7 +145,7 @@ def test_the_counters_of_both_models_are_one(pair):
     plan = replace(small.plan("taylorseer:interval=2", 12, GUIDED), combine=TStitch(share=0.5))
     x, noise = loop.start(large, plan, large.family.latent_shape(Size.square(8)), (3,))
     times = plan.times(large, x.shape)
-    state, given = Run(times, 12), small.conditions()
+    state, given = RunState(times, 12), small.conditions()
     list(loop.sample(large, given, x, plan, noise, run=state, second=loop.Second(little, given)))
     assert state.count["network calls"] == 12
     assert state.count["blocks computed"] + state.count["blocks skipped"] == 6 * 2 + 6 * 4

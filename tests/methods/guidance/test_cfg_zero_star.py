@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers.guiders import ClassifierFreeZeroStarGuidance
 
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance.cfg_zero_star import CfgZeroStar
 from dit_tools.methods.solvers.euler import Euler
 from tests.support.branches import NUMPY_AND_TORCH, TIMES, Branches
@@ -36,8 +37,8 @@ def test_scale_is_the_least_squares_one():
 @pytest.mark.parametrize("kind", ["flow", "eps", "x0"])
 def test_silent_steps_leave_the_latents_alone(kind):
     net = Branches(kind)
-    guide = CfgZeroStar(zero_steps=2).begin()
-    steps = Euler().steps(lambda x, t: guide(net.at(t), x, t), net.x, [1.0, 0.7, 0.4, 0.0], None)
+    guide = CfgZeroStar(zero_steps=2).begin(RunState((1.0, 0.7, 0.4, 0.0), 3))
+    steps = Euler().steps(lambda x, t: net.guided(guide, x, t), net.x, [1.0, 0.7, 0.4, 0.0], None)
     made = [step.x for step in steps]
     assert torch.equal(made[1], net.x) and not torch.equal(made[2], net.x)
 

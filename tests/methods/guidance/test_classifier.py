@@ -12,11 +12,13 @@ import torch
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Flow
 from dit_tools.core.prediction import Prediction
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance.cfg import Cfg
 from dit_tools.methods.guidance.classifier import Classifier
 from dit_tools.models.clip import judge
 from dit_tools.tasks.generate.scorer import WORDS, Critic
 from tests.support import small
+from tests.support.branches import guided
 
 
 class Codec:
@@ -54,10 +56,10 @@ def test_the_clean_reading_moves_by_the_weighed_gradient(t):
         return tuple(Prediction(said[b.name], "flow", x, t, Flow()) for b in branches)
 
     taste = small.Taste()
-    guide = Classifier(scale=2.0, weight=3.0, joint=8.0, gamma=0.3).watched(taste).begin()
+    guide = Classifier(scale=2.0, weight=3.0, joint=8.0, gamma=0.3).begin(RunState((1.0, 0.0), 1, scorer=taste))
     x0 = x - t * (said["uncond"] + 2 * (said["cond"] - said["uncond"]))
     wanted = x0 + 3 * (t**2 + 0.3 * math.sin(math.pi * t)) * taste.gradient(x0, 8.0, 4.0)
-    assert torch.allclose(guide(evaluate, x, t).x0, wanted, atol=1e-5)
+    assert torch.allclose(guided(guide, evaluate, x, t).x0, wanted, atol=1e-5)
 
 
 def test_scores_are_the_cosines_of_the_judge(critic):

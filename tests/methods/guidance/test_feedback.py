@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,9 +9,11 @@ import torch
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.paths import Flow
 from dit_tools.core.prediction import Prediction
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance.cfg import Cfg
 from dit_tools.methods.guidance.feedback import FLOOR, Feedback, _rise, _standard, factors_of
 from tests.support import small
+from tests.support.branches import guided
 
 
 class Likes:
@@ -27,6 +27,11 @@ class Likes:
         return [-float(np.tanh(abs(row.mean() - w))) for row, w in zip(x0, self.wishes, strict=True)]
 
 
+def seeing(scorer):
+    """A run whose images are scored."""
+    return RunState((1.0, 0.0), 1, scorer=scorer)
+
+
 def evaluate(*branches):
     """cond says x0 = 1, uncond x0 = 0; both of one spread, at any scale of the difference."""
     x = np.zeros((2, 1, 4, 4))
@@ -37,18 +42,18 @@ def evaluate(*branches):
 
 def test_each_sample_gets_the_scale_that_its_critic_likes_best():
     """Guided x0 has the mean ``scale``, so a wish for 2 wants scale 2."""
-    guide = Feedback(scale=2.0, factors="0.5+1+3").watched(Likes(2.0, 6.0)).begin()
-    guided = guide(evaluate, np.zeros((2, 1, 4, 4)), 0.5)
-    assert guided.raw.mean((1, 2, 3)).tolist() == [2.0, 6.0]
+    guide = Feedback(scale=2.0, factors="0.5+1+3").begin(seeing(Likes(2.0, 6.0)))
+    made = guided(guide, evaluate, np.zeros((2, 1, 4, 4)), 0.5)
+    assert made.raw.mean((1, 2, 3)).tolist() == [2.0, 6.0]
 
 
 def test_a_choice_holds_for_every_evaluations():
     critic = Likes(2.0, 2.0)
-    guide = Feedback(scale=2.0, factors="0.5+1+3", every=3).watched(critic).begin()
+    guide = Feedback(scale=2.0, factors="0.5+1+3", every=3).begin(seeing(critic))
     x, made = np.zeros((2, 1, 4, 4)), []
     for i in range(6):
         critic.wishes = (1.0 if i == 1 else 2.0,) * 2 if i < 3 else (6.0, 1.0)
-        made.append(guide(evaluate, x, 0.5).raw.mean((1, 2, 3)).tolist())
+        made.append(guided(guide, evaluate, x, 0.5).raw.mean((1, 2, 3)).tolist())
     assert made == [[2.0, 2.0]] * 3 + [[6.0, 1.0]] * 3
     assert critic.asked == 2 * 3  # two choices among three
 
@@ -87,13 +92,9 @@ def test_bad_factors_are_refused(text):
     with pytest.raises(UsageError, match="factors=.* is not valid; give for example"):
         factors_of(text)
     with pytest.raises(UsageError):
-        Feedback(factors=text).begin()
+        Feedback(factors=text).begin(seeing(None))
 
 
 def test_nobody_to_ask_is_told_with_the_remedy():
     with pytest.raises(UnsupportedError, match="--guidance feedback: only dit generate"):
-        Feedback().begin()
-    watched = Feedback().watched(Likes())
-    assert watched == Feedback() and replace(watched) == Feedback()
-    with pytest.raises(UnsupportedError):
-        replace(watched).begin()  # a critic is of one run
+        Feedback().begin(seeing(None))

@@ -6,9 +6,11 @@ from diffusers.models.attention_processor import PAGIdentitySelfAttnProcessor2_0
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
+from dit_tools.core.run import RunState
 from dit_tools.methods.guidance.soft_pag import SoftPag, heads_of
 from dit_tools.nn.attention import softened
 from tests.support import small
+from tests.support.branches import guided
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,8 @@ def test_heads_add_up_to_the_whole_block(model, inputs):
 
 
 def test_the_guided_prediction(model):
-    class Net:
-        def __call__(self, *branches):
-            return tuple(small_prediction(b.name) for b in branches)
+    def evaluate(*branches):
+        return tuple(small_prediction(b.name) for b in branches)
 
     def small_prediction(name):
         from dit_tools.core.paths import Flow
@@ -70,9 +71,11 @@ def test_the_guided_prediction(model):
         raw = torch.full((1, 1, 2, 2), {"cond": 2.0, "uncond": 1.0, "perturbed": 1.5}[name])
         return Prediction(raw, "flow", raw, 0.5, Flow())
 
-    guided = SoftPag(scale=3.0, weight=2.0).begin()(Net(), None, 0.5)
-    assert guided.raw.unique().item() == pytest.approx(1.0 + 3.0 * 1.0 + 2.0 * 0.5)
-    assert SoftPag(scale=1.0, weight=2.0).begin()(Net(), None, 0.5).raw.unique().item() == 3.0
+    run = RunState((1.0, 0.0), 1)
+    both = guided(SoftPag(scale=3.0, weight=2.0).begin(run), evaluate, None, 0.5)
+    assert both.raw.unique().item() == pytest.approx(1.0 + 3.0 * 1.0 + 2.0 * 0.5)
+    alone = guided(SoftPag(scale=1.0, weight=2.0).begin(run), evaluate, None, 0.5)
+    assert alone.raw.unique().item() == 3.0
 
 
 def test_a_run_counts_its_calls_and_leaves_no_hooks(model):
@@ -94,7 +97,7 @@ def test_heads_are_read_and_refused():
     assert heads_of("3.1+3.4+5.0") == {3: [1, 4], 5: [0]}
     for text in ("3", "a.b", "3.1+", "-1.0"):
         with pytest.raises(UsageError, match="--guidance soft-pag: heads="):
-            spec.parse("guidance", f"soft-pag:heads={text}").begin()
+            spec.parse("guidance", f"soft-pag:heads={text}").begin(RunState((1.0, 0.0), 1))
 
 
 @pytest.mark.parametrize("heads", ["9.0", "0.7"])

@@ -10,7 +10,7 @@ import torch
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
 from dit_tools.core import spec
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.methods.highres._positions import attention_factor, interpolated, ntk, plain
 
 
@@ -52,15 +52,15 @@ def test_time_aware_is_interpolation_and_then_another_base_as_in_diffusers():
 
 
 def test_scales_are_per_axis_or_one_for_the_area_and_never_below_one():
-    wide = Run((1.0, 0.0), 1, (32, 128), (64, 64))
+    wide = RunState((1.0, 0.0), 1, (32, 128), (64, 64))
     assert spec.parse("highres", "ntk").scales(wide) == (1.0, 2.0)
     assert spec.parse("highres", "time-aware").scales(wide) == (1.0, 1.0)
     assert spec.parse("highres", "ntk:scale=3").scales(wide) == (3.0, 3.0)
 
 
 def test_attention_grows_with_the_log_of_the_tokens():
-    assert attention_factor(Run((1.0, 0.0), 1, (64, 64), (64, 64))) == 1
-    factor = attention_factor(Run((1.0, 0.0), 1, (128, 128), (64, 64)))
+    assert attention_factor(RunState((1.0, 0.0), 1, (64, 64), (64, 64))) == 1
+    factor = attention_factor(RunState((1.0, 0.0), 1, (128, 128), (64, 64)))
     assert factor == pytest.approx(math.sqrt(math.log(16384) / math.log(4096)))
 
 
@@ -70,7 +70,7 @@ def test_proportional_attention_multiplies_logits():
     from tests.support import small
 
     model, seen = small.pixart(), []
-    run = Run((1.0, 0.0), 1, (4, 4), (4, 4))
+    run = RunState((1.0, 0.0), 1, (4, 4), (4, 4))
     inputs = model.family.inputs(torch.randn(1, 4, 8, 8), 0.5, small.conditions()["cond"])
 
     def look(site, product):

@@ -5,7 +5,7 @@ import torch
 
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import names
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.sampling import loop
 from tests.support import small
 
@@ -15,7 +15,7 @@ def run(plan, times=None, model=None):
     model = model or small.pixart()
     x, noise = loop.start(model, plan, (4, 8, 8), (3,))
     own = times or plan.times(model, x.shape)
-    counters = Run(own, plan.solver.calls(len(own) - 1))
+    counters = RunState(own, plan.solver.calls(len(own) - 1))
     made = loop.sample(model, small.conditions(), x, plan, noise, times, counters)
     return list(made), counters
 

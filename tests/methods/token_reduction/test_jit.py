@@ -11,7 +11,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.core.paths import VP, Flow
 from dit_tools.core.prediction import KINDS, Prediction
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.steps import transfer
 from dit_tools.methods.token_reduction.jit import data_of, raw_of
 from dit_tools.nn.token_interpolation import Filling, first_anchors, grown, importance
@@ -73,7 +73,7 @@ def test_readings_of_every_kind_come_back(path, kind):
 def test_a_waking_token_is_put_exactly_at_its_target(path, kind):
     """The last step before waking ends at ``alpha Phi(x0) + sigma eps``; anchors do not notice."""
     jit = spec.parse("token_reduction", "jit:first=0.5,second=1,until=0.5..0.5")
-    run = Run((1.0, 0.8, 0.5, 0.0), 3, (4, 4))
+    run = RunState((1.0, 0.8, 0.5, 0.0), 3, (4, 4))
     watch = _watch(jit, run)
     x, seen = draw(1, 2, 8, 8), []
     for call, (t, s) in enumerate(zip(run.times[:-1], run.times[1:], strict=True)):
@@ -107,7 +107,7 @@ def test_waking_tokens_have_the_noise_of_the_time():
     """Variance of what wakes, over many: alpha^2 Var(x0) + sigma^2, within 5 %."""
     jit, run = (
         spec.parse("token_reduction", "jit:first=0.3,second=1,until=0.5..0.5"),
-        Run((1.0, 0.6, 0.0), 2, (64, 64)),
+        RunState((1.0, 0.6, 0.0), 2, (64, 64)),
     )
     run.call, x = 0, draw(1, 4, 64, 64)
     watch = _watch(jit, run)

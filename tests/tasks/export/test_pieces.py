@@ -18,7 +18,7 @@ import pytest
 from dit_tools.core.arrays import to_numpy
 from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
-from dit_tools.core.run import Run
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.models.backends.onnx_network import PIECES
 from dit_tools.models.family import ConditionRequest
@@ -56,7 +56,7 @@ def drawn(model: Any, cache: str, steps: int = 8) -> tuple[Any, dict[str, int]]:
     shape = (2, *model.family.latent_shape(Size(*size)))
     start = model.to_array(np.random.default_rng(5).standard_normal(shape).astype(np.float32))
     times = plan.times(model, shape)
-    run = Run(times, plan.solver.calls(len(times) - 1))
+    run = RunState(times, plan.solver.calls(len(times) - 1))
     conditions = model.encode(ConditionRequest(words, ("", ""), Size(*size)))
     *_, last = loop.sample(model, conditions, start, plan, run=run)
     return to_numpy(last.x), dict(run.count)

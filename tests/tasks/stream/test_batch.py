@@ -9,12 +9,14 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.errors import ModelError, UnsupportedError
+from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.core.steps import transfer
+from dit_tools.sampling.denoiser import drive
 from dit_tools.tasks.stream.batch import StreamBatch, joined
-from dit_tools.tasks.stream.together import together
 from tests.contract.conftest import BUILDERS, subject_of
 from tests.support import small
+from tests.support.branches import guided
 
 TIMES = (0.75, 0.5, 0.25, 0.0)
 
@@ -36,7 +38,7 @@ def one_by_one(model, given, guidance, pictures, noise, times=TIMES):
     """Every frame alone through all levels."""
     made = []
     for x0 in pictures:
-        guide = spec.parse("guidance", guidance).begin()
+        guide = spec.parse("guidance", guidance).begin(RunState(times, len(times) - 1))
         x = model.path.alpha(times[0]) * x0 + model.path.sigma(times[0]) * noise
         for t, s in zip(times, times[1:], strict=False):
 
@@ -46,7 +48,7 @@ def one_by_one(model, given, guidance, pictures, noise, times=TIMES):
                     for branch in branches
                 ]
 
-            x = transfer(guide(evaluate, x, t), s)
+            x = transfer(guided(guide, evaluate, x, t), s)
         made.append(x)
     return made
 
@@ -129,33 +131,35 @@ def test_inputs_join_by_rows_and_keep_what_has_none():
     assert len(made["list"]) == 2 and made["n"] == 4 and made["no"] is None
 
 
-def test_jobs_that_ask_together_are_answered_together():
-    seen = []
+def asking(*questions):
+    """A guide that asks these, one after the other, and returns what it was told."""
+    told = []
+    for question in questions:
+        told.append((yield question))
+    return told
 
-    def job(rounds):
-        return lambda ask: [ask(i) for i in range(rounds)]
+
+def test_guides_that_ask_together_are_answered_together():
+    seen = []
 
     def answer(questions):
         seen.append(questions)
-        return [10 * n + q for n, q in questions]
+        return [10 * number + asked for number, asked in questions]
 
-    assert together([job(2), job(3)], answer) == [[0, 1], [10, 11, 12]]
-    assert seen == [[(0, 0), (1, 0)], [(0, 1), (1, 1)], [(1, 2)]]
+    assert drive([asking(0, 1), asking(), asking(0, 1, 2)], answer) == [[0, 1], [], [20, 21, 22]]
+    assert seen == [[(0, 0), (2, 0)], [(0, 1), (2, 1)], [(2, 2)]]
 
 
-@pytest.mark.parametrize("where", ["job", "answer"])
-def test_trouble_of_one_ends_all(where):
-    def bad(ask):
-        ask(1)
-        raise KeyError("job")
-
-    def good(ask):
-        return [ask(1), ask(2), ask(3)]
+@pytest.mark.parametrize("where", ["guide", "answer"])
+def test_an_error_of_one_ends_all(where):
+    def bad():
+        yield 1
+        raise KeyError("guide")
 
     def answer(questions):
         if where == "answer":
             raise KeyError("answer")
-        return [q for _, q in questions]
+        return [asked for _, asked in questions]
 
     with pytest.raises(KeyError, match=where):
-        together([good, bad if where == "job" else good], answer)
+        drive([asking(1, 2, 3), bad() if where == "guide" else asking(1)], answer)
