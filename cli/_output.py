@@ -128,6 +128,8 @@ def finish(outcome: Any, quiet: bool = False) -> int:
     Raises the error itself when it is the only one.
     """
     code = outcome.exit_code
+    if outcome.summary and not quiet:
+        say(f"dit: {outcome.summary}")
     if outcome.skipped and not quiet:
         say(f"dit: {_images(outcome.skipped)} skipped: finished before, or the file exists")
     reasons: dict[str, list[str]] = {}
@@ -141,7 +143,7 @@ def finish(outcome: Any, quiet: bool = False) -> int:
         say(f"dit: {_images(len(names))} failed: {reason}{': ' if listed else ''}{listed}")
     if outcome.interrupted:
         say(f"dit: stopped after {_images(len(outcome.written))}; run the same command again to continue")
-    return int(code)
+    return int(code) or outcome.verdict
 
 
 def _images(count: int) -> str:

@@ -302,10 +302,7 @@ def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -
             **{name: value for name, value in more.items() if value is not None},
         )
         run = assemble(request, _output.emitter(given["json"], given["verbose"]))
-    outcome = run.start()
-    if not quiet:
-        _output.say(f"dit: {run.frames} frames, {run.skipped} of them skipped, {run.calls} network calls")
-    return _output.finish(outcome, quiet)
+    return _output.finish(run.start(), quiet)
 
 
 def _leave_out(given: dict[str, Any], unfit: tuple[str, ...], where: str) -> None:

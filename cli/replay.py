@@ -76,7 +76,7 @@ def replay(
     if not json and not quiet:
         for line in run.verdicts:
             _output.say(f"dit: {line}")
-    return _output.finish(outcome, quiet) or run.differs
+    return _output.finish(outcome, quiet)
 
 
 command = make(replay)

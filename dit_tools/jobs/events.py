@@ -47,6 +47,8 @@ class Outcome:
     interrupted: bool = False
     seconds: float = 0.0
     stopped_by: DitError | None = None
+    summary: str = ""  # a line for the user
+    verdict: int = 0  # exit status of a run in which nothing failed
 
     @property
     def exit_code(self) -> ExitCode:
@@ -60,9 +62,9 @@ class Outcome:
             return ExitCode(codes.pop())
         return ExitCode.PARTIAL
 
-    def event(self, code: int = 0) -> dict[str, Any]:
-        """The ``done`` event; ``code`` is the exit status of a run in which nothing failed."""
-        code = int(self.exit_code) or code
+    def event(self) -> dict[str, Any]:
+        """The ``done`` event."""
+        code = int(self.exit_code) or self.verdict
         return event(
             "done",
             ok=code == 0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dit_tools.core.errors import InputError, UsageError
@@ -33,6 +33,11 @@ def expand(words: Iterable[str]) -> list[Path]:
     if len(found) > MOST:
         raise UsageError(f"more than {MOST} files", "split the run")
     return list(found)
+
+
+def several(words: Iterable[str], found: Sequence[Path]) -> bool:
+    """Whether a run is one over many files: more than one, or whatever a folder holds."""
+    return len(found) > 1 or any(Path(word).expanduser().is_dir() for word in words)
 
 
 def _files(word: str) -> Iterator[Path]:

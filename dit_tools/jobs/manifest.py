@@ -1,7 +1,8 @@
 """What a run has finished, so that the next one goes on where it stopped.
 
-A JSON Lines file in the output folder, one line per finished or failed item, only ever appended to.
-A line counts as done when the output still has the size and hash that were written down.
+A JSON Lines file in the output folder, only ever appended to. Before an output gets its name, a line
+says which item it is, its name, size and hash; so a kill at any moment leaves either no output, or
+one that the next run knows. An item counts as done when the file has the size and hash of its line.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from dit_tools.jobs.atomic import write_error
 NAME = ".dit-manifest.jsonl"
 VERSION = 1
 LINE_LIMIT = 1 << 20  # bytes
+MADE = ("intended", "done")
+"""Statuses of a line that names an output."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,7 +31,7 @@ class Entry:
     """What the manifest says about one item; ``output`` is relative to the manifest's folder."""
 
     key: str
-    status: str  # done, failed
+    status: str  # intended, done, failed
     output: str = ""
     size: int = 0  # bytes
     sha256: str = ""
@@ -91,7 +94,7 @@ class Manifest:
     def done(self, key: str) -> Path | None:
         """The output of a finished item if it is still there, whole and unchanged; else None."""
         entry = self._entries.get(key)
-        if entry is None or entry.status != "done":
+        if entry is None or entry.status not in MADE:
             return None
         path = self.folder / entry.output
         try:
@@ -119,6 +122,14 @@ class Manifest:
             reason = error.strerror or error
             raise InputError(f"{path}: cannot be read back: {reason}", "run again") from None
         return self._append(Entry(key, "done", self._relative(path), size, digest))
+
+    def intend(self, key: str, output: str | Path, size: int, sha256: str) -> Entry:
+        """Write down that ``output`` is about to get its name, with ``size`` bytes of this hash.
+
+        Raises:
+            InputError: the manifest cannot be written.
+        """
+        return self._append(Entry(key, "intended", self._relative(Path(output)), size, sha256))
 
     def add_failure(self, key: str, reason: str) -> Entry:
         """Write down that an item failed; ``reason`` is one line, cut at 500 characters."""
@@ -179,6 +190,6 @@ def _parse(line: bytes) -> Entry | None:
     texts = (entry.key, entry.status, entry.output, entry.sha256, entry.reason)
     if not all(isinstance(text, str) for text in texts) or not isinstance(entry.size, int):
         return None
-    if entry.status == "done" and not (entry.output and _HASH.fullmatch(entry.sha256)):
+    if entry.status in MADE and not (entry.output and _HASH.fullmatch(entry.sha256)):
         return None
     return entry

@@ -7,10 +7,11 @@ each becomes part of one path component and can neither leave the folder nor mak
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,6 +30,10 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]'
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}$")
 
 Value = str | int | float
+
+
+class NameTooLongError(InputError):
+    """The values of one item make a file name that no file system takes."""
 
 
 def slug(text: str) -> str:
@@ -62,7 +67,7 @@ def expand(template: str, fields: Mapping[str, Value]) -> Path:
 
     Raises:
         UsageError: unknown field, a format that does not fit its value, a lone brace.
-        InputError: a component of over 255 bytes.
+        NameTooLongError: a component of over 255 bytes.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -76,8 +81,8 @@ def expand(template: str, fields: Mapping[str, Value]) -> Path:
     path = Path(*(_component(part, value) for part in (*Path(folder).parts, name)))
     for part in path.parts:
         if len(os.fsencode(part)) > _COMPONENT_BYTES:
-            message = f"-o {template}: a name of over {_COMPONENT_BYTES} bytes: {part[:40]}..."
-            raise InputError(message, "use fewer fields, or {index} alone")
+            message = f"{part[:40]}...: the output's name has over {_COMPONENT_BYTES} bytes"
+            raise NameTooLongError(message, "name outputs by fewer fields, for example -o 'out/{index}'")
     return path
 
 
@@ -147,22 +152,25 @@ def _suffixed(name: str, suffix: str) -> str:
 
 
 def unique(path: Path, taken: Callable[[Path], bool] = os.path.lexists) -> Path:
-    """``path``, or the first of ``name-2.png``, ``name-3.png``, ... that is not taken.
+    """``path``, or the first of ``name-2.png``, ``name-3.png``, ... that is not taken."""
+    return next(name for name in numbered(path) if not taken(name))
+
+
+def numbered(path: Path, start: int = 1) -> Iterator[Path]:
+    """``path``, ``name-2.png``, ``name-3.png``, ... without end; ``start`` 2 leaves out ``path`` itself.
 
     A long name gives way to the number; the name stays within 255 bytes.
     """
-    if not taken(path):
-        return path
-    number, room = 2, _COMPONENT_BYTES - len(os.fsencode(path.suffix))
-    while True:
+    stem, suffix = os.fsencode(path.stem), path.suffix
+    most = _COMPONENT_BYTES - len(os.fsencode(suffix))
+    for number in itertools.count(start):
         tail = f"-{number}"
-        stem = os.fsencode(path.stem)[: room - len(tail)].decode("utf-8", "ignore")
-        if len(os.fsencode(path.stem)) <= room - len(tail):
-            stem = path.stem
-        numbered = path.with_name(f"{stem}{tail}{path.suffix}")
-        if not taken(numbered):
-            return numbered
-        number += 1
+        if number == 1:
+            yield path
+        elif len(stem) + len(tail) <= most:
+            yield path.with_name(f"{path.stem}{tail}{suffix}")
+        else:
+            yield path.with_name(f"{stem[: most - len(tail)].decode('utf-8', 'ignore')}{tail}{suffix}")
 
 
 class Names:
@@ -170,21 +178,38 @@ class Names:
 
     Args:
         where: what ``destination`` gave, not stdout.
-        existing: ``number`` gives a new name beside an existing file; ``keep`` gives the name of
+        existing: ``number`` gives a new name where a file exists; ``keep`` gives the name of
             the existing file, for --overwrite and --skip-existing, which the caller carries out.
     """
 
     def __init__(self, where: Destination, existing: Literal["number", "keep"] = "number"):
         self.where, self.existing = where, existing
         self._given: set[str] = set()
+        self._next: dict[Path, int] = {}  # so that many outputs of one name are not searched from 1 each time
 
     def claim(self, fields: Mapping[str, Value]) -> Path:
         """The path of the next output; raises what ``expand`` raises."""
+        return self.another(self.base(fields))
+
+    def base(self, fields: Mapping[str, Value]) -> Path:
+        """The path that an output would have if it were free; raises what ``expand`` raises."""
         template = self.where.template
-        path = Path(template) if self.where.kind == "file" else expand(template, fields)
-        path = unique(path, self._taken)
+        return Path(template) if self.where.kind == "file" else expand(template, fields)
+
+    def another(self, base: Path) -> Path:
+        """The first name of ``base``, ``base-2``, ... that was not given yet and is free."""
+        number = self._next.get(base, 1)
+        for path in numbered(base, number):
+            number += 1
+            if not self._taken(path):
+                self._next[base] = number
+                self.reserve(path)
+                return path
+        raise AssertionError("numbers do not end")
+
+    def reserve(self, path: Path) -> None:
+        """Give ``path`` to nobody else."""
         self._given.add(_folded(path))
-        return path
 
     def _taken(self, path: Path) -> bool:
         if _folded(path) in self._given:

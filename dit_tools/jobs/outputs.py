@@ -1,41 +1,41 @@
-"""Where the pictures of a run go, decided for all of them before a model is loaded."""
+"""Where the results of a run go: decided for all of them before a model is loaded, written one by one."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from dit_tools.core.errors import UsageError
-from dit_tools.jobs.atomic import atomic_write, write_error
-from dit_tools.jobs.expand import Job
-from dit_tools.jobs.manifest import Manifest, key_of
-from dit_tools.jobs.models import Known
-from dit_tools.jobs.names import Destination, Names, Value, destination, slug, unique
-from dit_tools.jobs.settings import Settings
-from dit_tools.jobs.sweep import TEXTS, Axis
-from dit_tools.media.image import format_of, suffix
+from dit_tools.core.errors import DitError, UsageError
+from dit_tools.jobs.atomic import PartFile, atomic_path, write_error
+from dit_tools.jobs.items import Content, Item
+from dit_tools.jobs.manifest import Manifest, file_hash, key_of
+from dit_tools.jobs.names import Destination, Names, NameTooLongError, destination
 
 STOPS_A_RUN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""What keeps every further picture from being written too."""
+"""What keeps every further result from being written too."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Target:
-    """Where a job's picture goes: ``path``, or None for stdout.
+    """Where the result of an item goes: ``path``, or None for stdout.
 
-    ``state``: ``make``; ``done`` when the manifest has it, whole; ``exists`` with --skip-existing.
+    ``state``: ``make``; ``done`` when the manifest has it, whole; ``exists`` with --skip-existing;
+    ``failed`` with the ``error`` of a name that cannot be.
     """
 
-    job: Job
+    item: Item
     path: Path | None
-    format: str
-    key: str
-    steps: int = 20  # as far as is known before the model is loaded, for the progress bar
+    base: Path | None = None  # its name before it was numbered
+    key: str = ""  # in the manifest; empty: not computed yet, or not kept
     state: str = "make"
+    error: DitError | None = None
+    shown_progress: int = 0  # of the item's weight, on the bar
 
     @property
     def shown(self) -> str:
@@ -45,117 +45,203 @@ class Target:
 
 @dataclass
 class Outputs:
-    """The value of ``-o`` and what to do about files that are there already.
+    """The value of ``-o``, the name template in its absence, and what to do about files that are there.
 
+    A run whose ``-o`` is a folder or a template below one keeps a manifest there and goes on where
+    it was stopped; with ``resume`` so does a run without ``-o``, in the current folder.
     Raises UsageError and InputError from ``targets``, before anything is written.
     """
 
     output: str | None = None
+    default: str = "{stem}"
     overwrite: bool = False
     skip_existing: bool = False
+    resume: bool = False
+    always: bool = False  # make every item, whatever an earlier run made: no manifest
+    stdout: BinaryIO | None = None  # where ``-o -`` writes; None: the process's own
     manifest: Manifest | None = None
+    _places: dict[str, Destination] = field(default_factory=dict)
     _names: dict[Destination, Names] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _checked: set[Path] = field(default_factory=set)
 
-    def targets(self, jobs: Sequence[Job], axes: Sequence[Axis], known: Mapping[str, Known]) -> list[Target]:
-        """A target for every job, in order. ``known``: model reference -> what is known of it."""
+    def single(self, count: int) -> None:
+        """Raise UsageError when several results would go to one file or to stdout."""
+        if count > 1 and self.kind != "template":
+            raise UsageError(f"-o {self.output}: one file for {count} pictures", "end it with /")
+
+    @property
+    def kind(self) -> str:
+        """``stdout``, ``file`` or ``template``."""
+        return destination(self.output, self.default).kind
+
+    def template(self, suffix: str) -> str:
+        """The template of the names of outputs, whose suffix is ``suffix`` where ``-o`` has none; ``-`` for stdout."""
+        return self._where(suffix).template or "-"
+
+    def targets(self, items: Sequence[Item]) -> list[Target]:
+        """A target for every item, in order."""
         if self.overwrite and self.skip_existing:
-            message = "--overwrite and --skip-existing exclude each other"
-            raise UsageError(message, "give one of them")
-        folder = manifest_folder(self.output)
+            raise UsageError("--overwrite and --skip-existing exclude each other", "give one of them")
+        folder = None if self.always else manifest_folder(self.output, self.resume)
         self.manifest = Manifest(folder) if folder is not None else None
-        template = default_template(axes)
-        return [self._target(job, template, axes, known[job.settings.model]) for job in jobs]
+        return [self.target(item, alone=len(items) == 1) for item in items]
 
-    def _target(self, job: Job, template: str, axes: Sequence[Axis], known: Known) -> Target:
-        asked = job.settings.format
-        where = destination(self.output, template, suffix(asked or "png"))
-        kind = _checked_format(where, asked)
-        check_transparency(job.settings, kind)
-        key = key_of(
-            {
-                **job.settings.pixel_options(),
-                "model": known.name,
-                "revision": known.revision,
-                "prompt": job.prompt,
-                "seed": job.seed,
-                "format": kind,
-            }
-        )
-        steps = job.settings.steps or (known.defaults.steps if known.defaults else 20)
-        if where.kind == "stdout":
-            return Target(job, None, kind, key, steps)
-        if self.manifest is not None and not self.overwrite:
-            done = self.manifest.done(key)
-            if done is not None:
-                return Target(job, done, kind, key, steps, "done")
-        path = self._claim(where, fields(job, axes, known))
-        if self.skip_existing and os.path.exists(path):
-            return Target(job, path, kind, key, steps, "exists")
-        check_folder(path, where.kind == "template")
-        return Target(job, path, kind, key, steps)
+    def target(self, item: Item, alone: bool = False) -> Target:
+        """Where one more result goes. Raises InputError for a place that cannot be written to.
 
-    def _claim(self, where: Destination, values: Mapping[str, Value]) -> Path:
-        keep = self.overwrite or self.skip_existing
-        names = self._names.setdefault(where, Names(where, "keep" if keep else "number"))
-        return names.claim(values)
-
-    def write(self, target: Target, content: bytes) -> Path:
-        """Write a picture, whole or not at all, and note it in the manifest; gives its path.
-
-        A file that appeared since the run began is kept: the picture gets another name.
+        ``alone``: so does a name that is too long; otherwise it fails this item only.
         """
-        path = target.path
-        assert path is not None, "pictures for stdout are written by the command"
+        where = self._where(item.suffix)
+        if where.kind == "stdout":
+            return Target(item, None)
+        names = self._names_of(where)
+        target = Target(item, None)
+        if self.manifest is not None and len(self.manifest) and not self.overwrite:
+            self.identify(target)
+            done = self.manifest.done(target.key)
+            if done is not None:
+                names.reserve(done)
+                return Target(item, done, done, target.key, "done")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            target.base = names.base(item.fields)
+        except NameTooLongError as error:
+            if alone:
+                raise
+            target.state, target.error = "failed", error
+            return target
+        target.path = names.another(target.base)
+        self._refuse_inputs(target)
+        if self.skip_existing and os.path.exists(target.path):
+            target.state = "exists"
+        elif target.path.parent not in self._checked or target.path.is_dir():
+            check_folder(target.path, make=where.kind == "template")
+            self._checked.add(target.path.parent)
+        return target
+
+    def _where(self, suffix: str) -> Destination:
+        if suffix not in self._places:
+            self._places[suffix] = destination(self.output, self.default, suffix)
+        return self._places[suffix]
+
+    def _names_of(self, where: Destination) -> Names:
+        if where not in self._names:
+            self._names[where] = Names(where, "keep" if self.overwrite or self.skip_existing else "number")
+        return self._names[where]
+
+    def _refuse_inputs(self, target: Target) -> None:
+        """Raise UsageError when the output would be one of the files that it is made from."""
+        path = target.path
+        if path is not None and path.exists():
+            real = path.resolve()
+            if any(Path(name).resolve() == real for name in target.item.inputs):
+                raise UsageError(f"-o {path}: is the picture itself", "write the edit elsewhere")
+
+    def identify(self, target: Target) -> None:
+        """Find the item's key in the manifest; it reads the inputs, so that changed ones are made again.
+
+        Items that agree in everything are counted, for each is to be made. An input that cannot be
+        read leaves the key empty: making the item will say what is wrong.
+        """
+        item = target.item
+        if self.manifest is None or target.key or not item.identity:
+            return
+        try:
+            hashes = [file_hash(path) for path in item.inputs]
+        except OSError:
+            return
+        key = key_of({**item.identity, **({"inputs": hashes} if hashes else {})})
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        target.key = key if count == 1 else key_of({"key": key, "copy": count})
+
+    def folders(self, targets: Sequence[Target]) -> set[Path]:
+        """The folders that results are written to, and that of the manifest."""
+        found = {target.path.parent for target in targets if target.path is not None}
+        return found | ({self.manifest.folder} if self.manifest is not None else set())
+
+    def write(self, target: Target, content: Content) -> str | None:
+        """Write a result, whole or not at all, and say where it went; None when it was left out.
+
+        A file that appeared since the run began is never replaced without --overwrite: the result
+        gets another name, or is left out with --skip-existing. Raises InputError.
+        """
+        if target.path is None:
+            self._to_stdout(content)
+            return "-"
+        try:
+            target.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(target.path, error) from error
+        if self.overwrite:
+            with atomic_path(target.path) as part:
+                self._intend(target, target.path, fill(part, content))
+            return target.shown
+        return self._put(target, content)
+
+    def _put(self, target: Target, content: Content) -> str | None:
+        """Give the result the first name that is free at this moment, and the target that path."""
+        path = target.path
+        assert path is not None and target.base is not None
+        names = self._names_of(self._where(target.item.suffix))
+        try:
+            with PartFile(path.parent, path.suffix) as part:
+                facts = fill(part.path, content)
+                part.flush()
+                while True:
+                    self._intend(target, path, facts)
+                    try:
+                        part.put(path)
+                    except FileExistsError:
+                        if self.skip_existing:
+                            return None
+                        path = target.path = names.another(target.base)
+                    else:
+                        return str(path)
         except OSError as error:
             raise write_error(path, error) from error
-        if not (self.overwrite or target.path is None):
-            path = unique(path)
-        atomic_write(path, content)
-        if self.manifest is not None:
-            self.manifest.add(target.key, path)
-        return path
+
+    def _intend(self, target: Target, path: Path, facts: tuple[int, str]) -> None:
+        if self.manifest is not None and target.key:
+            self.manifest.intend(target.key, path, *facts)
+
+    def _to_stdout(self, content: Content) -> None:
+        assert isinstance(content, bytes), "a stream takes bytes"
+        stream = self.stdout or sys.stdout.buffer
+        stream.write(content)
+        stream.flush()
+
+    def failed(self, target: Target, error: DitError) -> None:
+        """Note a failure in the manifest, where there is one."""
+        if self.manifest is not None and target.key and not stops_run(error):
+            self.manifest.add_failure(target.key, str(error))
 
 
-def default_template(axes: Sequence[Axis]) -> str:
-    """``{prompt}-{seed}``, and every swept option behind it."""
-    swept = "".join(f"-{a.key}{{{a.key}}}" for a in axes if a.option != "seed")
-    return "{prompt}-{seed}" + swept
+def fill(path: Path, content: Content) -> tuple[int, str]:
+    """Write a file's content to ``path``; gives its size in bytes and its SHA-256."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return len(content), hashlib.sha256(content).hexdigest()
+    content(path)
+    return path.stat().st_size, file_hash(path)
 
 
-def fields(job: Job, axes: Sequence[Axis], known: Known) -> dict[str, Value]:
-    """The fields of a name template; what only the loaded model knows is ``default``."""
-    settings, defaults = job.settings, known.defaults
-    size = defaults.size if defaults else "default"
-    cfg = settings.cfg_scale
-    if cfg is None:
-        cfg = defaults.cfg if defaults else "default"
-    made: dict[str, Value] = {
-        "prompt": job.prompt,
-        "seed": job.seed,
-        "index": job.index + 1,
-        "line": job.line,
-        "model": slug(known.name),
-        "steps": settings.steps or (defaults.steps if defaults else "default"),
-        "cfg": cfg,
-        "width": settings.width or size,
-        "height": settings.height or size,
-    }
-    texts = {axis.key: axis.option in TEXTS for axis in axes}
-    labels = {key: slug(text) if texts[key] else text for key, text in job.labels.items()}
-    return made | labels
+def manifest_folder(output: str | None, resume: bool = False) -> Path | None:
+    """The folder that keeps the manifest; None without a folder of the user's own.
 
-
-def manifest_folder(output: str | None) -> Path | None:
-    """The folder that keeps the manifest; None without a folder of the user's own."""
-    if output in (None, "", "-"):
+    ``resume``: without ``-o``, or with a template of the current folder, it is the current one.
+    """
+    here = Path(".") if resume else None
+    if output is None:
+        return here
+    if output in ("", "-"):
         return None
     if output.endswith(("/", os.sep)) or os.path.isdir(output):
         return Path(output)
     parts = Path(output).parts
     fixed = [i for i, part in enumerate(parts) if "{" in part]
-    return Path(*parts[: fixed[0]]) if fixed and fixed[0] > 0 else None
+    if not fixed:
+        return None
+    return Path(*parts[: fixed[0]]) if fixed[0] > 0 else here
 
 
 def check_folder(path: Path, make: bool) -> None:
@@ -182,23 +268,7 @@ def _obstacle(path: Path, make: bool) -> int:
     return 0 if os.access(folder, os.W_OK | os.X_OK) else errno.EACCES
 
 
-def _checked_format(where: Destination, asked: str | None) -> str:
-    name = where.template or "-"
-    kind = format_of(name if where.kind != "stdout" else "-", None)
-    if asked and where.kind != "stdout" and asked != kind:
-        raise UsageError(f"--format {asked}: -o {name} is a {kind} file", "give one of them")
-    return asked or kind
-
-
-def check_transparency(settings: Settings, kind: str) -> None:
-    """Raise UsageError for transparency in a format that holds none."""
-    if settings.transparent and kind == "jpeg":
-        raise UsageError("--transparent: jpeg holds no transparency", "choose png, webp or avif")
-    if settings.quality is not None and kind in ("png", "tiff"):
-        raise UsageError(f"--quality: {kind} takes none", "it is for jpeg, webp and avif")
-
-
 def stops_run(error: BaseException) -> bool:
     """Whether an error of writing would come back for every further picture."""
-    cause: Any = error.__cause__
+    cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in STOPS_A_RUN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,14 @@ from dit_tools.core.arrays import precise
 from dit_tools.core.errors import DitError, InputError, ModelError, UsageError
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job
+from dit_tools.jobs.image_outputs import output_format
+from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.models import Load, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values, without_scale
+from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record
 from dit_tools.jobs.result import Drawn, layers
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings, merge
 from dit_tools.media import image
 from dit_tools.media.latent_file import Latent, unpack
@@ -58,7 +60,7 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     given = read_values(request.values)
     refuse_decided(given, f"--from-latent {request.latent}")
@@ -73,14 +75,30 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     except ModelError as error:
         raise ModelError(f"{request.latent}: {error.message}", error.hint) from None
     check_revision(request.latent, latent, known.revision, known.name)
-    places = Places(request.output, "{prompt}", request.overwrite, request.skip_existing)
-    places.single(len(prompts))
-    kind = settings.format or image.format_of(request.output or "-")
+    outputs = Outputs(request.output, "{prompt}", request.overwrite, request.skip_existing)
+    outputs.single(len(prompts))
+    kind = output_format(request.output, settings.format)
+    identity = {
+        **settings.pixel_options(),
+        "command": "generate --from-latent",
+        "model": known.name,
+        "revision": known.revision,
+        "format": kind,
+    }
     items = [
-        Item(request.latent, places.claim(image.suffix(kind), {"prompt": p, "index": i + 1}), p)
-        for i, p in enumerate(prompts)
+        Item(
+            index,
+            request.latent,
+            (prompt, kind),
+            image.suffix(kind),
+            {"prompt": prompt, "index": index + 1},
+            {**identity, "prompt": prompt},
+            (request.latent,),
+            {"source": request.latent},
+        )
+        for index, prompt in enumerate(prompts)
     ]
-    return Batch("generate", items, places, _Work(request, latent, given, places, load).make, listen, request.quiet)
+    return Runner(items, FromLatent(request, latent, given, load), outputs, listen, quiet=request.quiet)
 
 
 def refuse_decided(given: Mapping[str, Any], by: str) -> None:
@@ -133,17 +151,24 @@ def settings_of(latent: Latent, given: Mapping[str, Any], own_prompt: bool = Tru
 
 
 @dataclass
-class _Work:
+class FromLatent(Task):
+    """Makes the image of a latent file again, or another one by another prompt."""
+
     request: Request
     latent: Latent
     given: Mapping[str, Any]
-    places: Places
     load: Load | None
     model: Any = None
+    command = "generate"
+    unsent = ("model",)
 
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        return [self._one(item.source, *item.data) for item in items]
+
+    def _one(self, source: str, prompt: str, kind: str) -> Result:
         began, record = time.perf_counter(), self.latent.record
-        own = item.data == record["prompt"]
+        own = prompt == record["prompt"]
         settings = settings_of(self.latent, self.given, own)
         if self.model is None:
             self.model = load_model(settings, load=self.load)
@@ -152,19 +177,18 @@ class _Work:
         try:
             found = as_inverted(session, self.latent)
         except ModelError as error:
-            raise ModelError(f"{item.source}: {error.message}", error.hint) from None
-        prompts = [item.data] if own or chosen.rows == 1 else [record["prompt"], item.data]
+            raise ModelError(f"{source}: {error.message}", error.hint) from None
+        prompts = [prompt] if own or chosen.rows == 1 else [record["prompt"], prompt]
         x = session.reconstruct(chosen, found, self.latent.times, prompts)
         pixels = session.model.codec.decode(precise(x, "float32"))[0]
         drawn = Drawn(
-            Job(0, item.data, int(record.get("seed") or 0), settings),
+            Job(0, prompt, int(record.get("seed") or 0), settings),
             pixels,
             session.plan,
             *session.size,
             time.perf_counter() - began,
         )
         made = _record(drawn, session, record)
-        kind = settings.format or image.format_of(item.path or "-")
         content = image.encode(
             layers(drawn, session.model.alpha),
             kind,
@@ -172,18 +196,14 @@ class _Work:
             record=made if self.request.metadata else None,
         )
         facts = {
-            "prompt": item.data,
+            "prompt": prompt,
             "calls": session.calls,
             "seconds": round(drawn.seconds, 3),
             "width": drawn.width,
             "height": drawn.height,
             "record": made,
         }
-        if item.path is None:
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
-            return "-", facts
-        return str(self.places.write(item.path, content)), facts
+        return Result(content, facts)
 
 
 def _record(drawn: Drawn, session: Sampler, record: Mapping[str, Any]) -> dict[str, Any]:

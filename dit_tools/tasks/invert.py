@@ -16,11 +16,13 @@ from dit_tools.core.arrays import PRECISIONS, Array, plain, precise
 from dit_tools.core.errors import ModelError, UsageError
 from dit_tools.core.steps import Inverted
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand
+from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
+from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import base_name, versions
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings, merge
 from dit_tools.media import image
 from dit_tools.media.crop import to_model, whole
@@ -45,7 +47,7 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     chosen = spec.parse("inversion", request.inversion)
     settings = merge([{} if chosen.guided else {"cfg_scale": 1.0}, read_values(request.values)])
@@ -56,28 +58,55 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
         raise UsageError("--seed: a picture is inverted once", "give one seed")
     settings.needs()
     found = expand(request.pictures)
-    places = Places(request.output, "{stem}", request.overwrite, request.skip_existing)
-    places.single(len(found))
-    look_up(settings).check_size(settings)
+    outputs = Outputs(
+        request.output, "{stem}", request.overwrite, request.skip_existing, resume=several(request.pictures, found)
+    )
+    outputs.single(len(found))
+    known = look_up(settings)
+    known.check_size(settings)
+    identity = {
+        **settings.pixel_options(),
+        "command": "invert",
+        "model": known.name,
+        "revision": known.revision,
+        "prompt": request.prompt,
+        "seed": settings.seed,
+        "inversion": spec.format(chosen),
+        "precision": request.precision,
+    }
     fields = {"prompt": request.prompt, "seed": settings.seed}
     items = [
-        Item(str(path), places.claim(SUFFIX, {"stem": path.stem, "index": i + 1, **fields}))
-        for i, path in enumerate(found)
+        Item(
+            index,
+            str(path),
+            suffix=SUFFIX,
+            fields={"stem": path.stem, "index": index + 1, **fields},
+            identity={**identity, "source": path.name},
+            inputs=(str(path),),
+            told={"source": str(path)},
+        )
+        for index, path in enumerate(found)
     ]
-    work = _Work(request, settings, chosen, places, load)
-    return Batch("invert", items, places, work.make, listen, request.quiet)
+    return Runner(items, Invert(request, settings, chosen, load), outputs, listen, quiet=request.quiet)
 
 
 @dataclass
-class _Work:
+class Invert(Task):
+    """Inverts images one by one."""
+
     request: Request
     settings: Settings
     chosen: Inversion
-    places: Places
     load: Load | None
     session: Sampler | None = None
+    command = "invert"
+    unsent = ("session",)
 
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Result:
         picture = image.read(item.source)
         if self.session is None:
             model = load_model(self.settings, self.chosen.info.needs, self.load)
@@ -93,14 +122,7 @@ class _Work:
         latent = replace(latent, record={**latent.record, **seen})
         facts["seconds"] = round(time.perf_counter() - began, 3)
         facts["note"] = picture.note or None
-        content = pack(latent)
-        if item.path is None:
-            import sys
-
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
-            return "-", facts
-        return str(self.places.write(item.path, content)), facts
+        return Result(pack(latent), facts)
 
     def _inverted(
         self, session: Sampler, pixels: Array, item: Item, size: tuple[int, int], channels: int

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core import spec
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand
+from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.models import Load, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.outputs import Outputs
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings, merge
 from dit_tools.media import crop as frames
 from dit_tools.media import image
@@ -23,13 +27,13 @@ from dit_tools.methods.protection import Protecting, Shield
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.edit import report
 from dit_tools.tasks.edit.mask import read_mask
-from dit_tools.tasks.edit.task import Request, encoded, not_itself, picture_suffix
+from dit_tools.tasks.edit.task import Request, encoded, picture_suffix
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults.
 
     The prompt, none by default, is what the picture shows.
@@ -46,44 +50,63 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
         raise UsageError("--seed: a picture is protected once", "give one seed")
     found = expand([request.picture])
-    places = Places(request.output, "{stem}-safe", request.overwrite, request.skip_existing)
-    places.single(len(found))
-    look_up(settings).check_size(settings)
+    many = several([request.picture], found)
+    outputs = Outputs(request.output, "{stem}-safe", request.overwrite, request.skip_existing, resume=many)
+    outputs.single(len(found))
+    known = look_up(settings)
+    known.check_size(settings)
+    mask = [request.mask] if request.mask and os.path.isfile(request.mask) else []
     items = []
     for i, path in enumerate(found):
         suffix = image.suffix(settings.format) if settings.format else picture_suffix(str(path))
-        out = places.claim(suffix, {"stem": path.stem, "index": i + 1})
-        if out is not None:
-            image.format_of(out)
-            not_itself(out, str(path))
-        items.append(Item(str(path), out))
-    work = _Work(request, settings, method, places, load)
-    return Batch("edit", items, places, work.make, listen, request.quiet)
+        kind = settings.format or image.format_of(outputs.template(suffix))
+        identity = {
+            **settings.pixel_options(),
+            "command": "edit --protect",
+            "model": known.name,
+            "revision": known.revision,
+            "method": spec.format(method),
+            "prompt": request.prompt,
+            "seed": settings.seed,
+            "mask": request.mask and Path(request.mask).name,
+            "source": path.name,
+            "format": kind,
+        }
+        fields = {"stem": path.stem, "index": i + 1}
+        told = {"source": str(path)}
+        items.append(Item(i, str(path), kind, suffix, fields, identity, (str(path), *mask), told))
+    return Runner(items, ProtectImages(request, settings, method, load), outputs, listen, quiet=request.quiet)
 
 
 @dataclass
-class _Work:
+class ProtectImages(Task):
+    """Protects images one by one."""
+
     request: Request
     settings: Settings
     method: Protecting
-    places: Places
     load: Load | None
     session: Sampler | None = None
+    command = "edit"
+    unsent = ("session",)
 
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
-        picture, notes = image.read(item.source), []
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Result:
+        picture, notes, kind = image.read(item.source), [], item.data
         size = picture.pixels.shape[:2]
         mask = None
         if self.request.mask is not None:
             mask = read_mask(self.request.mask, size, notes)
         notes += [picture.note] if picture.note else []
-        kind = self.settings.format or image.format_of(item.path or "-")
         if kind not in image.DEEP:
             notes.append(f"{kind} blurs the protection: png keeps it")
         began = time.perf_counter()
         session = self._opened()
         pixels, facts = protected(session, self.method, picture, mask, self.request.prompt or "")
-        content = encoded(picture, pixels, item, self.settings, notes)
+        content = encoded(picture, pixels, kind, self.settings, notes)
         facts |= {
             "width": size[1],
             "height": size[0],
@@ -93,7 +116,7 @@ class _Work:
             "note": "; ".join(notes) or None,
             **report.report(picture.pixels, pixels, None),
         }
-        return self.places.deliver(item.path, content), facts
+        return Result(content, facts)
 
     def _opened(self) -> Sampler:
         needs = self.method.info.needs

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dit_tools import __version__
-from dit_tools.core.errors import DitError, ExitCode, InputError, ModelError
-from dit_tools.jobs.atomic import atomic_write
-from dit_tools.jobs.events import Listener, Outcome, error_event, event
+from dit_tools.core.errors import ExitCode, InputError, ModelError
+from dit_tools.jobs.events import Listener, Outcome
 from dit_tools.jobs.expand import Job
-from dit_tools.jobs.interrupt import Interruptible
+from dit_tools.jobs.image_outputs import output_format
+from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.models import Known, Load, Loader, look_up
-from dit_tools.jobs.names import Destination, Names, destination
 from dit_tools.jobs.options import read_values
-from dit_tools.jobs.outputs import check_folder
-from dit_tools.jobs.progress import bar
+from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record, options_of
 from dit_tools.jobs.result import layers
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import merge
 from dit_tools.media import image
 from dit_tools.media.metadata import read_record
@@ -70,7 +66,7 @@ def check_revision(original: Original, known: Known) -> None:
 
 
 @dataclass
-class Replay:
+class Replay(Task):
     """Repeats pictures, each model loaded once. ``find`` and ``load`` as in ``assemble``.
 
     ``prepare`` checks everything before a model is loaded, ``start`` makes the pictures, and
@@ -89,6 +85,14 @@ class Replay:
     stdout: BinaryIO | None = None
     verdicts: list[str] = field(default_factory=list)
     differs: ExitCode = ExitCode.OK
+    command = "replay"
+    unsent = ("stdout", "_loader", "_runner")
+    _loader: Loader | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether the new pictures are kept: not where only a comparison is wanted."""
+        return not self.check or self.output is not None
 
     def prepare(self) -> None:
         """Raise ModelError for a missing or another model, InputError for a bad place."""
@@ -98,94 +102,75 @@ class Replay:
             known.setdefault(settings.model, self.find(settings))
             if not self.force:
                 check_revision(original, known[settings.model])
-        self._names: dict[Destination, Names] = {}
-        self._paths = [self._path(original) for original in self.originals]
-        self._loader = Loader([original.job for original in self.originals], self.load)
+        items = [self._item(original, known[original.job.settings.model]) for original in self.originals]
+        output = self.output if self.writes else "-"
+        outputs = Outputs(output, "{stem}-replay", self.overwrite, stdout=self.stdout, always=self.check)
+        self._runner = Runner(items, self, outputs, lambda event: None, quiet=self.quiet)
 
-    def _path(self, original: Original) -> Path | None:
-        """Where the picture goes; None for stdout, and where only a comparison is wanted."""
-        if self.output == "-" or (self.check and self.output is None):
-            return None
-        settings = original.job.settings
-        suffix = image.suffix(settings.format or original.format)
-        where = destination(self.output, "{stem}-replay", suffix)
-        keep = "keep" if self.overwrite else "number"
-        names = self._names.setdefault(where, Names(where, keep))
-        stem = Path(original.path).stem
-        values = {
-            "stem": stem,
-            "seed": original.job.seed,
-            "index": original.job.index + 1,
-            "prompt": original.job.prompt,
+    def _item(self, original: Original, known: Known) -> Item:
+        job, settings, stem = original.job, original.job.settings, Path(original.path).stem
+        kind = output_format(self.output, settings.format, original.format)
+        identity = {
+            **settings.pixel_options(),
+            "command": "replay",
+            "model": known.name,
+            "revision": known.revision,
+            "prompt": job.prompt,
+            "seed": job.seed,
+            "source": Path(original.path).name,
+            "format": kind,
         }
-        path = names.claim(values)
-        check_folder(path, make=where.kind == "template")
-        return path
+        fields = {"stem": stem, "seed": job.seed, "index": job.index + 1, "prompt": job.prompt}
+        return Item(job.index, original.path, (original, kind), image.suffix(kind), fields, identity, (original.path,))
 
     def start(self, listen: Listener) -> Outcome:
         """Make every picture again. Raises KeyboardInterrupt on the second Ctrl-C."""
-        began, outcome, count = time.perf_counter(), Outcome(), len(self.originals)
-        listen(event("start", command="replay", version=__version__, items=count, pending=count))
-        with Interruptible() as signals, bar(count, "pictures", self.quiet) as progress:
-            for original, path in zip(self.originals, self._paths, strict=True):
-                if signals.stop_requested:
-                    break
-                try:
-                    listen(self._one(original, path, outcome))
-                except DitError as error:
-                    outcome.failed.append((original.path, error))
-                    listen(error_event(error, index=original.job.index + 1, path=original.path))
-                progress.update(1)
-            outcome.interrupted = signals.stop_requested
-        outcome.seconds = time.perf_counter() - began
-        listen(outcome.event(int(self.differs)))
-        return outcome
+        self._runner.listen = listen
+        return self._runner.start()
 
-    def _one(self, original: Original, path: Path | None, outcome: Outcome) -> dict[str, Any]:
-        job, model = original.job, self._loader.model(original.job.settings)
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        if self._loader is None:
+            self._loader = Loader([original.job for original in self.originals], self.load)
+        return [self._one(self._loader, *item.data) for item in items]
+
+    def _one(self, loader: Loader, original: Original, kind: str) -> Result:
+        job, model = original.job, loader.model(original.job.settings)
         (drawn,) = draw(model, [job])
-        kind = image.format_of(path) if path else job.settings.format or original.format
         record, pixels = make_record(drawn, model), layers(drawn, model.alpha)
-        content = _encoded(original, pixels, kind, record)
+        content = _encoded(original, pixels, kind, record) if self.writes else None
         changed = drift(original, record)
-        made: dict[str, Any] = {"original": original.path, "drift": changed or None}
+        made: dict[str, Any] = {"prompt": job.prompt, "seed": job.seed, "original": original.path}
+        made["drift"] = changed or None
+        verdict = None
         if self.check:  # in the original's own format, whatever is written
-            again = _encoded(original, pixels, original.format, None)
-            made |= self._compare(original, again, changed)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, content)
-        elif self.output == "-":
-            stream = self.stdout or sys.stdout.buffer
-            stream.write(content)
-            stream.flush()
-        outcome.written.append(str(path or "-"))
-        shown = str(path) if path else "-" if self.output == "-" else None
-        return {
-            **event(
-                "item",
-                index=job.index + 1,
-                prompt=job.prompt,
-                seed=job.seed,
-                **made,
-                width=drawn.width,
-                height=drawn.height,
-                seconds=round(drawn.seconds, 3),
-                record=record,
-            ),
-            "path": shown,
-        }
+            verdict, found = self._compare(original, _encoded(original, pixels, original.format, None), changed)
+            made |= found
+        made |= {"width": drawn.width, "height": drawn.height, "seconds": round(drawn.seconds, 3), "record": record}
+        return Result(content, made, verdict)
 
-    def _compare(self, original: Original, content: bytes, changed: str) -> dict[str, Any]:
+    def finished(self, item: Item, path: Path | None, result: Result) -> tuple[()]:
+        """See ``Task``: remembers what the comparison found."""
+        if result.data is not None:
+            enough, line = result.data
+            self.verdicts.append(line)
+            if not enough:
+                self.differs = ExitCode.FAILURE
+        return ()
+
+    def verdict(self) -> int:
+        """See ``Task``."""
+        return int(self.differs)
+
+    def _compare(self, original: Original, content: bytes, changed: str) -> tuple[tuple[bool, str], dict[str, Any]]:
+        """Whether the images are near enough with a line that says so, and facts for the event."""
         ratio = psnr(original.path, content)
         same = ratio == math.inf
         enough = same or (self.min_psnr is not None and (ratio or 0) >= self.min_psnr)
-        if not enough:
-            self.differs = ExitCode.FAILURE
         found = "another size" if ratio is None else "identical" if same else f"PSNR {ratio:.2f} dB"
-        self.verdicts.append(f"{original.path}: {found}" + (f" ({changed})" if changed and not same else ""))
+        line = f"{original.path}: {found}" + (f" ({changed})" if changed and not same else "")
         finite = None if ratio is None or same else round(ratio, 2)
-        return {"identical": same, **({} if finite is None else {"psnr": finite})}
+        return (enough, line), {"identical": same, **({} if finite is None else {"psnr": finite})}
 
 
 def _encoded(original: Original, pixels: Any, kind: str, record: dict[str, Any] | None) -> bytes:

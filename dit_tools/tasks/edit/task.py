@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,15 +11,19 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import DitError, InputError, UnsupportedError, UsageError
+from dit_tools.jobs import items as job_items
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job, seeds
-from dit_tools.jobs.inputs import expand
-from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
+from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.items import Item, Report, Result
+from dit_tools.jobs.manifest import file_hash
+from dit_tools.jobs.models import Known, Load, check_needs, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
+from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.prompts import PromptItem, read_prompts
 from dit_tools.jobs.record import make_record
 from dit_tools.jobs.result import Drawn
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings
 from dit_tools.media import crop as frames
 from dit_tools.media import image
@@ -68,7 +73,7 @@ class Request:
     keep_detail: bool = True
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     source = inversion_source.read(request.inversion, request.source_model)
     settings = inversion_source.settings(source, read_values(request.values))
@@ -79,22 +84,59 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
     for task in tasks:
         _check(task, source)
     settings.needs()
-    places = Places(request.output, _template(tasks), request.overwrite, request.skip_existing)
-    places.single(len(tasks))
+    many = several([request.picture], [Path(path) for path in {task.path for task in tasks}])
+    outputs = Outputs(request.output, _template(tasks), request.overwrite, request.skip_existing, resume=many)
+    outputs.single(len(tasks))
     known = look_up(settings)
     known.check_size(settings)
     inversion_source.check_model(source, known)
-    items = []
-    for i, task in enumerate(tasks):
-        names = {"stem": Path(task.path).stem, "index": i + 1, "seed": task.seed, "prompt": task.prompt}
-        suffix = image.suffix(settings.format) if settings.format else picture_suffix(task.path)
-        path = places.claim(suffix, names)
-        if path is not None:
-            image.format_of(path)
-            not_itself(path, task.path)
-        items.append(Item(task.path, path, task))
-    work = _Work(request, source, places, load)
-    return Batch("edit", items, places, work.make, listen, request.quiet)
+    common = _identity(request, source, known)
+    items = [_item(index, task, outputs, common) for index, task in enumerate(tasks)]
+    return Runner(items, EditImages(request, source, load), outputs, listen, quiet=request.quiet)
+
+
+def _identity(request: Request, source: inversion_source.Source, known: Known) -> dict[str, Any]:
+    """What decides the outputs of a run, the same for all of them."""
+    made = {
+        "command": "edit",
+        "model": known.name,
+        "revision": known.revision,
+        "inversion": spec.format(source.inversion),
+        "source_model": source.model,
+        "latent": source.latent and file_hash(source.file),
+        "feather": request.feather,
+        "crop": request.crop,
+        "keep_detail": request.keep_detail,
+    }
+    return made if request.metadata else {**made, "metadata": False}
+
+
+def _item(index: int, task: Task, outputs: Outputs, common: Mapping[str, Any]) -> Item:
+    settings, path = task.settings, Path(task.path)
+    suffix = image.suffix(settings.format) if settings.format else picture_suffix(task.path)
+    kind = settings.format or image.format_of(outputs.template(suffix))
+    files = [task.path, *task.references, *([task.mask] if task.mask and os.path.isfile(task.mask) else [])]
+    own = {name: getattr(task, name) for name in ("prompt", "source_prompt", "seed", "mask_text", "outpaint")}
+    identity = {
+        **settings.pixel_options(),
+        **common,
+        **own,
+        "source": path.name,
+        "mask": Path(task.mask).name if task.mask else None,
+        "method": spec.format(task.method),
+        "steer": spec.format(task.steer) if task.steer else None,
+        "format": kind,
+    }
+    return Item(
+        index,
+        task.path,
+        (task, kind),
+        suffix,
+        {"stem": path.stem, "index": index + 1, "seed": task.seed, "prompt": task.prompt},
+        identity,
+        tuple(files),
+        {"source": task.path},
+    )
 
 
 def _check(task: Task, source: inversion_source.Source) -> None:
@@ -114,12 +156,6 @@ def picture_suffix(path: str) -> str:
     suffix = Path(path).suffix.lower()
     known = any(suffix in suffixes for suffixes in image.FORMATS.values())
     return suffix if known else ".png"
-
-
-def not_itself(path: Path, source: str) -> None:
-    """Raise UsageError when the output path is the input image itself."""
-    if path.exists() and path.resolve() == Path(source).resolve():
-        raise UsageError(f"-o {path}: is the picture itself", "write the edit elsewhere")
 
 
 def _tasks(request: Request, settings: Settings) -> list[Task]:
@@ -258,16 +294,22 @@ def _method(text: str, strength: Any) -> Editing:
 
 
 @dataclass
-class _Work:
+class EditImages(job_items.Task):
+    """Edits images one by one."""
+
     request: Request
     source: inversion_source.Source
-    places: Places
     load: Load | None
     model: Any = None
     origin: Any = None
+    command = "edit"
+    unsent = ("model", "origin")
 
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
-        task: Task = item.data
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``jobs.items.Task``."""
+        return [self._one(*item.data) for item in items]
+
+    def _one(self, task: Task, kind: str) -> Result:
         began, notes = time.perf_counter(), []
         picture = image.read(task.path)
         notes += [picture.note] if picture.note else []
@@ -280,7 +322,7 @@ class _Work:
         task = replace(task, seed=seed)
         seconds = time.perf_counter() - began
         record = self._record(session, task, seconds)
-        content = encoded(picture, pixels, item, task.settings, notes, record if self.request.metadata else None)
+        content = encoded(picture, pixels, kind, task.settings, notes, record if self.request.metadata else None)
         facts = {
             "prompt": task.prompt,
             "seed": task.seed,
@@ -294,7 +336,7 @@ class _Work:
             **report.report(picture.pixels, pixels, changed if changed is None or changed.any() else None),
             "record": record,
         }
-        return self.places.deliver(item.path, content), facts
+        return Result(content, facts)
 
     def _session(self, task: Task) -> Sampler:
         """The model's, for one edit; with that of ``--source-model`` as ``origin``."""
@@ -362,15 +404,9 @@ class _Work:
 
 
 def encoded(
-    picture: Picture,
-    pixels: Any,
-    item: Item,
-    settings: Settings,
-    notes: list[str],
-    record: dict[str, Any] | None = None,
+    picture: Picture, pixels: Any, kind: str, settings: Settings, notes: list[str], record: dict[str, Any] | None = None
 ) -> bytes:
-    """The file, with what belongs to the photograph kept as far as the format holds it."""
-    kind = settings.format or image.format_of(item.path or "-")
+    """The file in the format ``kind``, with what belongs to the photograph kept as far as it holds that."""
     bits = 16 if picture.bits > 8 and kind in image.DEEP else 8
     if picture.bits > bits:
         notes.append(f"{picture.bits} bits a sample become {bits}")

@@ -10,15 +10,17 @@ from dit_tools.core.errors import DitError, UsageError
 from dit_tools.jobs.config import read_config, read_preset
 from dit_tools.jobs.events import Listener, error_event
 from dit_tools.jobs.expand import Job, make_jobs
+from dit_tools.jobs.image_outputs import default_template
 from dit_tools.jobs.models import Known, Load, look_up
 from dit_tools.jobs.options import NAMES, check_prompt, read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.prompts import PromptItem, read_prompts
 from dit_tools.jobs.record import from_picture
+from dit_tools.jobs.runner import REASONS, Runner
 from dit_tools.jobs.settings import Settings
 from dit_tools.jobs.sweep import parse_axes
 from dit_tools.tasks.generate import compare, sheets, tune_cache
-from dit_tools.tasks.generate.run import Options, Run
+from dit_tools.tasks.generate.run import GenerateImages, Options, items_of
 
 LINE_OPTIONS = tuple(name for name in NAMES if name != "allow_pickle")
 """What a line of a prompt file may set; running code of a pickle is not the file's to allow."""
@@ -44,7 +46,7 @@ class Request:
 
 def assemble(
     request: Request, listen: Listener, find: Callable[[Any], Known] = look_up, load: Load | None = None
-) -> tuple[Run, list[str]]:
+) -> tuple[Runner, list[str]]:
     """The run of a request, and notes for the user, such as metadata that was left aside.
 
     Nothing heavy is imported and nothing written. ``find`` and ``load`` stand for the look-up and
@@ -66,9 +68,13 @@ def assemble(
     _find_seconds(known.values(), find)
     for settings in dict.fromkeys(job.settings for job in jobs):
         found[settings.model].check_size(settings)
-    outputs = Outputs(request.output, request.overwrite, request.skip_existing)
-    targets = outputs.targets(jobs, axes, found)
-    return Run(targets, axes, outputs, request.options, listen, load), notes
+    options = request.options
+    outputs = Outputs(
+        request.output, default_template(axes), request.overwrite, request.skip_existing, stdout=options.stdout
+    )
+    items = items_of(jobs, axes, found, request.output, options.metadata)
+    task = GenerateImages(axes, outputs, options, load)
+    return Runner(items, task, outputs, listen, quiet=options.quiet), notes
 
 
 def _layers(request: Request) -> tuple[list[dict[str, Any]], list[str], list[str]]:
@@ -123,13 +129,13 @@ def _check_methods(jobs: Sequence[Job]) -> None:
         settings.needs()
 
 
-def plan_events(run: Run) -> list[dict[str, Any]]:
+def plan_events(run: Runner) -> list[dict[str, Any]]:
     """What ``--dry-run`` tells: an ``item`` or ``skip`` event per picture, nothing made."""
     from dit_tools.jobs.events import event
 
     made = []
     for target in run.targets:
-        job = target.job
+        job = target.item.data[0]
         options = vars(job.settings).items()
         given = {k: v for k, v in options if v is not None and v is not False and v != ()}
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
@@ -148,7 +154,7 @@ def plan_events(run: Run) -> list[dict[str, Any]]:
                 )
             )
         else:
-            reason = "it exists" if target.state == "exists" else "done before"
+            reason = REASONS.get(target.state, str(target.error))
             made.append(event("skip", index=job.index + 1, path=target.shown, reason=reason, dry_run=True))
     return made
 

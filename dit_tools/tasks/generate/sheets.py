@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.atomic import atomic_path, atomic_write
-from dit_tools.jobs.events import Outcome
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.names import Names, destination, unique
-from dit_tools.jobs.outputs import Outputs, Target, check_folder
-from dit_tools.jobs.result import Drawn
+from dit_tools.jobs.outputs import Outputs, check_folder
 from dit_tools.jobs.sweep import Axis
 from dit_tools.media import animation, image, sheet, terminal_preview
 
@@ -47,18 +45,20 @@ class Animations:
         where = destination(name, "") if name else None
         self._names = Names(where, "keep" if overwrite else "number") if where else None
 
-    def write(self, drawn: Drawn, target: Target, outcome: Outcome) -> None:
-        """Write the film of one picture. Raises InputError when it cannot be written."""
+    def write(self, job: Job, frames: list[np.ndarray]) -> list[str]:
+        """Write the film of one picture from its 8-bit frames (H, W, 3); gives its path.
+
+        Raises InputError when it cannot be written.
+        """
         if self._names is None:
-            return
-        job = drawn.job
+            return []
         values = {"prompt": job.prompt, "seed": job.seed, "index": job.index + 1, "line": job.line}
         path = self._names.claim(values | dict(job.labels))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
-            animation.write_animation(part, _floats(drawn.frames), self.fps)
-        drawn.frames.clear()
-        outcome.files.append(str(path))
+            animation.write_animation(part, _floats(frames), self.fps)
+        frames.clear()
+        return [str(path)]
 
 
 def _floats(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

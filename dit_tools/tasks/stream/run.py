@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit_tools import __version__
-from dit_tools.core.errors import DitError, UnsupportedError, UsageError
-from dit_tools.jobs.atomic import atomic_path
-from dit_tools.jobs.events import Listener, Outcome, error_event, event
+from dit_tools.core.errors import InputError, UnsupportedError, UsageError
+from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job, seeds
+from dit_tools.jobs.image_outputs import check_transparency, output_format
 from dit_tools.jobs.inputs import expand
-from dit_tools.jobs.interrupt import Interruptible
-from dit_tools.jobs.models import Load, load_model, look_up, open_sampler
-from dit_tools.jobs.names import destination
+from dit_tools.jobs.items import Item, Report, Result, Task
+from dit_tools.jobs.manifest import file_hash
+from dit_tools.jobs.models import Known, Load, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
-from dit_tools.jobs.outputs import check_folder, check_transparency
+from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record
 from dit_tools.jobs.result import Drawn, layers
-from dit_tools.jobs.runner import Places
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings, merge
 from dit_tools.media import animation, frames, image
 from dit_tools.media.crop import to_model, whole
@@ -63,7 +61,7 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Stream:
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     settings = merge([read_values(request.values)])
     if len(request.prompts) != 1:
@@ -78,10 +76,32 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> St
         raise UsageError("--stream: every frame has the same noise", "give one seed")
     settings = _plain(settings)
     settings.needs()
-    look_up(settings).check_size(settings)
-    made = Stream(request, settings, listed[0], listen, load)
-    made.check_output()
-    return made
+    known = look_up(settings)
+    known.check_size(settings)
+    kind = _output_kind(request, settings)
+    identity = {} if request.source == "-" else _identity(request, settings, known, kind)
+    task = Stream(request, settings, listed[0], kind, identity, load)
+    outputs = Outputs(request.output, "{index:05d}", request.overwrite, resume=True)
+    told = {"prompt": request.prompts[0], "seed": listed[0]}
+    film = [] if film_of(request) is None else [Item(0, request.source, told=told)]
+    return Runner(film, task, outputs, listen, quiet=request.quiet)
+
+
+def _identity(request: Request, settings: Settings, known: Known, kind: str) -> dict[str, Any]:
+    """What decides the pictures besides the frames."""
+    return {
+        **settings.pixel_options(),
+        "command": "generate --stream",
+        "model": known.name,
+        "revision": known.revision,
+        "prompt": request.prompts[0],
+        "seed": settings.seed,
+        "strength": request.strength,
+        "similarity": request.similarity,
+        "longest": request.longest,
+        "source": Path(request.source).name,
+        "format": kind,
+    }
 
 
 def _plain(settings: Settings) -> Settings:
@@ -97,73 +117,74 @@ def _plain(settings: Settings) -> Settings:
 
 
 @dataclass
-class Stream:
-    """One run; ``start`` does it. ``skipped`` frames got the picture of the frame before."""
+class Stream(Task):
+    """Redraws frames in order; ``skipped`` frames got the picture of the frame before."""
 
     request: Request
     settings: Settings
     seed: int
-    listen: Listener
+    kind: str  # format of the pictures
+    identity: Mapping[str, Any]
     load: Load | None = None
-    outcome: Outcome = field(default_factory=Outcome)
     frames: int = 0
-    skipped: int = 0
+    skipped_frames: int = 0
     calls: int = 0
+    command = "generate"
 
     @property
-    def film(self) -> Path | None:
-        """The film that frames are written to, if ``-o`` names one."""
-        path = Path(self.request.output or "")
-        return path if path.suffix.lower() in FILMS else None
+    def input_name(self) -> str:
+        """See ``Task``."""
+        return self.request.source
 
-    def check_output(self) -> None:
-        """Raise UsageError or InputError for a place that cannot be written to."""
-        self._places = Places(self.request.output, "{index:05d}", self.request.overwrite)
-        if self.film is not None:
-            fastest = animation.FASTEST[self.film.suffix.lower()]
-            if not 0 < self.request.fps <= fastest:
-                hint = f"{self.film.suffix} takes up to {fastest:g}"
-                raise UsageError(f"--fps {self.request.fps:g}: out of range", hint)
-            check_folder(self.film, make=False)
-            return
-        where = destination(self.request.output, "{index:05d}")
-        if where.kind == "file":
-            raise UsageError(
-                f"-o {self.request.output}: one file for many frames", "give a folder/, a .mp4 or .gif, or -"
+    def flow(self) -> Iterator[tuple[Item, Result]] | None:
+        """See ``Task``: a picture for every frame; None for a film, which is one item."""
+        return None if film_of(self.request) is not None else self._pictures()
+
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``: the film, whose frames are drawn while it is written."""
+        return [Result(self._write_film) for _ in items]
+
+    def summary(self) -> str:
+        """See ``Task``."""
+        return f"{self.frames} frames, {self.skipped_frames} of them skipped, {self.calls} network calls"
+
+    def _pictures(self) -> Iterator[tuple[Item, Result]]:
+        # What a frame becomes depends on those before it, so a run that goes on draws them all
+        # again, and writes what is missing.
+        known = self.identity and {**self.identity, "frames": frames_hash(self.request.source)}
+        prompt, suffix = self.request.prompts[0], image.suffix(self.kind)
+        told = {"prompt": prompt, "seed": self.seed}
+        for index, drawn in enumerate(self._drawn()):
+            record = self._record(drawn)
+            content = image.encode(
+                layers(drawn, self._session.model.alpha),
+                self.kind,
+                quality=self.settings.quality,
+                record=record if self.request.metadata else None,
             )
-        name = "-" if where.kind == "stdout" else where.template or "-"
-        self._kind = self.settings.format or image.format_of(name)
-        check_transparency(self.settings, self._kind)
+            identity = {**known, "index": index} if known else {}
+            item = Item(index, "", None, suffix, {**told, "index": index + 1}, identity, told=told)
+            yield item, Result(content, {"width": drawn.width, "height": drawn.height, "record": record})
 
-    def start(self) -> Outcome:
-        """Draw every frame. Raises KeyboardInterrupt on the second Ctrl-C."""
-        began = time.perf_counter()
-        self.listen(event("start", command="generate", version=__version__, items=0, pending=0))
-        with Interruptible() as signals:
-            self._signals = signals
-            try:
-                if self.film is not None:
-                    self._write_film(self.film)
-                else:
-                    for drawn in self._drawn():
-                        self._write(drawn)
-            except DitError as error:
-                self.outcome.failed.append((self.request.source, error))
-                self.listen(error_event(error, path=self.request.source))
-            self.outcome.interrupted = signals.stop_requested
-        self.outcome.seconds = time.perf_counter() - began
-        self.listen(self.outcome.event())
-        return self.outcome
+    def _write_film(self, path: Path) -> None:
+        def pictures() -> Iterator[np.ndarray]:
+            for drawn in self._drawn():
+                yield layers(drawn, self._session.model.alpha)
+
+        animation.write_animation(path, pictures(), self.request.fps, hold=0)
+
+    def _record(self, drawn: Drawn) -> dict[str, Any]:
+        extra = {"command": "stream", "source": Path(self.request.source).name, "strength": self.request.strength}
+        return make_record(drawn, self._session.model, extra)
 
     # frames -----------------------------------------------------------------------------------
 
     def _source(self) -> Iterator[np.ndarray]:
         """Frames (H, W, C) in [0, 1]."""
-        name = self.request.source
-        if name == "-":
+        if self.request.source == "-":
             yield from frames.of_pipe()
             return
-        for path in [Path(name)] if Path(name).is_file() else expand([name]):
+        for path in files_of(self.request.source):
             if frames.is_film(path):
                 yield from frames.of_film(path)
             else:
@@ -177,12 +198,12 @@ class Stream:
         similar = Similarity(self.request.similarity, self.request.longest, self.seed)
         waiting: deque[int] = deque()  # pictures that each frame on its way stands for
         for frame in self._source():
-            if self._signals.stop_requested:
+            if self.stopping():
                 break
             self.frames += 1
             pixels = to_model(whole(frame.shape[:2], session.size).cut(frame), model.alpha)
             if similar.skips(pixels[0]):
-                self.skipped += 1
+                self.skipped_frames += 1
                 yield from self._repeat(waiting)
                 continue
             waiting.append(1)
@@ -221,41 +242,36 @@ class Stream:
         noise, _ = start(model, plan, session.shape, [self.seed])
         return StreamBatch(model, conditions, plan.guidance, times[-count - 1 :], noise)
 
-    # files ------------------------------------------------------------------------------------
 
-    def _write(self, drawn: Drawn) -> None:
-        """One picture, to its file or to stdout."""
-        index = len(self.outcome.written) + 1
-        values = {"index": index, "seed": drawn.job.seed, "prompt": drawn.job.prompt}
-        path = self._places.claim(image.suffix(self._kind), values)
-        record = self._record(drawn) if self.request.metadata else None
-        content = image.encode(
-            layers(drawn, self._session.model.alpha), self._kind, quality=self.settings.quality, record=record
-        )
-        shown = self._places.deliver(path, content)
-        self.outcome.written.append(shown)
-        self.listen(
-            event(
-                "item",
-                index=index,
-                path=shown,
-                prompt=drawn.job.prompt,
-                seed=drawn.job.seed,
-                width=drawn.width,
-                height=drawn.height,
-                record=record,
-            )
-        )
+def film_of(request: Request) -> Path | None:
+    """The film that frames are written to, if ``-o`` names one."""
+    path = Path(request.output or "")
+    return path if path.suffix.lower() in FILMS else None
 
-    def _write_film(self, path: Path) -> None:
-        def pictures() -> Iterator[np.ndarray]:
-            for drawn in self._drawn():
-                yield layers(drawn, self._session.model.alpha)
 
-        with atomic_path(path) as part:
-            animation.write_animation(part, pictures(), self.request.fps, hold=0)
-        self.outcome.files.append(str(path))
+def files_of(source: str) -> list[Path]:
+    """The files of the frames: a film, or pictures. Raises InputError where there are none."""
+    return [Path(source)] if Path(source).is_file() else expand([source])
 
-    def _record(self, drawn: Drawn) -> dict[str, Any]:
-        extra = {"command": "stream", "source": Path(self.request.source).name, "strength": self.request.strength}
-        return make_record(drawn, self._session.model, extra)
+
+def frames_hash(source: str) -> list[str]:
+    """SHA-256 of every file of the frames. Raises InputError for one that cannot be read."""
+    try:
+        return [file_hash(path) for path in files_of(source)]
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}", "check the path") from None
+
+
+def _output_kind(request: Request, settings: Settings) -> str:
+    """The format of the pictures. Raises UsageError or InputError for a place that cannot be written to."""
+    film = film_of(request)
+    if film is not None:
+        fastest = animation.FASTEST[film.suffix.lower()]
+        if not 0 < request.fps <= fastest:
+            raise UsageError(f"--fps {request.fps:g}: out of range", f"{film.suffix} takes up to {fastest:g}")
+        return "png"
+    if Outputs(request.output).kind == "file":
+        raise UsageError(f"-o {request.output}: one file for many frames", "give a folder/, a .mp4 or .gif, or -")
+    kind = output_format(request.output, settings.format)
+    check_transparency(settings, kind)
+    return kind

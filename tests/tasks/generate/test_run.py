@@ -152,10 +152,10 @@ def test_a_size_that_the_model_cannot_make():
 def test_a_full_disk_ends_the_run(monkeypatch):
     from dit_tools.jobs import atomic
 
-    def full(part, path):
+    def full(part):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic, "_settle", full)
+    monkeypatch.setattr(atomic.PartFile, "flush", full)
     outcome, _, stand_in = go("a", seed="1..5", output="out/")
     assert outcome.exit_code == 4 and len(outcome.failed) == 1
     assert "the disk is full" in str(outcome.failed[0][1]) and names("out") == []

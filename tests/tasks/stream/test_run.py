@@ -78,7 +78,7 @@ def test_every_frame_gets_a_picture_in_order():
         assert not np.array_equal(made[0], made[other])
     calls = [shape[0] for shape in stand_in.models[0].network.calls]
     assert calls == [2, 4, 4, 2]  # two levels, two branches: 1, 2, 2, 1 frames
-    assert (run.frames, run.skipped, run.calls) == (3, 0, 4)
+    assert (run.task.frames, run.task.skipped_frames, run.task.calls) == (3, 0, 4)
     assert [e["type"] for e in events] == ["start", "item", "item", "item", "done"]
     record = metadata.read_record("out/00002.png")
     assert (record["command"], record["source"], record["strength"]) == ("stream", "in", 0.5)
@@ -98,7 +98,7 @@ def test_duplicates_cost_nothing_and_repeat_the_picture():
     write([0.1, 0.1, 0.1, 0.6, 0.6])
     outcome, _, run, _ = go(output="out/", strength=0.5, similarity=0.9999)
     assert outcome.exit_code == 0 and len(names("out")) == 5
-    assert (run.frames, run.skipped, run.calls) == (5, 3, 3)
+    assert (run.task.frames, run.task.skipped_frames, run.task.calls) == (5, 3, 3)
     made = [image.read(f"out/{name}").pixels for name in names("out")]
     assert np.array_equal(made[0], made[2]) and np.array_equal(made[3], made[4])
     assert not np.array_equal(made[2], made[3])
@@ -142,7 +142,7 @@ def test_a_film_in_and_a_film_out():
     levels = (0.1, 0.4, 0.7)
     animation.write_animation("in.mp4", [frame(v, (32, 32)) for v in levels], 10, hold=0)
     outcome, *_ = go("in.mp4", output="out.mp4", similarity=1.0, fps=10.0)
-    assert outcome.exit_code == 0 and outcome.files == ["out.mp4"]
+    assert outcome.exit_code == 0 and outcome.written == ["out.mp4"]
     assert len(list(frames.of_film(Path("out.mp4")))) == 3
     assert not [name for name in names(".") if name.startswith(".")]
 
