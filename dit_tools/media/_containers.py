@@ -29,6 +29,11 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 SEGMENT_LIMIT = 65533  # a JPEG segment counts its own two length bytes in 16 bits
 PACKET_LIMIT = 8 << 20  # bytes of an XMP packet: a record of 1 MB, escaped, with room
 EXIF_LIMIT = 4 << 20  # bytes of an EXIF block: a record of 1 MB in UTF-16, with room
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+KEYWORDS = tuple(word.encode() for word in ("dit", "parameters", XMP_KEYWORD))
+FOREIGN = (b"prompt", b"workflow", b"Comment")  # ComfyUI's and NovelAI's, told where there is no other
+COLOUR_CHUNKS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # their lengths
+PILLOW_CHUNK, PILLOW_TEXTS = 1 << 20, 60 << 20  # bytes of inflated text at which Pillow refuses a PNG
 OPENABLE = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "GIF", "BMP", "PPM", "JPEG2000")
 SAMPLES_FLOAT, EXTRA_ALPHA = 3, 2  # TIFF: SampleFormat IEEE float; ExtraSamples straight alpha
 
@@ -81,19 +86,66 @@ def insert_png(picture: bytes, chunks: list[bytes]) -> bytes:
     return b"".join([picture[:end], *chunks, picture[end:]])
 
 
+def png_layout(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and length of the body of every chunk of a PNG, to its end or where it breaks."""
+    place = len(PNG_MAGIC)
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if place + 12 + length > len(content):
+            return
+        yield kind, place + 8, length
+        place += 12 + length
+
+
+def slim_png(content: bytes) -> bytes:
+    """A PNG without the text, profile and colour chunks that Pillow refuses a whole image for.
+
+    It does not read colour chunks that are cut off, and stops at 1 MiB of one inflated chunk and at
+    64 MiB of all. Smaller texts stay: XMP and ImageMagick's raw profiles may hold the orientation.
+    """
+    parts, kept, start = [], 0, 0
+    for kind, place, length in png_layout(content):
+        if kind not in TEXTS and kind != b"iCCP" and length == COLOUR_CHUNKS.get(kind, length):
+            continue
+        size = _inflated(kind, content[place : place + length]) if length <= PILLOW_CHUNK else length
+        if kind not in COLOUR_CHUNKS and size <= PILLOW_CHUNK and kept + size <= PILLOW_TEXTS:
+            kept += size
+            continue
+        parts.append(content[start : place - 8])
+        start = place + length + 4
+    return b"".join([*parts, content[start:]]) if parts else content
+
+
+def _inflated(kind: bytes, body: bytes) -> int:
+    """Bytes of a text or profile chunk when it is unpacked; more than PILLOW_CHUNK: not counted on."""
+    rest = body.partition(b"\0")[2]
+    if kind == b"tEXt" or (kind == b"iTXt" and rest[:1] != b"\1"):
+        return len(body)
+    packed = rest[1:] if kind != b"iTXt" else rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    try:
+        return len(zlib.decompressobj().decompress(packed, PILLOW_CHUNK + 1))
+    except zlib.error:
+        return len(body)
+
+
 def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    wanted = {b"tEXt", b"zTXt", b"iTXt", b"eXIf"}
+    """EXIF, and the texts that are asked for; others are passed over, however long they are."""
     stream.seek(len(PNG_MAGIC))
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
             return
-        if kind not in wanted:
-            stream.seek(length + 4, 1)
+        if length >= 1 << 31:
+            raise InputError(f"a chunk of {length} bytes is over what a PNG may hold")
+        start = b"" if kind not in TEXTS else stream.read(min(length, 80))  # a keyword has 79 at most
+        keyword = start.partition(b"\0")[0]
+        foreign = keyword in FOREIGN and length <= PACKET_LIMIT
+        if kind != b"eXIf" and keyword not in KEYWORDS and not foreign:
+            stream.seek(length - len(start) + 4, 1)
             continue
         if length > PACKET_LIMIT:
             raise InputError(f"a text chunk of {length} bytes is over {PACKET_LIMIT}")
-        yield kind, stream.read(length)
+        yield kind, start + stream.read(length - len(start))
         stream.seek(4, 1)
 
 
@@ -104,9 +156,11 @@ def _extract_png(stream: BinaryIO) -> Embedded:
             found.exif = body
             continue
         keyword, _, rest = body.partition(b"\0")
-        name = keyword.decode("latin-1")
-        if name in ("dit", "parameters", XMP_KEYWORD) and name not in found.texts:
-            found.texts[name] = _chunk_text(kind, rest)
+        try:
+            found.texts.setdefault(keyword.decode("latin-1"), _chunk_text(kind, rest))
+        except (InputError, zlib.error, IndexError):
+            if keyword not in FOREIGN:  # another program's damaged text does not concern us
+                raise
     found.xmp = found.texts.pop(XMP_KEYWORD, "").encode("utf-8", "replace")
     return found
 
@@ -123,12 +177,12 @@ def _chunk_text(kind: bytes, rest: bytes) -> str:
     return (inflate(text) if packed else text).decode("utf-8", "replace")
 
 
-def inflate(packed: bytes) -> bytes:
-    """Undo zlib, refusing (InputError) what grows beyond PACKET_LIMIT: a decompression bomb."""
+def inflate(packed: bytes, limit: int = PACKET_LIMIT) -> bytes:
+    """Undo zlib, refusing (InputError) what grows beyond ``limit`` bytes: a decompression bomb."""
     worker = zlib.decompressobj()
-    text = worker.decompress(packed, PACKET_LIMIT)
+    text = worker.decompress(packed, limit)
     if worker.unconsumed_tail:
-        raise InputError(f"a compressed text chunk grows beyond {PACKET_LIMIT} bytes")
+        raise InputError(f"a compressed text chunk grows beyond {limit} bytes")
     return text
 
 

@@ -16,6 +16,15 @@ SUFFIXES = (".gif", ".webp", ".mp4")
 FASTEST = {".gif": 50.0, ".webp": 1000.0, ".mp4": 240.0}  # GIF counts in 1/100 s; players want 2
 
 
+TICKS = {".gif": 10, ".webp": 1}  # ms that the format counts in
+COLOURS = (
+    "scale=in_range=pc:out_range=tv:out_color_matrix=bt709,"
+    "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=iec61966-2-1"
+)
+"""ffmpeg's filter: BT.709 at every size. By itself it takes BT.601, which players of HD do not expect."""
+TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "iec61966-2-1", "-color_range", "tv")
+
+
 def write_animation(path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0) -> None:
     """Write frames as a film that loops (GIF, WebP) or plays (MP4, H.264, 4:2:0).
 
@@ -76,12 +85,22 @@ def _uniform(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 def _loop(path: str | Path, frames: list[np.ndarray], fps: float, hold: float) -> None:
     import imageio.v3 as imageio
 
-    pause = 1000 / fps
-    durations = [round(pause)] * (len(frames) - 1) + [round(pause + 1000 * hold)]
+    suffix = Path(path).suffix.lower()
+    durations = pauses(len(frames), fps, TICKS[suffix])
+    durations[-1] += round(1000 * hold)
     options = {"loop": 0, "duration": durations if len(frames) > 1 else durations[0]}
-    if Path(path).suffix.lower() == ".webp":
+    if suffix == ".webp":
         options |= {"quality": 90, "method": 4}
     imageio.imwrite(path, frames, plugin="pillow", **options)
+
+
+def pauses(count: int, fps: float, tick: int) -> list[int]:
+    """How long each of ``count`` frames stays, in ms: whole ticks whose sum keeps to the speed.
+
+    GIF knows hundredths of a second only: 40 frames a second alternate between 2 and 3 of them.
+    """
+    ends = [round(1000 * frame / fps / tick + 1e-9) * tick for frame in range(count + 1)]
+    return [end - start for start, end in zip(ends, ends[1:], strict=False)]
 
 
 def _film(path: str | Path, frames: Iterator[np.ndarray], fps: float, hold: float) -> None:
@@ -97,7 +116,7 @@ def _film(path: str | Path, frames: Iterator[np.ndarray], fps: float, hold: floa
         pixelformat="yuv420p",
         macro_block_size=1,
         ffmpeg_log_level="error",
-        output_params=["-crf", "18", "-movflags", "+faststart"],
+        output_params=["-vf", COLOURS, *TAGS, "-crf", "18", "-movflags", "+faststart"],
     )
     with writer:
         height, width = frame.shape[:2]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from dit_tools.core.errors import InputError
+from dit_tools.core.errors import DitError, InputError
 from dit_tools.media import image
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 FILMS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv")
 """Suffixes that are read through ffmpeg."""
 PNG = b"\x89PNG\r\n\x1a\n"
+MOVING = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats of Pillow that hold moving images."""
 LONGEST = 1 << 28  # bytes of one frame in a pipe
 WIDEST = 64  # bytes of a PPM header
 
@@ -23,6 +25,31 @@ WIDEST = 64  # bytes of a PPM header
 def is_film(path: Path) -> bool:
     """Whether ffmpeg reads this file."""
     return path.suffix.lower() in FILMS
+
+
+def of_images(path: Path) -> Iterator[np.ndarray]:
+    """Frames of an animated GIF, PNG, WebP or AVIF, or the one image of any other file.
+
+    float32 (H, W, C) in [0, 1], as ``image.read`` gives them. Raises InputError as that does.
+    """
+    import numpy as np
+    from PIL import Image, ImageSequence
+
+    image.probe(path)  # raises for what is no image, too large or too long
+    with Image.open(path) as film:
+        done = 0
+        try:
+            if film.format not in MOVING or getattr(film, "n_frames", 1) < 2:
+                yield image.read(path).pixels
+                return
+            for frame in ImageSequence.Iterator(film):
+                whole = frame.convert("RGBA" if frame.has_transparency_data else "RGB")
+                yield np.asarray(whole, dtype=np.float32) / 255
+                done += 1
+        except DitError:
+            raise
+        except Exception as error:  # decoders of hostile bytes raise anything; none may reach the user
+            raise InputError(f"{path}: frame {done + 1} cannot be read: {error}", "check the file") from None
 
 
 def of_film(path: Path) -> Iterator[np.ndarray]:

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Any
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.media import _containers as containers
 from dit_tools.media import metadata
-from dit_tools.media._decode import MAX_PIXELS, Picture, read
+from dit_tools.media._decode import MAX_BYTES, MAX_PIXELS, Header, Picture, probe, read
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FORMATS", "MAX_PIXELS", "QUALITY", "Picture", "encode", "format_of", "read", "suffix"]
+__all__ = [
+    "FORMATS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "QUALITY",
+    "Header",
+    "Picture",
+    "encode",
+    "format_of",
+    "probe",
+    "read",
+    "suffix",
+]
 
 FORMATS = {  # format -> suffixes, the usual one first
     "png": (".png",),
@@ -24,6 +36,7 @@ FORMATS = {  # format -> suffixes, the usual one first
     "avif": (".avif",),
 }
 QUALITY = {"jpeg": 95, "webp": 90, "avif": 85}  # what is used where none is given
+FULL_COLOUR = 90  # quality from which on jpeg and avif keep colour at full size
 SIDES = {"jpeg": 65535, "webp": 16383, "avif": 65535}  # the longest side that a format holds
 DEEP = ("png", "tiff")
 WHITE = (1.0, 1.0, 1.0)
@@ -106,6 +119,8 @@ def encode(
     options = {"quality": quality or QUALITY[format], "icc_profile": icc, "xmp": packet or None}
     if format == "webp":
         options |= {"lossless": quality == 100, "exact": True}
+    if format == "avif" and (quality or QUALITY["avif"]) >= FULL_COLOUR:
+        options["subsampling"] = "4:4:4"
     return _pillow(samples, format, exif=block, **options)
 
 
@@ -186,7 +201,7 @@ def _jpeg(
     exif: bytes | None,
 ) -> bytes:
     # Photographs show colour bleeding at 4:2:0; from quality 90 on, colour is kept at full size.
-    sampling = "4:4:4" if quality >= 90 else "4:2:0"
+    sampling = "4:4:4" if quality >= FULL_COLOUR else "4:2:0"
     picture = _pillow(samples, "jpeg", quality=quality, subsampling=sampling, icc_profile=icc)
     room = containers.SEGMENT_LIMIT - len(containers.EXIF_HEADER)
     if len(block) > room:  # read_parameters makes the text from the record again

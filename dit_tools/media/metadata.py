@@ -253,11 +253,22 @@ def _comment_text(comment: bytes) -> str | None:
     return comment.decode("utf-8", "replace") or None
 
 
+def _mostly_ascii(body: bytes) -> bool:
+    """Whether more than half of the bytes are ASCII text, which two-byte letters are not."""
+    return sum(32 <= byte < 127 or byte in (9, 10, 13) for byte in body) * 2 > len(body)
+
+
 def _decode_utf16(body: bytes) -> str:
     # EXIF does not say which byte comes first: trust a mark, then the word that every A1111 text
     # holds, then where the zero bytes of Latin letters lie.
+    # Some writers put UTF-8 there, which has no zero bytes and spells that word byte by byte.
     if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return body.decode("utf-16", "replace")
+    if b"Steps: " in body or (b"\0" not in body.rstrip(b"\0") and _mostly_ascii(body)):
+        try:
+            return body.rstrip(b"\0 ").decode("utf-8")
+        except UnicodeDecodeError:
+            pass
     big, little = (body.decode(code, "replace").rstrip("\0") for code in _BYTE_ORDERS)
     if "Steps: " in big:
         return big

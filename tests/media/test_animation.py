@@ -7,6 +7,7 @@ from PIL import Image
 
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.media.animation import write_animation
+from dit_tools.media.frames import of_film
 
 
 def frames(count=4, height=16, width=24, channels=3):
@@ -28,6 +29,40 @@ def test_loops(tmp_path, suffix):
             levels.append(np.asarray(film.convert("L")).mean() / 255)
     assert durations == [100, 100, 100, 1100]
     assert np.allclose(levels, [0, 1 / 3, 2 / 3, 1], atol=0.02)
+
+
+@pytest.mark.parametrize("fps", [3, 24, 30, 40, 45, 50])
+def test_gif_keeps_its_speed(tmp_path, fps):
+    """Hundredths of a second alternate: over two seconds no frame is more than half of one away."""
+    path, count = tmp_path / "a.gif", 2 * fps
+    write_animation(path, frames(count + 1), fps=fps, hold=0)
+    with Image.open(path) as film:
+        assert film.n_frames == count + 1
+        durations = [film.seek(index) or film.info["duration"] for index in range(count)]
+    assert min(durations) >= 20 and all(duration % 10 == 0 for duration in durations)
+    ends, wanted = np.cumsum(durations), 1000 * np.arange(1, count + 1) / fps
+    assert np.abs(ends - wanted).max() <= 5
+
+
+@pytest.mark.parametrize("height", [64, 720])
+def test_mp4_says_its_colours_and_means_them(tmp_path, height):
+    """Red in BT.709 is Y 63, Cb 102, Cr 240; in BT.601, which ffmpeg takes by itself, 81, 90, 240."""
+    import subprocess
+
+    import imageio_ffmpeg
+
+    path, width = tmp_path / "a.mp4", 64
+    red = np.zeros((height, width, 3), np.float32)
+    red[:, :, 0] = 1
+    write_animation(path, [red] * 3, fps=5, hold=0)
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    told = subprocess.run([program, "-hide_banner", "-i", path], capture_output=True, text=True).stderr
+    assert "yuv420p(tv, bt709/bt709/iec61966-2-1" in told
+    raw = subprocess.run([program, "-v", "error", "-i", path, "-f", "rawvideo", "-"], capture_output=True).stdout
+    plane = np.frombuffer(raw, np.uint8)[: height * width * 3 // 2]
+    luma, cb, cr = np.split(plane, [height * width, height * width * 5 // 4])
+    assert np.allclose([luma.mean(), cb.mean(), cr.mean()], [63, 102, 240], atol=1.5)
+    assert np.allclose(next(iter(of_film(path))), [1, 0, 0], atol=0.02)
 
 
 def test_film_has_even_sides_and_holds_its_end(tmp_path):

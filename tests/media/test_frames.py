@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dit_tools.core.errors import InputError
 from dit_tools.media import frames, image
@@ -86,3 +87,39 @@ def test_a_film_that_is_none_is_told(tmp_path):
     path.write_bytes(b"no film at all")
     with pytest.raises(InputError, match=r"a\.mp4: cannot be read as a film"):
         list(frames.of_film(path))
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_moving_images_give_every_frame(tmp_path, format):
+    """The first frame only was the fault. Frames differ by more than the codecs lose."""
+    shots = [Image.fromarray(np.full((16, 24, 3), level, np.uint8)) for level in (10, 90, 170, 250)]
+    path = tmp_path / f"a.{format.lower()}"
+    shots[0].save(path, format, save_all=True, append_images=shots[1:], duration=100)
+    found = list(frames.of_images(path))
+    assert [frame.shape[:2] for frame in found] == [(16, 24)] * 4
+    assert np.allclose([frame[:, :, :3].mean() * 255 for frame in found], [10, 90, 170, 250], atol=3)
+
+
+def test_frames_of_a_gif_lie_on_those_before(tmp_path):
+    """A frame that holds only what moves, with transparency: the whole image comes out."""
+    first = np.full((16, 16, 3), 200, np.uint8)
+    second = first.copy()
+    second[4:8, 4:8] = 20
+    path = tmp_path / "a.gif"
+    Image.fromarray(first).save(path, save_all=True, append_images=[Image.fromarray(second)], optimize=True)
+    found = list(frames.of_images(path))
+    assert np.abs(found[1][:, :, :3] * 255 - second).max() <= 2
+
+
+def test_a_still_image_is_one_frame_with_its_depth(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(image.encode(picture(), "png", bits=16))
+    assert [frame.shape for frame in frames.of_images(path)] == [(4, 6, 3)]
+
+
+def test_a_film_cut_off_is_named(tmp_path):
+    shots = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)) for i in range(3)]
+    shots[0].save(tmp_path / "a.gif", save_all=True, append_images=shots[1:])
+    (tmp_path / "a.gif").write_bytes((tmp_path / "a.gif").read_bytes()[:-1500])
+    with pytest.raises(InputError, match=r"a\.gif"):
+        list(frames.of_images(tmp_path / "a.gif"))

@@ -50,6 +50,15 @@ def test_lossy_formats_stay_close_and_quality_matters(format):
     assert len(small) < len(large)
 
 
+@pytest.mark.parametrize("format", ["jpeg", "avif"])
+def test_colour_keeps_its_size_from_quality_90_on(format):
+    """Single red pixels between green ones bleed at 4:2:0."""
+    pixels = np.zeros((32, 32, 3), np.float32)
+    pixels[::2, :, 0] = pixels[1::2, :, 1] = 1
+    errors = [np.abs(image.read(image.encode(pixels, format, quality=q)).pixels - pixels).mean() for q in (89, 90, 100)]
+    assert errors[0] > 0.2 and max(errors[1:]) < 0.1
+
+
 def test_webp_at_100_is_lossless_even_under_transparency():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4)) / np.float32(255)
     pixels[:4, :, 3] = 0

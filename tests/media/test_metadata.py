@@ -215,3 +215,20 @@ def test_damage_raises_input_error_only(format, edits, cut):
             assert isinstance(read(bytes(content[: len(content) - cut])), (kind, type(None)))
         except InputError:
             pass
+
+
+@pytest.mark.parametrize("code", ["utf-8", "utf-16-be", "utf-16-le", "utf-16"])
+@pytest.mark.parametrize(
+    "text", ["a cat \u732b\nSteps: 4, Seed: 7", "ein K\u00e4tzchen", "plain words", "\u732b\u732b\u732b\u72ac\u72ac"]
+)
+def test_user_comment_in_every_encoding_that_writers_use(text, code):
+    """EXIF's UNICODE means UTF-16 without saying which; some writers put UTF-8 there."""
+    if code in ("utf-8", "utf-16-le") and not text.isascii() and "cat" not in text and code != "utf-8":
+        pytest.skip("letters of two bytes without a mark: the order cannot be known")
+    if code == "utf-8" and "cat" not in text and sum(map(str.isascii, text)) < len(text) / 2:
+        pytest.skip("no letter says that it is UTF-8")
+    exif = Image.Exif()
+    exif[0x8769] = {0x9286: b"UNICODE\0" + text.encode(code)}
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", exif=exif.tobytes())
+    assert metadata.read_parameters(buffer.getvalue()) == text

@@ -21,7 +21,8 @@ def compose(
     """The picture with the edit in it, (H, W, 3 or 4).
 
     Args:
-        picture: what was edited; a grey one becomes colour.
+        picture: what was edited; a grey one becomes colour. Opacity that is the same everywhere
+            stays; where it varies it is edited, too.
         edited: the model's pixels (3 or 4, h, w), colours over white and opacity.
         frame: where they belong.
         weights: share of the edit (H, W), 0 = the picture's own pixels, bit for bit; None: 1.
@@ -36,10 +37,10 @@ def compose(
         whole = np.repeat(whole, 3, axis=2)
     part, rows, columns = frame.back(np.ascontiguousarray(edited.transpose(1, 2, 0)))
     before = whole[rows, columns]
-    after = _layers(part, before)
+    after = _layers(part, before, picture.even)
     if plain is not None:
         known, _, _ = frame.back(np.ascontiguousarray(plain.transpose(1, 2, 0)))
-        after = _detailed(after, before, _layers(known, before), frame)
+        after = _detailed(after, before, _layers(known, before, picture.even), frame)
     made = whole.copy()
     if weights is None:
         made[rows, columns] = after
@@ -62,11 +63,11 @@ def _detailed(after: np.ndarray, before: np.ndarray, known: np.ndarray, frame: F
     return (after + kept * (before - known)).clip(0, 1)
 
 
-def _layers(part: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The edit in the picture's own layers: straight alpha where it has any."""
+def _layers(part: np.ndarray, before: np.ndarray, even: bool) -> np.ndarray:
+    """The edit in the picture's own layers: straight alpha where it has any, kept where ``even``."""
     import numpy as np
 
     if before.shape[2] == 3:
         return part[:, :, :3]
-    opacity = part[:, :, 3:] if part.shape[2] == 4 else before[:, :, 3:]
+    opacity = part[:, :, 3:] if part.shape[2] == 4 and not even else before[:, :, 3:]
     return np.concatenate([straight(part[:, :, :3], opacity), opacity], axis=2)

@@ -130,7 +130,8 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
 
 def seen(session: Sampler, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
     """The frame's pixels as the codec takes them, and their latents, float32."""
-    pixels = frames.to_model(frame.cut(picture.pixels), session.model.alpha)
+    layers = picture.pixels[:, :, :3] if picture.opaque else picture.pixels  # alpha of 1 everywhere says nothing
+    pixels = frames.to_model(frame.cut(layers), session.model.alpha)
     return pixels, precise(session.encode(pixels), "float32")
 
 

@@ -28,6 +28,7 @@ from dit_tools.jobs.settings import Settings
 from dit_tools.media import crop as frames
 from dit_tools.media import image
 from dit_tools.media.image import Picture
+from dit_tools.media.profile import as_colour
 from dit_tools.methods.editing import Editing
 from dit_tools.methods.seed_search import Steering
 from dit_tools.sampling.sampler import Sampler
@@ -424,6 +425,6 @@ def encoded(
         background=background,
         record=record,
         origin="composite",
-        icc=None if coloured else picture.icc,
+        icc=as_colour(picture.icc) if coloured and picture.icc else picture.icc,
         exif=picture.exif,
     )

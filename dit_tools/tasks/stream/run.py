@@ -188,7 +188,7 @@ class Stream(Task):
             if frames.is_film(path):
                 yield from frames.of_film(path)
             else:
-                yield image.read(path).pixels
+                yield from frames.of_images(path)
 
     def _drawn(self) -> Iterator[Drawn]:
         """A picture for every frame, in order; frames that were left out repeat the one before."""
