@@ -8,13 +8,13 @@ import io
 import itertools
 import struct
 import zlib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dit_tools.core.errors import InputError
+from dit_tools.jobs.settings import Settings
 from dit_tools.media import image
 from dit_tools.tasks.edit.task import encoded
 
@@ -45,8 +45,7 @@ def check(content, wanted, tolerance=1e-5, hidden=True):
     assert difference.max() <= tolerance, (picture.note, difference.max())
     for kind in ("png", "tiff"):
         notes = []
-        settings = SimpleNamespace(format=kind, quality=None)
-        again = image.read(encoded(picture, picture.pixels, SimpleNamespace(path=None), settings, notes))
+        again = image.read(encoded(picture, picture.pixels, kind, Settings(), notes))
         step = 0.5 / 65535 if picture.bits > 8 else 0
         assert np.abs(again.pixels - picture.pixels).max() <= step + 1e-6
         assert again.icc == picture.icc
