@@ -72,7 +72,7 @@ def network(layers: int, width: int, tokens: int) -> Any:
         "random",
         "0",
         family,
-        TorchNetwork(PixArtTransformer2DModel(**config).eval()),
+        TorchNetwork(PixArtTransformer2DModel(**config).eval(), family),
         codec=None,
         encode=None,
         to_array=torch.as_tensor,  # type: ignore[arg-type]

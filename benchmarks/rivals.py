@@ -45,11 +45,10 @@ class RivalNetwork:
 
     def __init__(self, module: Any, family: Any, forget: Callable[[Any], None]):
         from dit_tools.models.backends.torch_network import TorchNetwork
-        from dit_tools.models.blocks import blocks
 
         self.module, self.computed, self._network = module, 0, TorchNetwork(module, family)
         self._forget = forget
-        for block in blocks(module):
+        for block in self._network.blocks():
             attention = getattr(block.module, "attn1", None) or block.module.attn
             attention.to_q.register_forward_hook(self._count)  # runs when the block really does
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import BlockSpec, PositionSpec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.size import Size
+from dit_tools.models.onnx_recipe import OnnxRecipe
 from dit_tools.models.scheduler import SchedulerFacts, facts
 
 
@@ -40,14 +42,29 @@ class ConditionRequest:
 
 
 class Family(ABC):
-    """How one transformer class is called."""
+    """What dit knows of one transformer class: all of it is in the family's file.
+
+    ``pipelines``: diffusers pipeline classes with this transformer. ``marks``: tensors that only
+    this family's files have, in diffusers' names or the original ones; ``A+B`` asks for both.
+    ``original``: the model whose other parts complete a single file. ``stacks``: attributes of the
+    transformer that hold the block stacks, in the order in which they run. ``blocks``: block class
+    -> what methods that hook blocks must know (``core.blocks.BlockSpec``). ``lora``: layer name in
+    other tools -> the layers in diffusers, see ``models.loading.lora_names``.
+    """
 
     name: ClassVar[str]
+    pipelines: ClassVar[tuple[str, ...]]
+    marks: ClassVar[tuple[str, ...]] = ()
+    original: ClassVar[str] = ""
+    stacks: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks", "layers", "blocks")
+    blocks: ClassVar[Mapping[str, BlockSpec]] = {}
+    lora: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     batch_branches: ClassVar[bool] = True  # whether branches may share a network call
     passes_sigmas: ClassVar[bool] = False  # the pipeline gives linspace(1, 1/steps, steps)
     default_steps: ClassVar[int] = 20
     default_cfg: ClassVar[float] = 4.5  # 1.0 for guidance-distilled models
     default_guidance: ClassVar[str] = "cfg"  # the pipeline's own, a guidance spec without scale
+    onnx_text: ClassVar[bool] = False  # one T5 by its tokenizer file and a graph gives the conditions
     frame_axis: ClassVar[bool] = False  # the autoencoder takes videos: (B, 3, 1, H, W)
 
     def __init__(self, transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]):
@@ -90,6 +107,14 @@ class Family(ABC):
     @abstractmethod
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
         """The transformer's forward arguments for latents ``x`` (B, C, h, w) at time ``t``."""
+
+    def positions(self) -> PositionSpec | None:
+        """How the positions of image tokens are rescaled; None where there is nothing to rescale."""
+        return None
+
+    def onnx(self) -> OnnxRecipe:
+        """How the transformer is traced. Raises UnsupportedError for a family that cannot be exported."""
+        raise UnsupportedError(f"dit export: models of the family {self.name} have no recipe", "use torch")
 
     def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The same forward arguments without text positions that no picture of them reads.

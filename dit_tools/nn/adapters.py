@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from dit_tools.core.blocks import Block
 from dit_tools.core.errors import UnsupportedError
 
-STACKS = re.compile(r"^(?:(?:single_)?transformer_blocks|layers|blocks)\.\d+\.")
-ENDS = re.compile(r"\.(to_out\.0|to_add_out|net\.2|linear_2|w2|proj_out)$")
-"""Linear layers that give what a sub-layer adds to the residual stream."""
 BIASES = (".bias", "scale_shift_table")
 CLASSES = "class_embedder"
 
@@ -34,33 +32,37 @@ class Attached(Protocol):
         ...
 
 
-def linears(network: Any, which: str) -> dict[str, nn.Linear]:
+def linears(blocks: Sequence[Block], which: str) -> dict[str, nn.Linear]:
     """Linear layers inside the blocks by name: ``attention``, or all but those of norms.
 
     Raises UnsupportedError when there are none.
     """
     found = {}
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) and STACKS.match(name):
-            inside = name.split(".")[2:]
-            attention = any(word.startswith("attn") or word == "attention" for word in inside)
-            norm = any("norm" in word or "adaLN" in word for word in inside)
-            if attention if which == "attention" else not norm:
-                found[name] = module
+    for name, block, module in _linears(blocks):
+        inside = name.removeprefix(f"{block.name}.").split(".")
+        attention = any(inside[0] == a.attribute for a in block.spec.attention)
+        norm = any("norm" in word or "adaLN" in word for word in inside)
+        if attention if which == "attention" else not norm:
+            found[name] = module
     if not found:
-        raise UnsupportedError(
-            f"{type(network).__name__} has no linear layers in blocks to adapt", "choose another model"
-        )
+        raise UnsupportedError("the model has no linear layers in blocks to adapt", "choose another model")
     return found
+
+
+def _linears(blocks: Sequence[Block]) -> Iterator[tuple[str, Block, nn.Linear]]:
+    for block in blocks:
+        for name, module in block.module.named_modules():
+            if isinstance(module, nn.Linear):
+                yield f"{block.name}.{name}", block, module
 
 
 class LowRank:
     """LoRA by peft."""
 
-    def __init__(self, network: Any, rank: int, alpha: float, which: str, seed: int):
+    def __init__(self, network: Any, blocks: Sequence[Block], rank: int, alpha: float, which: str, seed: int):
         from peft import LoraConfig, inject_adapter_in_model
 
-        names = linears(network, which)
+        names = linears(blocks, which)
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  peft takes any number
@@ -90,7 +92,7 @@ class LowRank:
 class Tuned:
     """Biases, norms and class embeddings in place, and a hooked scale on each sub-layer."""
 
-    def __init__(self, network: Any, scales: bool):
+    def __init__(self, network: Any, blocks: Sequence[Block], scales: bool):
         network.requires_grad_(False)
         self.own = dict(_tunable(network))
         if not self.own:
@@ -99,8 +101,8 @@ class Tuned:
         for parameter in self.own.values():
             parameter.requires_grad_(True)
         self.scales: dict[str, nn.Parameter] = {}
-        for name, layer in network.named_modules() if scales else ():
-            if isinstance(layer, nn.Linear) and STACKS.match(name) and ENDS.search(name):
+        for name, block, layer in _linears(blocks) if scales else ():
+            if any(name.endswith(f".{end}") for end in block.spec.residual):
                 scale = nn.Parameter(torch.ones(layer.out_features, device=layer.weight.device))
                 self.scales[name] = scale
                 layer.register_forward_hook(_times(scale))
@@ -153,12 +155,12 @@ class Bottleneck(nn.Module):
 class Scaled:
     """A ``Bottleneck`` hooked to each layer."""
 
-    def __init__(self, network: Any, width: int, which: str, seed: int):
+    def __init__(self, network: Any, blocks: Sequence[Block], width: int, which: str, seed: int):
         network.requires_grad_(False)
         self.layers: dict[str, Bottleneck] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for name, layer in linears(network, which).items():
+            for name, layer in linears(blocks, which).items():
                 made = Bottleneck(layer.in_features, layer.out_features, width)
                 self.layers[name] = made.to(layer.weight.device)
                 layer.register_forward_hook(self.layers[name].hook)

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dit_tools.core.blocks import CROSS, Block
 from dit_tools.core.run import RunState
-from dit_tools.nn.attention_control import CROSS, Call, replaced, text_maps
+from dit_tools.nn.attention_control import AttentionCall, replace_text_maps, text_maps
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Maps:
     totals: dict[int, Tensor] = field(default_factory=dict)
     within: Tensor | None = None
 
-    def add(self, call: Call, probabilities: Tensor) -> None:
+    def add(self, call: AttentionCall, probabilities: Tensor) -> None:
         """Take in the maps of a call."""
         maps = text_maps(call, probabilities)
         for i, (row, words) in enumerate(self.rows):
@@ -53,7 +54,7 @@ class Maps:
                 seen = within @ seen
         return seen / seen.max().clamp_min(1e-12)
 
-    def watch(self, call: Call) -> Tensor:
+    def watch(self, call: AttentionCall) -> Tensor:
         """A control that only looks on."""
         maps = call.probabilities()
         if call.text.stop > call.text.start:
@@ -82,7 +83,7 @@ class PromptToPrompt:
     boost: float = 1.0
     maps: Maps | None = None
 
-    def __call__(self, call: Call) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The output, target rows controlled."""
         output = call.run()
         for b, name in enumerate(self.run.branches):
@@ -91,7 +92,7 @@ class PromptToPrompt:
                 output = torch.cat([output[: pair.start], self._pair(call, pair, output[pair]), output[pair.stop :]])
         return output
 
-    def _pair(self, call: Call, pair: slice, output: Tensor) -> Tensor:
+    def _pair(self, call: AttentionCall, pair: slice, output: Tensor) -> Tensor:
         own = _rows(call, pair)
         if self.run.t > self.structure and call.kind != CROSS:
             own = own.having(q=_shared(own.q, call.image), k=_shared(own.k, call.image))
@@ -111,7 +112,7 @@ class PromptToPrompt:
         factors = torch.ones(made.shape[-1], dtype=made.dtype, device=made.device)
         factors[list(self.new)] = self.boost
         made = torch.cat([text[:1], made * factors])
-        return own.mixed(replaced(own, maps, made))
+        return own.apply(replace_text_maps(own, maps, made))
 
     def _taken(self, source: Tensor, target: Tensor) -> Tensor:
         """The target's text maps with those of the source where words belong together."""
@@ -135,7 +136,7 @@ class Appearance:
     start: float
     depth: float
 
-    def __call__(self, call: Call) -> Tensor:
+    def __call__(self, call: AttentionCall) -> Tensor:
         """The output, target rows controlled."""
         if call.kind == CROSS or not self.active(call.index, call.count):
             return call.run()
@@ -147,21 +148,20 @@ class Appearance:
 
 
 @contextmanager
-def linear_appearance(blocks: Sequence[Any], chosen: Appearance) -> Iterator[None]:
-    """``Appearance`` for blocks of linear attention, by their projections to keys and values."""
+def linear_appearance(blocks: Sequence[Block], chosen: Appearance) -> Iterator[None]:
+    """``Appearance`` for blocks of linear self-attention, by their projections to keys and values."""
     with ExitStack() as stack:
         for block in blocks:
-            attention = getattr(block.module, "attn1", None)
-            if type(block.module).__name__ != "SanaTransformerBlock" or attention is None:
-                continue
+            linear = [a.attribute for a in block.spec.attention if not a.softmax and a.kind != CROSS]
 
             def share(module: Any, args: Any, output: Tensor, index: int = block.index) -> Any:
                 taken = output.clone()
                 taken[1::2] = output[::2]
                 return taken if chosen.active(index, len(blocks)) else output
 
-            for projection in (attention.to_k, attention.to_v):
-                stack.callback(projection.register_forward_hook(share).remove)
+            for attention in (getattr(block.module, name) for name in linear):
+                for projection in (attention.to_k, attention.to_v):
+                    stack.callback(projection.register_forward_hook(share).remove)
         yield
 
 
@@ -172,10 +172,9 @@ def _shared(x: Tensor, image: slice) -> Tensor:
     return made
 
 
-def _rows(call: Call, rows: slice) -> Call:
+def _rows(call: AttentionCall, rows: slice) -> AttentionCall:
     """The call of some rows alone."""
-    options = dict(call.options)
-    mask = options.get("attn_mask")
+    mask = call.mask
     if mask is not None and mask.ndim == 4 and len(mask) == len(call.q):
-        options["attn_mask"] = mask[rows]
-    return call.having(q=call.q[rows], k=call.k[rows], v=call.v[rows], options=options)
+        mask = mask[rows]
+    return call.having(q=call.q[rows], k=call.k[rows], v=call.v[rows], mask=mask)

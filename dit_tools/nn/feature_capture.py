@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from dit_tools.nn.hooks import around_forward
+from dit_tools.core.blocks import FIRST, Block
 
 
-class _Enough(Exception):
-    """The last block that was wanted has run."""
+class _ForwardStopped(Exception):
+    """The last module whose output was wanted has run."""
+
+
+@contextmanager
+def capture_output(module: nn.Module, store: dict[str, Any], name: str, stop: bool = False) -> Iterator[None]:
+    """Keep what ``module`` gives in ``store[name]``, with its gradients.
+
+    ``stop`` ends the forward pass there, so that no time and no graph is spent on the rest: the
+    context is left as if the pass had ended.
+    """
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        store[name] = output
+        if stop:
+            raise _ForwardStopped
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    except _ForwardStopped:
+        pass
+    finally:
+        handle.remove()
 
 
 def features(
-    blocks: Sequence[Any], chosen: Sequence[int], grid: tuple[int, int], run: Callable[[], Any]
+    blocks: Sequence[Block], chosen: Sequence[int], grid: tuple[int, int], run: Callable[[], Any]
 ) -> list[Tensor]:
     """Hidden states (B, D, rows, columns) of the chosen blocks while ``run()`` calls the network.
 
-    ``chosen`` rises. The call is cut short after the last of them, so that no graph and no time is
-    spent on the rest. ``grid``: rows and columns of image tokens.
+    ``chosen`` rises; the call ends after the last of them. ``grid``: rows and columns of image tokens.
     """
-    found: list[Tensor] = []
-
-    def around(position: int, compute: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-        made = compute()
-        found.append(_map(blocks[chosen[position]], made, grid))
-        if position == len(chosen) - 1:
-            raise _Enough
-        return made
-
-    with around_forward([blocks[i].module for i in chosen], around, "features"):
-        try:
-            run()
-        except _Enough:
-            return found
-    raise RuntimeError("the chosen blocks did not run in order")
+    store: dict[str, Any] = {}
+    with ExitStack() as stack:
+        for i in chosen:
+            stack.enter_context(capture_output(blocks[i].module, store, str(i), stop=i == chosen[-1]))
+        run()
+    return [_map(blocks[i], store[str(i)], grid) for i in chosen]
 
 
-def _map(block: Any, made: Any, grid: tuple[int, int]) -> Tensor:
+def _map(block: Block, made: Any, grid: tuple[int, int]) -> Tensor:
     """The image tokens of a block's output (B, N, D) as a map (B, D, rows, columns)."""
     tokens = made if block.output is None else made[block.output]
     count = grid[0] * grid[1]
-    first = 0 if type(block.module).__name__.startswith("ZImage") else tokens.shape[1] - count
+    first = 0 if block.spec.joined == FIRST else tokens.shape[1] - count
     tokens = tokens[:, first : first + count].float()
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 

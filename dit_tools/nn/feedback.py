@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dit_tools.core.blocks import Block
+
 
 class Feedback(nn.Module):
     """``h + gamma (block(h) - h)`` with a learnt ``gamma`` per channel, zero at first.
@@ -17,15 +19,15 @@ class Feedback(nn.Module):
     element of its output is the image stream, None for a single tensor. Other streams pass.
     """
 
-    def __init__(self, block: nn.Module, width: int, index: int | None):
+    def __init__(self, block: nn.Module, width: int, index: int | None, stream: str = "hidden_states"):
         super().__init__()
-        self.block, self.index = block, index
+        self.block, self.index, self.stream = block, index, stream
         first = next(block.parameters())
         self.gamma = nn.Parameter(torch.zeros(width, device=first.device))
 
     @classmethod
-    def of(cls, block: Any, width: int) -> Feedback:
-        """From a ``models.blocks.Block`` whose image stream has ``width`` channels; a copy.
+    def of(cls, block: Block, width: int) -> Feedback:
+        """From a block whose image stream has ``width`` channels; a copy.
 
         The copy has none of the hooks that hang on the block at the time.
         """
@@ -37,7 +39,7 @@ class Feedback(nn.Module):
             for name, value in zip(("_diffusers_hook", "forward"), kept, strict=True):
                 if value is not None:
                     module.__dict__[name] = value
-        return cls(made, width, block.output)
+        return cls(made, width, block.output, block.spec.stream)
 
     def load(self, arrays: Mapping[str, Any]) -> None:
         """Take over weights by name, numpy. Raises ValueError when they do not fit."""
@@ -50,8 +52,8 @@ class Feedback(nn.Module):
     def forward(self, tree: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A forecast of what leaves a block, made better; ``args`` and ``kwargs`` are its own."""
         hidden = tree if self.index is None else tree[self.index]
-        if "hidden_states" in kwargs:
-            kwargs = {**kwargs, "hidden_states": hidden}
+        if self.stream in kwargs:
+            kwargs = {**kwargs, self.stream: hidden}
         else:
             args = (hidden, *args[1:])
         output = self.block(*args, **kwargs)

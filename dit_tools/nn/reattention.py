@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dit_tools.core.run import RunState
-from dit_tools.nn.attention_product import Product, apart, attending, together
-from dit_tools.nn.windows import Tiled, Tiling, tiled, tiling
+from dit_tools.nn.attention_control import AttentionCall, control_attention, merge_image, split_image
+from dit_tools.nn.window_attention import Tiled, Tiling, tiled, tiling
 
 
 @dataclass
@@ -36,26 +36,26 @@ def reattending(
 
     Full are the first ``warmup`` calls and those ``refresh`` calls after the last full one, also
     for branches that were away. The share of mass grows by ``drift`` a sparse call, up to 1.
-    Raises UnsupportedError as ``attending`` does.
+    Raises UnsupportedError as ``control_attention`` does.
     """
     count = run.grid[0] * run.grid[1]
     tiles = window_tiling(run.grid, density)
     memories: dict[tuple[int, tuple[int, tuple[str, ...]]], Memory] = {}
 
-    def replace(site: int, product: Product) -> Tensor:
-        key = site, run.key
+    def replace(call: AttentionCall) -> Tensor:
+        key = call.site, run.key
         memory = memories.get(key)
         if memory is None or run.call < warmup or run.call - memory.call >= refresh:
             run.count["attention pairs"] += count**2
-            output, memories[key] = learned(product, count, tiles, run.call)
+            output, memories[key] = learned(call, count, tiles, run.call)
             return output
         run.count["attention pairs"] += tiles.pairs
         run.count["attention pairs saved"] += count**2 - tiles.pairs
-        output = corrected(product, count, tiles, memory)
+        output = corrected(call, count, tiles, memory)
         memory.share = (memory.share + drift).clamp(max=1)
         return output
 
-    return attending(blocks, lambda: count, replace, option, "dit_attention")
+    return control_attention(blocks, lambda: count, replace, option)
 
 
 def window_tiling(grid: Sequence[int], density: float) -> Tiling:
@@ -66,37 +66,37 @@ def window_tiling(grid: Sequence[int], density: float) -> Tiling:
     return tiling(grid, [max(length // 2, 1) for length in window], window)
 
 
-def learned(product: Product, count: int, tiles: Tiling, call: int) -> tuple[Tensor, Memory]:
+def learned(call: AttentionCall, count: int, tiles: Tiling, now: int) -> tuple[Tensor, Memory]:
     """The network's own product, and what it says about the sparse one."""
-    output = product.attend()
-    parts, _ = tiled(product, count, tiles)
-    sparse = parts.gather(product.plain(parts.q, parts.k, parts.v, parts.mask))
-    image, _ = apart(output, product.start, count)
-    share = parts.gather(torch.exp(_inside(product, parts) - _whole(product, parts)))
+    output = call.run()
+    parts, _ = tiled(call, count, tiles)
+    sparse = parts.gather(call.product(parts.q, parts.k, parts.v, parts.mask))
+    image, _ = split_image(output, call.start, count)
+    share = parts.gather(torch.exp(_inside(call, parts) - _whole(call, parts)))
     share = share.clamp(max=1).to(output.dtype)
-    return output, Memory(share, image - share * sparse, call)
+    return output, Memory(share, image - share * sparse, now)
 
 
-def corrected(product: Product, count: int, tiles: Tiling, memory: Memory) -> Tensor:
+def corrected(call: AttentionCall, count: int, tiles: Tiling, memory: Memory) -> Tensor:
     """``share softmax_window(q k) v + residual``; queries off the grid see everything."""
-    parts, off = tiled(product, count, tiles)
-    image = parts.gather(product.plain(parts.q, parts.k, parts.v, parts.mask))
+    parts, off = tiled(call, count, tiles)
+    image = parts.gather(call.product(parts.q, parts.k, parts.v, parts.mask))
     image = memory.share * image + memory.residual
     if off.shape[2]:
-        off = product.plain(off, product.k, product.v, product.mask)
-    return together(image, off, product.start)
+        off = call.product(off, call.k, call.v, call.key_mask)
+    return merge_image(image, off, call.start)
 
 
-def _inside(product: Product, parts: Tiled) -> Tensor:
+def _inside(call: AttentionCall, parts: Tiled) -> Tensor:
     """Log of the softmax mass inside the window, (B T, heads, q, 1), in float32."""
-    return _log_mass(parts.q, parts.k, parts.mask, product.scale)
+    return _log_mass(parts.q, parts.k, parts.mask, call.scale)
 
 
-def _whole(product: Product, parts: Tiled) -> Tensor:
+def _whole(call: AttentionCall, parts: Tiled) -> Tensor:
     """Log of all softmax mass of the same queries; a tile at a time, as N x N may not fit."""
     count = parts.tiles.queries.shape[0]
     q = parts.q.unflatten(0, (-1, count))
-    tiles = [_log_mass(q[:, i], product.k, product.mask, product.scale) for i in range(count)]
+    tiles = [_log_mass(q[:, i], call.k, call.key_mask, call.scale) for i in range(count)]
     return torch.stack(tiles, 1).flatten(0, 1)
 
 

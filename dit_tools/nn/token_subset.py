@@ -7,7 +7,6 @@ What goes along with tokens (rotary positions, masks) is narrowed for every bloc
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,23 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dit_tools.core.blocks import FIRST, IMAGE_AND_TEXT, LAST, PER_ROW, TEXT_FIRST, Block, BlockSpec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.run import RunState
-from dit_tools.nn.attention_product import LAST, Product, attending
+from dit_tools.nn.attention_control import AttentionCall, control_attention
+from dit_tools.nn.blocks import named_arguments
 from dit_tools.nn.hooks import around_forward
-
-STREAMS = {
-    "BasicTransformerBlock": "hidden_states",
-    "JointTransformerBlock": "hidden_states",
-    "FluxTransformerBlock": "hidden_states",
-    "FluxSingleTransformerBlock": "hidden_states",
-    "QwenImageTransformerBlock": "hidden_states",
-    "Lumina2TransformerBlock": "hidden_states",
-    "ZImageTransformerBlock": "x",
-}
-"""Block class -> name of its argument that holds the image's tokens."""
-JOINED = {"Lumina2TransformerBlock": "attention_mask", "ZImageTransformerBlock": "attn_mask"}
-"""Blocks whose stream holds text too -> name of the mask over it."""
 
 Choose = Callable[[], Tensor | None]
 """``choose() -> (b, n)`` image tokens of b pictures in rising order, or None for all of them."""
@@ -51,7 +39,7 @@ class Narrowing:
     others can attend to them; None: they are not attended to.
     """
 
-    def __init__(self, blocks: Sequence[Any], run: RunState, choose: Choose, option: str):
+    def __init__(self, blocks: Sequence[Block], run: RunState, choose: Choose, option: str):
         self._blocks, self._run, self._choose, self._option = blocks, run, choose, option
         self.memory: Callable[[], Memory | None] = lambda: None
         self._chosen: Tensor | None = None  # (rows, n), of the current call
@@ -65,8 +53,8 @@ class Narrowing:
         Raises UnsupportedError for blocks that cannot run on some of their tokens.
         """
         for block in self._blocks:
-            kind = type(block.module).__name__
-            if kind not in STREAMS:
+            if not block.spec.subset:
+                kind = type(block.module).__name__
                 message = f"{self._option}: blocks of class {kind} need the whole grid of tokens"
                 raise UnsupportedError(message, "leave it out")
         if not self._blocks:
@@ -74,7 +62,8 @@ class Narrowing:
             raise UnsupportedError(message, "use --backend torch")
         with ExitStack() as stack:
             if remember:
-                stack.enter_context(attending(self._blocks, self._count, self._product, self._option, "dit_keys"))
+                held = control_attention(self._blocks, self._count, self._attend, self._option, name="dit_keys")
+                stack.enter_context(held)
             modules = [block.module for block in self._blocks]
             stack.enter_context(around_forward(modules, self._block, "dit_tokens"))
             yield
@@ -89,18 +78,17 @@ class Narrowing:
 
     def _block(self, position: int, compute: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         block = self._blocks[position]
-        named = _named(block.module, args, kwargs)
-        stream = STREAMS[type(block.module).__name__]
+        named = named_arguments(block.module, args, kwargs)
         if position == 0:
-            self._open(block.module, named, stream)
+            self._open(block.spec, named)
         if self._chosen is None:
             return compute()
-        output = compute(**self._narrowed(block.module, named, position == 0))
+        output = compute(**self._narrowed(block.spec, named, position == 0))
         return self._close(block, output) if position == len(self._blocks) - 1 else output
 
-    def _open(self, module: Any, named: dict[str, Any], stream: str) -> None:
+    def _open(self, spec: BlockSpec, named: dict[str, Any]) -> None:
         """Ask for this call's tokens, and find their places in the stream."""
-        hidden, chosen = named[stream], self._choose()
+        hidden, chosen = named[spec.stream], self._choose()
         rows, count = hidden.shape[0], self.total
         computed = count if chosen is None else chosen.shape[1]
         self._run.count["tokens computed"] += computed
@@ -111,30 +99,20 @@ class Narrowing:
         chosen = chosen.to(hidden.device)
         self._chosen = chosen.repeat(rows // chosen.shape[0], 1)
         self._whole, self._kept = hidden, self._chosen
-        kind = type(module).__name__
-        if kind in JOINED:
-            start = _start(kind, hidden.shape[1], named.get(JOINED[kind]), count)
+        if spec.joined:
+            start = _start(spec, hidden.shape[1], named.get(spec.mask), count)
             self._kept = _among(self._chosen, start, count, hidden.shape[1])
 
-    def _narrowed(self, module: Any, named: dict[str, Any], first: bool) -> dict[str, Any]:
+    def _narrowed(self, spec: BlockSpec, named: dict[str, Any], first: bool) -> dict[str, Any]:
         """The arguments of a block for the chosen tokens alone."""
-        kind, kept = type(module).__name__, self._kept
+        kept, made = self._kept, dict(named)
         assert kept is not None
-        made = dict(named)
         if first:
-            made[STREAMS[kind]] = taken(named[STREAMS[kind]], kept)
-        if kind in JOINED:
-            mask = named.get(JOINED[kind])
-            made[JOINED[kind]] = None if mask is None else mask.gather(1, kept)
-            rotary = "image_rotary_emb" if "image_rotary_emb" in named else "freqs_cis"
-            made[rotary] = taken(named[rotary], kept)
-        elif kind == "QwenImageTransformerBlock":
-            image, text = named["image_rotary_emb"]
-            made["image_rotary_emb"] = (_PerRow(image[kept]), text)
-        elif kind in LAST:
-            length = named["encoder_hidden_states"].shape[1]
-            both = _behind(kept, length)
-            made["image_rotary_emb"] = tuple(_PerRow(x[both]) for x in named["image_rotary_emb"])
+            made[spec.stream] = take_tokens(named[spec.stream], kept)
+        for argument, layout in spec.per_token:
+            if named.get(argument) is not None:
+                length = 0 if spec.joined or layout != TEXT_FIRST else named[spec.text].shape[1]
+                made[argument] = _narrow(layout, named[argument], kept, length)
         return made
 
     def _close(self, block: Any, output: Any) -> Any:
@@ -147,30 +125,30 @@ class Narrowing:
             return full
         return tuple(full if i == block.output else part for i, part in enumerate(output))
 
-    def _product(self, site: int, product: Product) -> Tensor:
+    def _attend(self, call: AttentionCall) -> Tensor:
         """Attention to all keys: those of left-out tokens are the last that were computed."""
         memory = self.memory()
         if memory is None:
-            return product.attend()
+            return call.run()
         if self._chosen is None:
-            memory.kept[site] = product.k, product.v, product.mask
-            return product.attend()
-        k, v, mask = memory.kept[site]
-        places = self._places(product, k.shape[2])[:, None, :, None]
+            memory.kept[call.site] = call.k, call.v, call.key_mask
+            return call.run()
+        k, v, mask = memory.kept[call.site]
+        places = self._places(call, k.shape[2])[:, None, :, None]
         k, v = (
             old.scatter(2, places.expand(-1, old.shape[1], -1, old.shape[3]), new)
-            for old, new in ((k, product.k), (v, product.v))
+            for old, new in ((k, call.k), (v, call.v))
         )
-        memory.kept[site] = k, v, mask
-        return product.plain(product.q, k, v, mask)
+        memory.kept[call.site] = k, v, mask
+        return call.product(call.q, k, v, mask)
 
-    def _places(self, product: Product, length: int) -> Tensor:
+    def _places(self, call: AttentionCall, length: int) -> Tensor:
         """Where the tokens of a narrowed attention lie among all ``length``, (rows, s)."""
         assert self._chosen is not None and self._kept is not None
         if self._kept.shape != self._chosen.shape:  # text is in the stream, and chosen along
             return self._kept
-        text = product.k.shape[2] - self._chosen.shape[1]
-        start = product.start if isinstance(product.start, int) else 0
+        text = call.k.shape[2] - self._chosen.shape[1]
+        start = call.start if isinstance(call.start, int) else 0
         if start:  # text first
             return _behind(self._chosen, text)
         rest = torch.arange(self.total, length, device=self._chosen.device)
@@ -193,9 +171,22 @@ class _PerRow:
         return self._table
 
 
-def taken(x: Tensor, places: Tensor) -> Tensor:
-    """Tokens (rows, s, d) at ``places`` (rows, n)."""
+def take_tokens(x: Tensor, places: Tensor) -> Tensor:
+    """Tokens (rows, S, d), or a mask (rows, S), at ``places`` (rows, n)."""
+    if x.ndim == 2:
+        return x.gather(1, places)
     return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def _narrow(layout: str, value: Any, kept: Tensor, text: int) -> Any:
+    """An argument that goes along with tokens, for those at ``kept``; ``text`` tokens are in front."""
+    if layout == PER_ROW:
+        return take_tokens(value, kept)
+    if layout == IMAGE_AND_TEXT:
+        image, words = value
+        return _PerRow(image[kept]), words
+    both = _behind(kept, text)
+    return tuple(_PerRow(table[both]) for table in value)
 
 
 def _behind(places: Tensor, length: int) -> Tensor:
@@ -204,10 +195,11 @@ def _behind(places: Tensor, length: int) -> Tensor:
     return torch.cat([text, places + length], 1)
 
 
-def _start(kind: str, length: int, mask: Tensor | None, count: int) -> int | Tensor:
-    if kind == "ZImageTransformerBlock":
+def _start(spec: BlockSpec, length: int, mask: Tensor | None, count: int) -> int | Tensor:
+    """The first image token in a stream of ``length`` tokens that holds text too."""
+    if spec.joined == FIRST:
         return 0
-    return length - count if mask is None else mask.sum(1) - count
+    return length - count if mask is None or spec.joined == LAST else mask.sum(1) - count
 
 
 def _among(chosen: Tensor, start: int | Tensor, count: int, length: int) -> Tensor:
@@ -219,9 +211,3 @@ def _among(chosen: Tensor, start: int | Tensor, count: int, length: int) -> Tens
     keep = keep.scatter(1, chosen + first, True)
     wanted = length - count + chosen.shape[1]
     return (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :wanted]
-
-
-def _named(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a block by name."""
-    bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
-    return {name: value for name, value in bound.arguments.items() if name != "self"}

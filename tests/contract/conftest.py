@@ -12,14 +12,12 @@ import pytest
 
 from dit_tools.core.registry import CATEGORIES, get, names
 from dit_tools.core.size import Size
-from dit_tools.models.families import FAMILIES
+from dit_tools.models.families import names as families
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests import support
 
-BUILDERS = sorted(
-    module.name for module in pkgutil.iter_modules(support.__path__) if module.name in set(FAMILIES.values())
-)
+BUILDERS = sorted(module.name for module in pkgutil.iter_modules(support.__path__) if module.name in families())
 
 
 @dataclass(frozen=True)

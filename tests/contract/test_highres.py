@@ -80,7 +80,7 @@ def test_trained_frequencies_give_the_network_as_it_is(subject):
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inputs = model.family.inputs(x, 0.6, subject.conditions["cond"])
     before = model.network(**inputs)
-    with rescaled(model.network.module, (4, 4), (4, 4), (plain, plain), 1.0, "--highres x"):
+    with rescaled(model.network.module, model.network.positions, (4, 4), (4, 4), (plain, plain), 1.0, "--highres x"):
         again = model.network(**inputs)
     torch.testing.assert_close(again, before, atol=1e-5, rtol=1e-4)
 
@@ -102,6 +102,6 @@ def test_pixart_interpolates_by_itself():
     x = torch.randn(1, 4, 12, 16, generator=torch.Generator().manual_seed(0))
     inputs = model.family.inputs(x, 0.6, small.conditions()["cond"])
     axes = (lambda d, b: interpolated(d, b, 1.5), lambda d, b: interpolated(d, b, 2.0))
-    with rescaled(model.network.module, (6, 8), (4, 4), axes, 1.0, "--highres x"):
+    with rescaled(model.network.module, model.network.positions, (6, 8), (4, 4), axes, 1.0, "--highres x"):
         made = model.network(**inputs)
     torch.testing.assert_close(made, model.network(**inputs), atol=1e-5, rtol=1e-4)

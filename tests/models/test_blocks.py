@@ -46,7 +46,7 @@ def called(request: pytest.FixtureRequest) -> tuple[str, Any, dict[str, Any], in
 def _hooked(network: Any, inputs: dict[str, Any], hook: Any) -> Any:
     handles = [
         block.module.register_forward_hook(lambda m, a, out, block=block: hook(block, out))
-        for block in blocks(network.module)
+        for block in network.blocks()
     ]
     try:
         return network(**inputs)
@@ -57,7 +57,7 @@ def _hooked(network: Any, inputs: dict[str, Any], hook: Any) -> Any:
 
 def test_stacks(called: Any) -> None:
     name, network, _, _ = called
-    listed = blocks(network.module)
+    listed = network.blocks()
     stacks = list(dict.fromkeys(block.name.partition(".")[0] for block in listed))
     assert stacks == FAMILIES[name]
     assert [block.index for block in listed] == list(range(len(listed)))
@@ -73,7 +73,7 @@ def test_each_block_runs_once_in_order(called: Any) -> None:
     _hooked(network, inputs, lambda block, out: ran.append(block.index))
     assert len(ran) >= 2
     assert ran == list(range(len(ran)))
-    assert len(ran) == len(blocks(network.module))
+    assert len(ran) == len(network.blocks())
 
 
 def test_own_output_changes_nothing(called: Any) -> None:
@@ -94,7 +94,7 @@ def test_output_is_the_image_stream(called: Any) -> None:
     """The chosen element of the last block alone decides what comes out."""
     _, network, inputs, _ = called
     plain = network(**inputs)
-    last = blocks(network.module)[-1].index
+    last = network.blocks()[-1].index
 
     def other_parts_spoilt(block: Any, out: Any) -> Any:
         if block.index != last or block.output is None:
@@ -140,8 +140,8 @@ def test_unknown_blocks_are_refused() -> None:
             self.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
 
     with pytest.raises(UnsupportedError, match="Linear"):
-        blocks(Strange())
+        blocks(Strange(), ("blocks",), {})
 
 
 def test_no_stacks_no_blocks() -> None:
-    assert blocks(torch.nn.Linear(1, 1)) == []
+    assert blocks(torch.nn.Linear(1, 1), ("blocks",), {}) == []

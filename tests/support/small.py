@@ -45,7 +45,7 @@ def pixart(seed: int = 0, **changes: Any) -> Any:
         "small",
         "0",
         family,
-        TorchNetwork(PixArtTransformer2DModel(**shape).eval()),
+        TorchNetwork(PixArtTransformer2DModel(**shape).eval(), family),
         codec=None,
         encode=None,
         to_array=torch.as_tensor,  # type: ignore[arg-type]

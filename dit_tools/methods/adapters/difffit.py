@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from dit_tools.core.blocks import Block
 from dit_tools.core.registry import method, param
 from dit_tools.methods.adapters import Adapter
 
@@ -25,8 +27,8 @@ class Difffit(Adapter):
 
     scales: bool = param(True, "whether there are scales; without, it is BitFit")
 
-    def attach(self, network: Any, seed: int) -> Any:
+    def attach(self, network: Any, blocks: Sequence[Block], seed: int) -> Any:
         """Trainable biases and norms of the network itself, and hooked scales."""
         from dit_tools.nn.adapters import Tuned
 
-        return Tuned(network, self.scales)
+        return Tuned(network, blocks, self.scales)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from dit_tools.core.blocks import Block
 from dit_tools.core.registry import method, param
 from dit_tools.methods.adapters import Adapter
 
@@ -25,8 +27,8 @@ class Diffscaler(Adapter):
     width: int = param(4, "width of the bottleneck; 0 leaves it out", ge=0, le=1024)
     layers: str = param("blocks", "which layers of the blocks", choices=("attention", "blocks"))
 
-    def attach(self, network: Any, seed: int) -> Any:
+    def attach(self, network: Any, blocks: Sequence[Block], seed: int) -> Any:
         """Hooked linear layers."""
         from dit_tools.nn.adapters import Scaled
 
-        return Scaled(network, self.width, self.layers, seed)
+        return Scaled(network, blocks, self.width, self.layers, seed)

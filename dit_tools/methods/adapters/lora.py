@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from dit_tools.core.blocks import Block
 from dit_tools.core.registry import method, param
 from dit_tools.methods.adapters import Adapter
 
@@ -22,8 +24,8 @@ class Lora(Adapter):
     alpha: float = param(0.0, "alpha / rank scales the difference; 0: alpha = rank", ge=0, le=4096)
     layers: str = param("blocks", "which layers of the blocks", choices=("attention", "blocks"))
 
-    def attach(self, network: Any, seed: int) -> Any:
+    def attach(self, network: Any, blocks: Sequence[Block], seed: int) -> Any:
         """Layers with trainable ``lora_A`` and ``lora_B``."""
         from dit_tools.nn.adapters import LowRank
 
-        return LowRank(network, self.rank, self.alpha or self.rank, self.layers, seed)
+        return LowRank(network, blocks, self.rank, self.alpha or self.rank, self.layers, seed)

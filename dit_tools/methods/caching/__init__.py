@@ -100,7 +100,7 @@ class Cache(ABC):
 
     @abstractmethod
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
-        """Hook the blocks until the context is left; ``blocks`` are ``models.blocks.Block``."""
+        """Hook the blocks until the context is left; ``blocks`` are ``core.blocks.Block``."""
 
     def compose(self, plan: Any) -> None:
         """Raise UsageError, with the reason, for methods that this one cannot work beside."""

@@ -39,7 +39,7 @@ class MasaCtrl(Editing):
         times = late(scene.times, self.strength)
         if len(times) < 2:
             return scene.x0
-        from dit_tools.nn.attention_control import taking_part
+        from dit_tools.nn.attention_control import ALL, control_attention
         from dit_tools.nn.attention_injection import Appearance, linear_appearance
 
         both = pair(scene, times, 1.0, self.target_scale)
@@ -49,4 +49,8 @@ class MasaCtrl(Editing):
         blocks = scene.session.model.network.blocks()
         with ExitStack() as stack:
             stack.enter_context(linear_appearance(blocks, control))
-            return both.run(taking_part(blocks, tokens(scene), control))
+            return both.run(
+                control_attention(
+                    blocks, lambda: tokens(scene), control, "--method masactrl", kinds=ALL, same_places=True
+                )
+            )

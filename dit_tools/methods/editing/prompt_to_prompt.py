@@ -44,7 +44,7 @@ class PromptToPrompt(Editing):
         if len(times) < 2:
             return scene.x0
         from dit_tools.nn import attention_injection
-        from dit_tools.nn.attention_control import taking_part
+        from dit_tools.nn.attention_control import ALL, control_attention
 
         model = scene.session.model
         both = pair(scene, times, 1.0, self.target_scale)
@@ -54,7 +54,14 @@ class PromptToPrompt(Editing):
         control = attention_injection.PromptToPrompt(
             scene.session.run, pairs, new, _until(times, self.cross), _until(times, self.structure), self.boost, maps
         )
-        held = taking_part(model.network.blocks(), tokens(scene), control)
+        held = control_attention(
+            model.network.blocks(),
+            lambda: tokens(scene),
+            control,
+            "--method prompt-to-prompt",
+            kinds=ALL,
+            same_places=True,
+        )
         return both.run(held, self._blend(scene, maps, len(times) - 1) if maps else None)
 
     def _blend(self, scene: Scene, maps: Any, steps: int) -> Blend:

@@ -63,7 +63,7 @@ class SoftPag(Guidance):
         return guide
 
     def _perturb(self, blocks: Sequence[Any]) -> AbstractContextManager[None]:
-        from dit_tools.nn.attention import softened
+        from dit_tools.nn.attention_perturbation import softened
 
         chosen = heads_of(self.heads)
         if chosen is None:

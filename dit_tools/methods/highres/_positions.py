@@ -74,7 +74,7 @@ class Positions(HighRes):
         axes = (axis(0), axis(1))
         factor = attention_factor(run) if self.proportional else 1.0
         with ExitStack() as stack:
-            stack.enter_context(rescaled(network.module, run.grid, run.native, axes, length, option))
+            stack.enter_context(rescaled(network.module, network.positions, run.grid, run.native, axes, length, option))
             if factor != 1:
                 stack.enter_context(sharpened(network.blocks(), run, factor, option))
             yield

@@ -31,9 +31,9 @@ class Alignment(Term):
         if not self.on(view):
             yield
             return
-        from dit_tools.nn.projector import kept
+        from dit_tools.nn.feature_capture import capture_output
 
-        with kept(view.networks.transformer.transformer_blocks[self.index], view.store, "hidden"):
+        with capture_output(view.networks.transformer.transformer_blocks[self.index], view.store, "hidden"):
             yield
 
     def hidden(self, view: View) -> Any:

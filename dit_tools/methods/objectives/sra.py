@@ -51,14 +51,15 @@ class _Alignment(Alignment):
             return None
         import torch
 
-        from dit_tools.nn.projector import dissimilarity, kept
+        from dit_tools.nn.feature_capture import capture_output
+        from dit_tools.nn.projector import dissimilarity
 
         lead = torch.from_numpy(view.rng.random(len(view.t))).to(view.t)
         earlier = (view.t - self.chosen.gap * lead).clamp(min=0)
         at = earlier[:, None, None, None]
         blocks = view.average.transformer.transformer_blocks
         block = blocks[block_of(self.chosen.teacher, self.depth)]
-        with torch.no_grad(), kept(block, view.store, "teacher", stop=True):
+        with torch.no_grad(), capture_output(block, view.store, "teacher", stop=True):
             x = (1 - at) * view.x0 + at * view.noise
             view.average(x, earlier, view.ids, view.mask)
         dim = -1 if self.chosen.axis == "token" else 1

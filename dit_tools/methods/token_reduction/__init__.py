@@ -54,7 +54,7 @@ class Tokens(ABC):
 
     @abstractmethod
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[Watch]:
-        """Hook the blocks until the context is left; ``blocks`` are ``models.blocks.Block``.
+        """Hook the blocks until the context is left; ``blocks`` are ``core.blocks.Block``.
 
         Raises UnsupportedError when the blocks cannot run on some of their tokens.
         """

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import Block, BlockSpec
 from dit_tools.models.backends.onnx_network import PIECES
-from dit_tools.models.blocks import Block
 from dit_tools.nn.blocks import Tree
 
 ENTERED, GIVEN, FIRST, LAST, OUTPUT = "entered", "given", "first", "last", "sample"
@@ -109,5 +109,6 @@ class Pieces:
 
     def blocks(self) -> list[Block]:
         """As many as the transformer has: the first, and the others, which share one module."""
+        spec = BlockSpec(output=self.output)
         modules = [self._first] + [self._rest] * (self.count - 1)
-        return [Block(i, f"block {i}", module, self.output) for i, module in enumerate(modules)]
+        return [Block(i, f"block {i}", module, spec) for i, module in enumerate(modules)]

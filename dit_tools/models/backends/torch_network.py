@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import PositionSpec
 from dit_tools.models.family import ConditionRequest, Family
 
 
@@ -36,7 +37,12 @@ class TorchNetwork:
         """The transformer's blocks, for methods that hook them."""
         from dit_tools.models.blocks import blocks
 
-        return blocks(self.module)
+        return blocks(self.module, self._family.stacks, self._family.blocks) if self._family else []
+
+    @property
+    def positions(self) -> PositionSpec | None:
+        """How the positions of image tokens are rescaled, where they can be."""
+        return self._family.positions() if self._family else None
 
 
 def _cast(value: Any, dtype: Any) -> Any:

@@ -1,34 +1,64 @@
 """Families: how each transformer class is called, one file each.
 
-Contract (``_base.Family``): latents stay unpacked (B, C, h, w); ``inputs(x, t, condition)`` gives
-the transformer's own ``forward`` arguments, which are also the ONNX graph's input names; ``read``
-turns the raw output into a ``Prediction``. Packing, ``t * 1000``, sign flips and latent statistics
-live here and nowhere else. ``FAMILIES`` maps a diffusers pipeline class to the family's module.
+A file holds a ``Family`` (``models.family``) as ``FAMILY``; nothing else needs to name it. Latents stay
+unpacked (B, C, h, w); ``inputs(x, t, condition)`` gives the transformer's own ``forward`` arguments,
+which are also the ONNX graph's input names; ``read`` turns the raw output into a ``Prediction``.
+Packing, ``t * 1000``, sign flips and latent statistics live there and nowhere else. Installed packages
+add families by entry points in the group ``dit.families``.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
-from typing import Any
+import pkgutil
+from collections.abc import Collection
 
-FAMILIES = {
-    "DiTPipeline": "dit",
-    "PixArtAlphaPipeline": "pixart",
-    "PixArtSigmaPipeline": "pixart",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-    "SanaPipeline": "sana",
-    "Lumina2Pipeline": "lumina2",
-    "Lumina2Text2ImgPipeline": "lumina2",
-    "QwenImagePipeline": "qwenimage",
-    "ZImagePipeline": "zimage",
-}
+from dit_tools.models.family import Family
 
 
-def family_class(pipeline: str) -> type[Any] | None:
-    """The family of a diffusers pipeline class, or None when it has no adapter."""
-    name = FAMILIES.get(pipeline)
-    if name is None:
-        return None
-    module = importlib.import_module(f"dit_tools.models.families.{name}")
-    return module.FAMILY
+def names() -> list[str]:
+    """Names of dit's own families, sorted, without importing any."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def families() -> dict[str, type[Family]]:
+    """Name -> family of all families: dit's own, then those of installed packages."""
+    found = {name: _own(name) for name in names()}
+    for family in _installed():
+        found.setdefault(family.name, family)
+    return found
+
+
+def family_class(pipeline: str) -> type[Family] | None:
+    """The family of a diffusers pipeline class, or None when there is none."""
+    for known in ([_own(name) for name in names()], _installed()):  # entry points take 10 ms to list
+        for family in known:
+            if pipeline in family.pipelines:
+                return family
+    return None
+
+
+def pipelines() -> list[str]:
+    """The diffusers pipeline classes that some family serves, sorted."""
+    return sorted(pipeline for family in families().values() for pipeline in family.pipelines)
+
+
+def detect(tensors: Collection[str]) -> type[Family] | None:
+    """The family of a file with these tensor names, or None for an unknown one."""
+    present = set(tensors)
+    for family in families().values():
+        if any(present.issuperset(mark.split("+")) for mark in family.marks):
+            return family
+    return None
+
+
+def _own(name: str) -> type[Family]:
+    return importlib.import_module(f"{__name__}.{name}").FAMILY
+
+
+@functools.cache
+def _installed() -> tuple[type[Family], ...]:
+    from importlib.metadata import entry_points
+
+    return tuple(point.load() for point in entry_points(group="dit.families"))

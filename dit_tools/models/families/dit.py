@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import CROSS, SELF, AttentionSpec, BlockSpec
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import nearest
 from dit_tools.core.size import Size
 from dit_tools.models.family import ConditionRequest, Family
+from dit_tools.models.onnx_recipe import BATCH, OnnxRecipe, Sizes
 
 
 class DiT(Family):
@@ -22,6 +24,14 @@ class DiT(Family):
     name = "dit"
     default_steps = 50
     default_cfg = 4.0
+    pipelines = ("DiTPipeline",)
+    marks = ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",)
+    original = "facebook/DiT-XL-2-256"
+    blocks = {
+        "BasicTransformerBlock": BlockSpec(
+            attention=(AttentionSpec("attn1", SELF), AttentionSpec("attn2", CROSS)), mlp=("ff",)
+        )
+    }
 
     @property
     def classes(self) -> int:
@@ -61,6 +71,10 @@ class DiT(Family):
         """Forward arguments of DiTTransformer2DModel."""
         return {"hidden_states": x, "timestep": self.timestep(x, t), "class_labels": condition["class_labels"]}
 
+    def onnx(self) -> OnnxRecipe:
+        """How the transformer is traced."""
+        return DiTOnnx()
+
 
 def class_label(text: str, names: Mapping[str, int], classes: int, option: str, null: int | None = None) -> int:
     """The class that a prompt names: a number in [0, classes), or one of ``names`` in any case.
@@ -94,6 +108,19 @@ def _named(text: str, names: Mapping[str, int], classes: int, option: str) -> in
     if not hint.startswith("did you mean"):  # a thousand names do not fit into one line
         hint = f"use a class number from 0 to {classes - 1}"
     raise UsageError(f"{option} {text[:60]!r}: this model knows no such label", hint)
+
+
+class DiTOnnx(OnnxRecipe):
+    """Class labels (B,)."""
+
+    dynamic = {"hidden_states": BATCH, "timestep": BATCH, "class_labels": BATCH, "sample": BATCH}
+    fixed_size = True
+
+    def condition(self, family: Any, sizes: Sizes, draw: Any) -> dict[str, Any]:
+        """Labels, the null class among them."""
+        labels = draw.integers(0, family.classes, sizes.batch)
+        labels[-1] = family.classes
+        return {"class_labels": labels}
 
 
 FAMILY = DiT

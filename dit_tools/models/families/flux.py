@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array, like
+from dit_tools.core.blocks import JOINT, LAST, TEXT_FIRST, AttentionSpec, BlockSpec, PositionSpec
 from dit_tools.core.prediction import Prediction
+from dit_tools.models.families import _onnx
 from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, unpack
 from dit_tools.models.family import ConditionRequest
+from dit_tools.models.onnx_recipe import BATCH, TEXT, OnnxRecipe, Sizes, plain_module, random_states, replaced_attribute
 from dit_tools.models.words import tokens
 
 EMBEDDED_GUIDANCE = 3.5
@@ -28,6 +33,23 @@ class Flux(PackedFamily):
     passes_sigmas = True
     default_steps = 28
     default_cfg = 1.0
+    pipelines = ("FluxPipeline",)
+    marks = ("single_transformer_blocks.0.attn.norm_q.weight", "double_blocks.0.img_attn.norm.key_norm.scale")
+    original = "black-forest-labs/FLUX.1-dev"
+    blocks = {
+        "FluxTransformerBlock": BlockSpec(
+            output=1,
+            attention=(AttentionSpec("attn", JOINT, LAST),),
+            mlp=("ff", "ff_context"),
+            per_token=(("image_rotary_emb", TEXT_FIRST),),
+        ),
+        "FluxSingleTransformerBlock": BlockSpec(
+            output=1,
+            attention=(AttentionSpec("attn", JOINT, LAST),),
+            mlp=("proj_mlp",),
+            per_token=(("image_rotary_emb", TEXT_FIRST),),
+        ),
+    }
 
     @property
     def patch(self) -> int:
@@ -79,6 +101,14 @@ class Flux(PackedFamily):
         """Tokens (B, N, 4 C) as velocity (B, C, h, w)."""
         return super().read(unpack(output, x.shape[-2], x.shape[-1], self.patch), x, t)
 
+    def positions(self) -> PositionSpec:
+        """Positions that can be rescaled."""
+        return PositionSpec("pos_embed", _rescale_positions)
+
+    def onnx(self) -> OnnxRecipe:
+        """How the transformer is traced."""
+        return FluxOnnx()
+
 
 def positions(rows: int, columns: int, reference: Array) -> Array:
     """Row and column of every image token, (rows * columns, 3) with zeros in front."""
@@ -93,6 +123,82 @@ def _zeros(length: int) -> Any:
     import numpy as np
 
     return np.zeros((length, 3), dtype=np.float32)
+
+
+def _rescale_positions(how: Any, model: Any, compute: Any, args: Any, kwargs: Any) -> Any:
+    """Positions (S, 3) of text and image: cos and sin (S, d), each angle twice."""
+    import torch
+
+    from dit_tools.nn.positions import frequencies
+
+    ids = kwargs["ids"] if "ids" in kwargs else args[0]
+    embed, angles = model.pos_embed, []
+    for axis, dim in enumerate(embed.axes_dim):
+        if axis:
+            angles.append(how.angles(axis - 1, ids[:, axis], dim, embed.theta))
+        else:
+            angles.append(torch.outer(ids[:, 0].double(), frequencies(dim, embed.theta, ids.device)))
+    both = torch.cat(angles, 1).repeat_interleave(2, 1)
+    return (both.cos() * how.length).float(), (both.sin() * how.length).float()
+
+
+TOKENS = {0: "batch", 1: "tokens"}
+
+
+class FluxOnnx(OnnxRecipe):
+    """Text states (B, L, D), pooled vectors (B, P), guidance (B,) for distilled models."""
+
+    dynamic = {
+        "hidden_states": TOKENS,
+        "timestep": BATCH,
+        "img_ids": {0: "tokens"},
+        "txt_ids": {0: "text"},
+        "encoder_hidden_states": TEXT,
+        "pooled_projections": BATCH,
+        "guidance": BATCH,
+        "sample": TOKENS,
+    }
+
+    def condition(self, family: Any, sizes: Sizes, draw: Any) -> dict[str, Any]:
+        """Text states, pooled vectors, guidance."""
+        config = family.transformer
+        made = {
+            "encoder_hidden_states": random_states(draw, sizes.batch, sizes.text, config["joint_attention_dim"]),
+            "pooled_projections": random_states(draw, sizes.batch, config["pooled_projection_dim"]),
+        }
+        if config.get("guidance_embeds"):
+            made["guidance"] = draw.uniform(1, 5, sizes.batch).astype("float32")
+        return made
+
+    @contextlib.contextmanager
+    def prepared(self, transformer: Any) -> Iterator[Any]:
+        """The transformer with rotary embeddings that follow the number of tokens."""
+        module = sys.modules[type(transformer).__module__]
+        embed = transformer.pos_embed
+
+        def turned(x: Any, pairs: Any, sequence_dim: int = 1) -> Any:
+            return _onnx.rotate(x, pairs, head_axis=1)
+
+        with (
+            replaced_attribute(module, "apply_rotary_emb", turned),
+            replaced_attribute(embed, "forward", lambda ids: rotary_pairs(embed, ids)),
+        ):
+            yield plain_module(transformer)
+
+
+def rotary_pairs(embed: Any, ids: Any) -> Any:
+    """Rotary pairs (S, D/2, 2) of positions ``ids`` (S, 3), the numbers that ``FluxPosEmbed`` has.
+
+    Its ``repeat_interleave`` and its users' reshapes are tied to one size by the tracer.
+    """
+    import torch
+
+    turns = []
+    for axis, width in enumerate(embed.axes_dim):
+        rates = torch.arange(0, width, 2, dtype=torch.float64) / width
+        turns.append(ids[:, axis, None].double() * (1.0 / embed.theta**rates))
+    turned = torch.cat(turns, dim=-1)  # (S, D/2)
+    return torch.stack([turned.cos(), turned.sin()], dim=-1).float()
 
 
 FAMILY = Flux

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import CROSS, SELF, AttentionSpec, BlockSpec, PositionSpec
+from dit_tools.models.families._positions import rescale_sine_table
 from dit_tools.models.families._shapes import read_only
 from dit_tools.models.family import ConditionRequest, Family
+from dit_tools.models.onnx_recipe import (
+    BATCH,
+    LATENTS,
+    TEXT,
+    OnnxRecipe,
+    Sizes,
+    random_states,
+    replaced_attribute,
+    text_mask,
+)
 from dit_tools.models.words import tokens
 
 
@@ -21,6 +34,15 @@ class PixArt(Family):
 
     name = "pixart"
     default_cfg = 4.5
+    onnx_text = True
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
+    marks = ("adaln_single.linear.weight", "t_block.1.weight")
+    original = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
+    blocks = {
+        "BasicTransformerBlock": BlockSpec(
+            attention=(AttentionSpec("attn1", SELF), AttentionSpec("attn2", CROSS)), mlp=("ff",)
+        )
+    }
 
     def encode(self, pipe: Any, request: ConditionRequest) -> dict[str, dict[str, Array]]:
         """Text states (B, L, D) and mask (B, L) per branch; micro-conditions for PixArt-alpha."""
@@ -68,6 +90,14 @@ class PixArt(Family):
             made["added_cond_kwargs"] = {key: condition[key] for key in keys}
         return made
 
+    def positions(self) -> PositionSpec:
+        """Positions that can be rescaled."""
+        return PositionSpec("pos_embed", rescale_sine_table)
+
+    def onnx(self) -> OnnxRecipe:
+        """How the transformer is traced."""
+        return PixArtOnnx()
+
 
 def _micro(request: ConditionRequest, device: Any) -> dict[str, Array]:
     """Height and width (B, 2) and their ratio (B, 1), in pixels, float32 (bf16 has 8 bits)."""
@@ -76,6 +106,79 @@ def _micro(request: ConditionRequest, device: Any) -> dict[str, Array]:
     count = len(request.texts)
     size = torch.tensor([[*request.size.sides]] * count, dtype=torch.float32)
     return {"resolution": size.to(device), "aspect_ratio": (size[:, :1] / size[:, 1:]).to(device)}
+
+
+class PixArtOnnx(OnnxRecipe):
+    """Text states (B, L, D), mask (B, L); picture size (B, 2) and ratio (B, 1) for PixArt-alpha."""
+
+    dynamic = {
+        "hidden_states": LATENTS,
+        "timestep": BATCH,
+        "encoder_hidden_states": TEXT,
+        "encoder_attention_mask": TEXT,
+        "resolution": BATCH,
+        "aspect_ratio": BATCH,
+        "sample": LATENTS,
+    }
+
+    def condition(self, family: Any, sizes: Sizes, draw: Any) -> dict[str, Any]:
+        """Text states, mask and micro-conditions."""
+        import numpy as np
+
+        width = family.transformer["caption_channels"]
+        made = {
+            "encoder_hidden_states": random_states(draw, sizes.batch, sizes.text, width),
+            "encoder_attention_mask": text_mask(sizes),
+        }
+        if family.micro_conditions:
+            size = np.array([[sizes.height, sizes.width]] * sizes.batch, dtype=np.float32)
+            made |= {"resolution": size, "aspect_ratio": size[:, :1] / size[:, 1:]}
+        return made
+
+    @contextlib.contextmanager
+    def prepared(self, transformer: Any) -> Iterator[Any]:
+        """The transformer with free sizes and micro-conditions as plain inputs."""
+        embed = transformer.pos_embed
+        with replaced_attribute(embed, "forward", lambda latent: embedded(embed, latent)):
+            yield _flat(transformer)
+
+
+def embedded(embed: Any, latent: Any) -> Any:
+    """What diffusers' ``PatchEmbed`` gives, in operations that follow the latents' size."""
+    import torch
+
+    tokens = embed.proj(latent)  # (B, D, rows, columns)
+    rows, columns = tokens.shape[-2:]
+    width = embed.pos_embed.shape[-1]
+    rates = torch.arange(width // 4, dtype=torch.float64) / (width / 4.0)
+    rates = (1.0 / 10000**rates).float()
+    angles = []
+    for size in (columns, rows):  # the width comes first
+        index = torch.arange(size, dtype=torch.float32)
+        scaled = index / (size / embed.base_size) / embed.interpolation_scale
+        outer = scaled[:, None] * rates
+        angles.append(torch.cat([outer.sin(), outer.cos()], dim=1))  # (size, D/2)
+    across = angles[0][None].expand(rows, -1, -1)
+    down = angles[1][:, None].expand(-1, columns, -1)
+    positions = torch.cat([across, down], dim=-1).flatten(0, 1)  # (N, D)
+    return tokens.flatten(2).transpose(1, 2) + positions
+
+
+def _flat(transformer: Any) -> Any:
+    import torch
+
+    class Flat(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = transformer
+
+        def forward(self, **inputs: Any) -> Any:
+            keys = [key for key in ("resolution", "aspect_ratio") if key in inputs]
+            micro = {key: inputs.pop(key) for key in keys}
+            extra = {"added_cond_kwargs": micro} if micro else {}
+            return self.net(**inputs, **extra, return_dict=False)[0]
+
+    return Flat()
 
 
 FAMILY = PixArt

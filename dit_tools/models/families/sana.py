@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import CROSS, SELF, AttentionSpec, BlockSpec
 from dit_tools.models.families._shapes import read_only
 from dit_tools.models.family import ConditionRequest, Family
+from dit_tools.models.onnx_recipe import BATCH, LATENTS, TEXT, OnnxRecipe, Sizes, random_states, text_mask
 from dit_tools.models.words import tokens
 
 
@@ -21,6 +23,16 @@ class Sana(Family):
     name = "sana"
     default_steps = 20
     default_cfg = 4.5
+    pipelines = ("SanaPipeline",)
+    marks = ("caption_norm.weight", "blocks.0.cross_attn.q_linear.weight")
+    original = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
+    blocks = {
+        "SanaTransformerBlock": BlockSpec(
+            attention=(AttentionSpec("attn1", SELF, softmax=False), AttentionSpec("attn2", CROSS)),
+            mlp=("ff",),
+            subset=False,  # the feed-forward layers convolve the grid
+        )
+    }
 
     @property
     def vae_scale(self) -> int:
@@ -67,12 +79,40 @@ class Sana(Family):
             "timestep": self.timestep(x, t),
         }
 
+    def onnx(self) -> OnnxRecipe:
+        """How the transformer is traced."""
+        return SanaOnnx()
+
 
 def instruction(pipe: Any) -> list[str] | None:
     """The instruction that the pipeline's own call puts before every prompt by default."""
     import inspect
 
     return inspect.signature(pipe.__call__).parameters["complex_human_instruction"].default
+
+
+class SanaOnnx(OnnxRecipe):
+    """Text states (B, L, D) and mask (B, L)."""
+
+    dynamic = {
+        "hidden_states": LATENTS,
+        "timestep": BATCH,
+        "encoder_hidden_states": TEXT,
+        "encoder_attention_mask": TEXT,
+        "sample": LATENTS,
+    }
+
+    def condition(self, family: Any, sizes: Sizes, draw: Any) -> dict[str, Any]:
+        """Text states and mask."""
+        width = family.transformer["caption_channels"]
+        return {
+            "encoder_hidden_states": random_states(draw, sizes.batch, sizes.text, width),
+            "encoder_attention_mask": text_mask(sizes),
+        }
+
+    def refusal(self, transformer: Mapping[str, Any]) -> str:
+        """Sana's Sprint models take guidance as an input, and the family does not give it."""
+        return "guidance_embeds" if transformer.get("guidance_embeds") else ""
 
 
 FAMILY = Sana

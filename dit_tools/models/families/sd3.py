@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import JOINT, SELF, AttentionSpec, BlockSpec, PositionSpec
 from dit_tools.core.errors import UsageError
 from dit_tools.core.size import Size
+from dit_tools.models.families._positions import rescale_sine_table
 from dit_tools.models.family import ConditionRequest, Family
+from dit_tools.models.onnx_recipe import BATCH, LATENTS, TEXT, OnnxRecipe, Sizes, random_states
 from dit_tools.models.words import PADDING, tokens
 
 
@@ -22,6 +25,19 @@ class SD3(Family):
     name = "sd3"
     default_steps = 28
     default_cfg = 7.0
+    pipelines = ("StableDiffusion3Pipeline",)
+    marks = (
+        "transformer_blocks.0.attn.add_q_proj.weight+pos_embed.proj.weight",
+        "joint_blocks.0.context_block.adaLN_modulation.1.bias",
+    )
+    original = "stabilityai/stable-diffusion-3.5-medium"
+    blocks = {
+        "JointTransformerBlock": BlockSpec(  # gives (encoder_hidden_states or None, hidden_states)
+            output=1,
+            attention=(AttentionSpec("attn", JOINT), AttentionSpec("attn2", SELF)),  # attn2: SD 3.5 medium
+            mlp=("ff", "ff_context"),
+        )
+    }
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         """Latent shape (C, h, w). Raises UsageError beyond the table of position embeddings."""
@@ -69,6 +85,34 @@ class SD3(Family):
             "timestep": self.timestep(x, t),
             "encoder_hidden_states": condition["encoder_hidden_states"],
             "pooled_projections": condition["pooled_projections"],
+        }
+
+    def positions(self) -> PositionSpec:
+        """Positions that can be rescaled."""
+        return PositionSpec("pos_embed", rescale_sine_table)
+
+    def onnx(self) -> OnnxRecipe:
+        """How the transformer is traced."""
+        return SD3Onnx()
+
+
+class SD3Onnx(OnnxRecipe):
+    """Text states (B, L, D) and pooled vectors (B, P)."""
+
+    dynamic = {
+        "hidden_states": LATENTS,
+        "timestep": BATCH,
+        "encoder_hidden_states": TEXT,
+        "pooled_projections": BATCH,
+        "sample": LATENTS,
+    }
+
+    def condition(self, family: Any, sizes: Sizes, draw: Any) -> dict[str, Any]:
+        """Text states and pooled vectors."""
+        config = family.transformer
+        return {
+            "encoder_hidden_states": random_states(draw, sizes.batch, sizes.text, config["joint_attention_dim"]),
+            "pooled_projections": random_states(draw, sizes.batch, config["pooled_projection_dim"]),
         }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.models.backends.torch_network import PipelineTextEncoder, TorchCodec, TorchNetwork
-from dit_tools.models.families import FAMILIES, family_class
+from dit_tools.models.families import family_class, pipelines
 from dit_tools.models.family import Family
 from dit_tools.models.model import Defaults, Model
 
@@ -43,7 +43,7 @@ def family_of(pipe: Any) -> Family:
     kind = type(pipe).__name__
     made = family_class(kind)
     if made is None:
-        served = ", ".join(sorted(FAMILIES))
+        served = ", ".join(pipelines())
         raise UnsupportedError(f"--model: {kind} has no adapter", f"choose a model of {served}")
     return made(config(pipe.transformer), config(pipe.vae), config(pipe.scheduler))
 

@@ -13,46 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import ModelError, UnsupportedError
+from dit_tools.models import families
+from dit_tools.models.family import Family
 from dit_tools.models.loading import gguf_file, gguf_loader, quantized, validation
 from dit_tools.models.loading.resolve import resolve
-
-MARKS = {
-    "flux": ("single_transformer_blocks.0.attn.norm_q.weight", "double_blocks.0.img_attn.norm.key_norm.scale"),
-    "qwenimage": ("transformer_blocks.0.img_mod.1.weight",),
-    "zimage": (
-        "all_final_layer.2-1.linear.weight",
-        "final_layer.2-1.linear.weight",
-        "layers.0.adaLN_modulation.0.weight",
-    ),
-    "lumina2": ("time_caption_embed.caption_embedder.0.weight", "cap_embedder.0.weight"),
-    "sana": ("caption_norm.weight", "blocks.0.cross_attn.q_linear.weight"),
-    "pixart": ("adaln_single.linear.weight", "t_block.1.weight"),
-    "sd3": ("transformer_blocks.0.attn.add_q_proj.weight", "joint_blocks.0.context_block.adaLN_modulation.1.bias"),
-    "dit": ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",),
-}
-"""Family -> tensors that only it has, in diffusers' names and in the original ones; first wins."""
-
-ORIGINALS = {
-    "flux": "black-forest-labs/FLUX.1-dev",
-    "qwenimage": "Qwen/Qwen-Image",
-    "zimage": "Tongyi-MAI/Z-Image-Turbo",
-    "lumina2": "Alpha-VLLM/Lumina-Image-2.0",
-    "sana": "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
-    "pixart": "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
-    "sd3": "stabilityai/stable-diffusion-3.5-medium",
-    "dit": "facebook/DiT-XL-2-256",
-}
-"""The model whose other parts serve a family where no ``--base`` is given."""
 
 GGUF = ".gguf"
 WHOLE = ("first_stage_model.", "vae.")  # prefixes of an autoencoder inside a checkpoint
 WRAPPER = "model.diffusion_model."
 
 
-def detect(names: Collection[str]) -> str | None:
+def detect(names: Collection[str]) -> type[Family] | None:
     """The family of a file with these tensor names, or None for an unknown one."""
-    plain = {name.removeprefix(WRAPPER) for name in names}
-    return next((family for family, marks in MARKS.items() if plain & set(marks)), None)
+    return families.detect({name.removeprefix(WRAPPER) for name in names})
 
 
 def load_file(path: Path, base: str | None, dtype: Any, *, allow_pickle: bool) -> Any:
@@ -89,20 +62,20 @@ def _names(path: Path) -> frozenset[str]:
     return frozenset(tensors)
 
 
-def _base(path: Path, base: str | None, family: str | None, allow_pickle: bool) -> Path:
+def _base(path: Path, base: str | None, family: type[Family] | None, allow_pickle: bool) -> Path:
     """The folder with configs and other parts."""
-    if base is None and family is None:
+    if family is None and base is None:
         raise ModelError(
             f"--model {path}: its tensors are of no family that dit knows", "name a model of the same kind with --base"
         )
     try:
-        found = resolve(base or ORIGINALS[str(family)], allow_pickle=allow_pickle)
+        found = resolve(base or (family.original if family else ""), allow_pickle=allow_pickle)
     except ModelError as error:
-        if base is not None:
+        if base is not None or family is None:
             raise ModelError(error.message.replace("--model", "--base"), error.hint) from None
         raise ModelError(
-            f"--model {path}: a {family} file without text encoder, autoencoder and configs",
-            f"name a {family} model with --base, such as {ORIGINALS[str(family)]}",
+            f"--model {path}: a {family.name} file without text encoder, autoencoder and configs",
+            f"name a {family.name} model with --base, such as {family.original}",
         ) from None
     if found.kind == "file":
         raise ModelError(f"--base {base}: a file", "give a folder or a hub id")
@@ -110,12 +83,10 @@ def _base(path: Path, base: str | None, family: str | None, allow_pickle: bool) 
     return found.path
 
 
-def _same_family(path: Path, folder: Path, family: str | None) -> None:
-    from dit_tools.models.families import FAMILIES
-
-    theirs = FAMILIES.get(validation.pipeline_class(folder))
-    if family and theirs and family != theirs:
-        raise ModelError(f"--model {path}: a {family} file on a {theirs} base", "change --base")
+def _same_family(path: Path, folder: Path, family: type[Family] | None) -> None:
+    theirs = families.family_class(validation.pipeline_class(folder))
+    if family and theirs and family is not theirs:
+        raise ModelError(f"--model {path}: a {family.name} file on a {theirs.name} base", "change --base")
 
 
 def _whole(path: Path, folder: Path, dtype: Any) -> Any:

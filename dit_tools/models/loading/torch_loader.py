@@ -11,7 +11,7 @@ from typing import Any
 
 from dit_tools.core.errors import DitError, ModelError, UnsupportedError, UsageError
 from dit_tools.models.backends import pipeline_model
-from dit_tools.models.families import FAMILIES
+from dit_tools.models.families import family_class
 from dit_tools.models.loading import gguf_loader, lora, quantized, validation
 from dit_tools.models.model import Model
 
@@ -225,7 +225,7 @@ def _model(pipe: Any, resolved: Any, device: str, dtype: Any) -> Model:
         "device": device,
         "dtype": str(dtype).removeprefix("torch."),
     }
-    if type(pipe).__name__ not in FAMILIES:
+    if family_class(type(pipe).__name__) is None:
         return pipeline_model.model_of(pipe, **facts)
     from dit_tools.models.loading.from_pipeline import model_from_pipeline
 

@@ -86,9 +86,9 @@ def heads_of(model: Any) -> list[Head]:
     blocks = model.network.blocks() if "blocks" in model.network.offers else []
     if not blocks:
         raise UnsupportedError("this backend has no blocks to look into", "use --backend torch")
-    from dit_tools.nn.attention import self_attention
+    from dit_tools.nn.blocks import self_attention
 
-    attentions = [(block.index, self_attention(block.module)) for block in blocks]
+    attentions = [(block.index, self_attention(block)) for block in blocks]
     made = [
         (index, head)
         for index, attention in attentions

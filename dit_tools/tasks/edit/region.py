@@ -118,7 +118,7 @@ def attention_map(session: Sampler, x0: Any, prompt: str, phrase: str) -> np.nda
     """Attention of image tokens to a phrase of the prompt, float32 (tokens,), at most 1."""
     import torch
 
-    from dit_tools.nn.attention_control import taking_part
+    from dit_tools.nn.attention_control import ALL, control_attention
     from dit_tools.nn.attention_injection import Maps
 
     model, lengths = session.model, [0]
@@ -136,7 +136,8 @@ def attention_map(session: Sampler, x0: Any, prompt: str, phrase: str) -> np.nda
     maps = Maps([(0, words)])
     tokens = model.family.tokens(x0.shape)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).to(x0)
-    with taking_part(model.network.blocks(), tokens, maps.watch):
+    blocks, option = model.network.blocks(), "--mask-text"
+    with control_attention(blocks, lambda: tokens, maps.watch, option, kinds=ALL, same_places=True):
         for t in LEVELS:
             denoise(model.path.alpha(t) * x0 + model.path.sigma(t) * noise, t)
     found = maps.of(0, SPREAD)

@@ -11,7 +11,7 @@ from typing import Any
 from dit_tools.core.errors import ModelError
 from dit_tools.models.family import Family
 from dit_tools.models.loading import validation
-from dit_tools.tasks.export import families, model_folder
+from dit_tools.tasks.export import model_folder
 from dit_tools.tasks.export.preflight import Wanted, check
 
 Tell = Callable[[dict[str, Any]], None]
@@ -53,7 +53,7 @@ def _write_all(
             if part == "transformer" and wanted.int8:
                 yield "transformer.int8", write_int8(graph, folder, wanted.check)
             if part == "transformer" and wanted.split:
-                for facts in write_pieces(graph, module, folder, wanted.opset, wanted.check):
+                for facts in write_pieces(graph, folder, wanted.opset, wanted.check):
                     yield Path(facts["file"]).stem, facts
         del module
 
@@ -112,7 +112,7 @@ def max_tokens(folder: Path) -> int:
 
 
 def _write_facts(folder: Path, source: Any, family: Family, wanted: Wanted, graphs: dict[str, Any]) -> None:
-    fixed = families.recipe(family.name).fixed_size and "transformer" in graphs
+    fixed = family.onnx().fixed_size and "transformer" in graphs
     facts = {
         "dit_export": 1,
         "model": source.name,

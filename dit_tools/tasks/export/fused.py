@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dit_tools.tasks.export._replace import replaced
+from dit_tools.models.onnx_recipe import replaced_attribute
 
 OPSET = 20  # the first with Gelu as one node
 CONTEXT = "context"
@@ -60,8 +60,8 @@ def attending(transformer: Any, context: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for index, block in enumerate(transformer.transformer_blocks):
             own = context[:, 2 * index], context[:, 2 * index + 1]
-            stack.enter_context(replaced(block.attn1, "processor", _processor(None)))
-            stack.enter_context(replaced(block.attn2, "processor", _processor(own)))
+            stack.enter_context(replaced_attribute(block.attn1, "processor", _processor(None)))
+            stack.enter_context(replaced_attribute(block.attn2, "processor", _processor(own)))
         yield
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import Block
 from dit_tools.core.size import Size
 from dit_tools.models.backends.onnx_network import graph_inputs
+from dit_tools.models.blocks import blocks
 from dit_tools.models.family import Family
-from dit_tools.tasks.export.families import recipe
-from dit_tools.tasks.export.tracing import BATCH, Recipe, Sizes
+from dit_tools.models.onnx_recipe import BATCH, OnnxRecipe, Sizes
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Graph:
 
     ``examples``: two sets of inputs, numpy, of different sizes where the sizes are free; the first
     is traced. ``expected`` gives the original module's output for inputs. ``prepared`` makes the
-    module to trace for as long as its block runs.
+    module to trace for as long as its block runs. ``blocks`` lists those of a transformer.
     """
 
     name: str
@@ -31,13 +32,14 @@ class Graph:
     examples: tuple[dict[str, Array], ...]
     expected: Callable[[int], Array]
     prepared: Callable[[], contextlib.AbstractContextManager[Any]]
+    blocks: Callable[[], list[Block]] = list
 
 
 def transformer_graph(family: Family, transformer: Any) -> Graph:
     """The graph ``transformer.onnx``."""
     from dit_tools.models.backends.torch_network import TorchNetwork
 
-    chosen = recipe(family.name)
+    chosen = family.onnx()
     calls = [
         example_call(family, chosen, sizes, t, seed)
         for seed, (sizes, t) in enumerate(zip(_sizes(family, chosen), (0.7, 0.3), strict=True))
@@ -52,10 +54,11 @@ def transformer_graph(family: Family, transformer: Any) -> Graph:
         examples=tuple({name: given[name] for name in names} for given in arrays),
         expected=lambda i: TorchNetwork(transformer)(**calls[i]).numpy(),
         prepared=lambda: chosen.prepared(transformer),
+        blocks=lambda: blocks(transformer, family.stacks, family.blocks),
     )
 
 
-def _sizes(family: Family, chosen: Recipe) -> tuple[Sizes, Sizes]:
+def _sizes(family: Family, chosen: OnnxRecipe) -> tuple[Sizes, Sizes]:
     """Sizes of the two examples: different in everything that may change."""
     if chosen.fixed_size:
         side = family.default_size
@@ -64,7 +67,7 @@ def _sizes(family: Family, chosen: Recipe) -> tuple[Sizes, Sizes]:
     return Sizes(2, 4 * unit, 6 * unit, 12), Sizes(3, 8 * unit, 5 * unit, 20)
 
 
-def example_call(family: Family, chosen: Recipe, sizes: Sizes, t: float, seed: int) -> dict[str, Any]:
+def example_call(family: Family, chosen: OnnxRecipe, sizes: Sizes, t: float, seed: int) -> dict[str, Any]:
     """Forward arguments, torch, with random latents and conditions."""
     import numpy as np
     import torch

@@ -9,13 +9,13 @@ its weights are the same byte ranges.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dit_tools.core.blocks import Block
 from dit_tools.models.backends.onnx_network import PIECES
 from dit_tools.models.backends.onnx_split import BLOCKS, ENTERED, FIRST, GIVEN, LAST, OUTPUT, file, named
-from dit_tools.models.blocks import blocks
 from dit_tools.nn.blocks import entering
 
 WHOLE = "transformer.whole"
@@ -23,12 +23,11 @@ WHOLE = "transformer.whole"
 
 
 @contextlib.contextmanager
-def seen(transformer: Any) -> Iterator[dict[str, Any]]:
+def seen(chain: Sequence[Block]) -> Iterator[dict[str, Any]]:
     """Inside, the dictionary holds what passed the ends of the blocks at the last call, by name."""
     from dit_tools.nn.hooks import around_forward
 
     found: dict[str, Any] = {}
-    chain = blocks(transformer)
     ends = (chain[0], chain[-1])
 
     def around(position: int, compute: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -55,21 +54,21 @@ def _tensors(value: Any) -> Iterator[Any]:
         yield value
 
 
-def names_of(transformer: Any, call: Callable[[], Any]) -> list[str]:
+def names_of(chain: Sequence[Block], call: Callable[[], Any]) -> list[str]:
     """Names of what is cut at, in the order in which ``marked`` gives it; ``call`` runs it once."""
     import torch
 
-    with torch.no_grad(), seen(transformer) as found:
+    with torch.no_grad(), seen(chain) as found:
         call()
         return list(found)
 
 
 @contextlib.contextmanager
-def marked(module: Any, transformer: Any) -> Iterator[Any]:
-    """``module``, which calls ``transformer``, with what is cut at as further outputs."""
+def marked(module: Any, chain: Sequence[Block]) -> Iterator[Any]:
+    """``module``, which calls the blocks ``chain``, with what is cut at as further outputs."""
     import torch
 
-    with seen(transformer) as found:
+    with seen(chain) as found:
 
         class Marked(torch.nn.Module):
             def __init__(self) -> None:
@@ -83,7 +82,7 @@ def marked(module: Any, transformer: Any) -> Iterator[Any]:
         yield Marked()
 
 
-def cut(whole: Path, names: Iterable[str], transformer: Any) -> list[Path]:
+def cut(whole: Path, names: Iterable[str], chain: Sequence[Block]) -> list[Path]:
     """Cut the graph ``whole``, whose further outputs are ``names``; returns the pieces' paths.
 
     ``whole`` is removed; a file of weights beside it stays, for the pieces read it.
@@ -91,7 +90,6 @@ def cut(whole: Path, names: Iterable[str], transformer: Any) -> list[Path]:
     import onnx
 
     model = onnx.load(whole, load_external_data=False)
-    chain = blocks(transformer)
     groups = {kind: [n for n in names if n.partition(".")[0] == kind] for kind in (ENTERED, GIVEN, FIRST, LAST)}
     inputs = [entry.name for entry in model.graph.input]
     outputs = {"first": groups[FIRST], "rest": groups[LAST], "final": [OUTPUT]}

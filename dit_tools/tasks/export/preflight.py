@@ -9,10 +9,10 @@ from typing import Any
 
 from dit_tools.core.errors import MemoryLimitError, UnsupportedError, UsageError
 from dit_tools.core.registry import nearest
-from dit_tools.models.families import FAMILIES, family_class
+from dit_tools.models.families import family_class, pipelines
 from dit_tools.models.family import Family
 from dit_tools.models.loading import validation
-from dit_tools.tasks.export import families, model_folder
+from dit_tools.tasks.export import model_folder
 
 PARTS = ("transformer", "text_encoder", "vae")
 OPSETS = (17, 20)
@@ -55,7 +55,7 @@ def check(source: Any, wanted: Wanted) -> tuple[tuple[str, ...], Family]:
         raise UnsupportedError("--split: a transformer of one block is one piece", "leave it out")
     model_folder.check_output(wanted.output, source.path, wanted.overwrite)
     if "transformer" in parts:
-        reason = families.recipe(family.name).refusal(family.transformer)
+        reason = family.onnx().refusal(family.transformer)
         if reason:
             raise UnsupportedError(f"dit export: cannot trace models with {reason}", "use torch")
     _check_memory(source.path, parts, wanted.check)
@@ -66,11 +66,11 @@ def _family(folder: Path) -> Family:
     kind = validation.pipeline_class(folder)
     made = family_class(kind)
     if made is None:
-        raise UnsupportedError(f"dit export: {kind} cannot be exported", f"only {', '.join(sorted(FAMILIES))} can")
-    configs = [validation.read_json(folder / part / "config.json") for part in ("transformer", "vae")]
-    if any("quantization_config" in config for config in configs):
+        raise UnsupportedError(f"dit export: {kind} cannot be exported", f"only {', '.join(pipelines())} can")
+    transformer, vae = (validation.read_json(folder / part / "config.json") for part in ("transformer", "vae"))
+    if "quantization_config" in transformer or "quantization_config" in vae:
         raise UnsupportedError("dit export: quantized weights cannot be exported", "take the plain")
-    return made(*configs, validation.read_json(folder / "scheduler/scheduler_config.json"))
+    return made(transformer, vae, validation.read_json(folder / "scheduler/scheduler_config.json"))
 
 
 def layers(family: Family) -> int:
@@ -103,7 +103,8 @@ def _t5_refusal(folder: Path) -> str:
     kind = validation.components(folder).get("text_encoder", (None, None))[1]
     if kind is None:
         return "the model has none"
-    if FAMILIES.get(validation.pipeline_class(folder)) != "pixart" or kind != T5:
+    family = family_class(validation.pipeline_class(folder))
+    if family is None or not family.onnx_text or kind != T5:
         return f"{kind} stays in torch"
     there = (folder / "tokenizer/tokenizer.json").exists()
     return "" if there else "the tokenizer has no tokenizer.json"

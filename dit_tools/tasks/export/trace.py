@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dit_tools.tasks.export._replace import replaced
+from dit_tools.models.onnx_recipe import replaced_attribute
 
 OPSET = 17
 
@@ -74,10 +74,10 @@ def _traceable() -> Iterator[None]:
         return plain(*_nearest(arguments), **_nearest(keywords))
 
     with (
-        replaced(functional, "rms_norm", _rms_norm),
-        replaced(functional, "interpolate", interpolate),
-        replaced(torch.Tensor, "squeeze", _squeeze),
-        replaced(torch.Tensor, "movedim", _movedim),
+        replaced_attribute(functional, "rms_norm", _rms_norm),
+        replaced_attribute(functional, "interpolate", interpolate),
+        replaced_attribute(torch.Tensor, "squeeze", _squeeze),
+        replaced_attribute(torch.Tensor, "movedim", _movedim),
     ):
         yield
 

@@ -51,21 +51,21 @@ def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]
     return {"file": path.name, "inputs": inputs, "output": graph.output, "difference": difference}
 
 
-def write_pieces(graph: Graph, transformer: Any, folder: Path, opset: int, check: bool) -> list[dict[str, Any]]:
+def write_pieces(graph: Graph, folder: Path, opset: int, check: bool) -> list[dict[str, Any]]:
     """Write the transformer's graph in pieces as well; returns the facts of each.
 
     Raises Different when the pieces, one after the other, differ from torch as in ``write``.
     """
     import torch
 
-    whole = folder / f"{pieces.WHOLE}.onnx"
+    chain, whole = graph.blocks(), folder / f"{pieces.WHOLE}.onnx"
     first = {name: torch.as_tensor(value) for name, value in graph.examples[0].items()}
     with graph.prepared() as module:
-        names = pieces.names_of(transformer, lambda: module(**first))
-        with pieces.marked(module, transformer) as marked:
+        names = pieces.names_of(chain, lambda: module(**first))
+        with pieces.marked(module, chain) as marked:
             _trace(marked, first, graph, whole, opset, [graph.output, *names])
         attach(whole, module, sorted((folder / graph.folder).glob("*.safetensors")))
-    paths = pieces.cut(whole, names, transformer)
+    paths = pieces.cut(whole, names, chain)
     difference = differs(graph, paths[0].name, Pieces(opened, folder)) if check else None
     return [{"file": path.name, "difference": difference} for path in paths]
 

@@ -69,7 +69,7 @@ class Tuner:
         self.steps, self.step = max(samples // a.batch_size, 1), 0
         network: Any = model.network
         self.network = network.module
-        self.attached = spec.parse("adapters", a.method).attach(self.network, recipe.seed)
+        self.attached = spec.parse("adapters", a.method).attach(self.network, network.blocks(), recipe.seed)
         self.trained = self.attached.parameters()
         for parameter in self.trained:
             parameter.data = parameter.data.float()

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from dit_tools.core import spec
+from dit_tools.core.blocks import Block
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import names
+from dit_tools.models.blocks import blocks
+from dit_tools.models.families.pixart import PixArt
 from dit_tools.nn import adapters
 from tests.support import pixart
 
@@ -25,6 +28,10 @@ def network() -> Any:
     return made.eval()
 
 
+def blocks_of(made: Any) -> list[Block]:
+    return blocks(made, PixArt.stacks, PixArt.blocks)
+
+
 def output(made: Any) -> torch.Tensor:
     noise = torch.Generator().manual_seed(0)
     x, text = torch.randn(2, 4, 8, 8, generator=noise), torch.randn(2, 5, 16, generator=noise)
@@ -33,7 +40,7 @@ def output(made: Any) -> torch.Tensor:
 
 
 def trained(made: Any, text: str, steps: int = 3) -> adapters.Attached:
-    attached = spec.parse("adapters", text).attach(made, 0)
+    attached = spec.parse("adapters", text).attach(made, blocks_of(made), 0)
     optimizer = torch.optim.AdamW(attached.parameters(), 0.05)
     for _ in range(steps):
         output(made).square().mean().backward()
@@ -50,7 +57,7 @@ def test_every_adapter_is_tested_here() -> None:
 def test_untrained_it_equals_the_base_bit_for_bit_and_has_the_only_gradients(text: str) -> None:
     made = network()
     before, own = output(made), {k: v.clone() for k, v in made.state_dict().items()}
-    attached = spec.parse("adapters", text).attach(made, 0)
+    attached = spec.parse("adapters", text).attach(made, blocks_of(made), 0)
     after = output(made)
     assert torch.equal(after, before)
     after.square().mean().backward()
@@ -105,7 +112,7 @@ def test_lora_finds_a_difference_of_its_rank_and_no_larger_one() -> None:
     for rank in (2, 4):
         made = network()
         layer = made.transformer_blocks[0].attn1.to_q
-        attached = spec.parse("adapters", f"lora:rank={rank}").attach(made, 0)
+        attached = spec.parse("adapters", f"lora:rank={rank}").attach(made, blocks_of(made), 0)
         layer = made.transformer_blocks[0].attn1.to_q
         x = torch.eye(24)
         wanted = (layer(x) + x @ difference.T).detach()
@@ -146,4 +153,4 @@ def test_what_does_not_fit_is_named() -> None:
 
 def test_a_network_without_blocks_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="no linear layers in blocks"):
-        spec.parse("adapters", "lora").attach(torch.nn.Linear(2, 2), 0)
+        spec.parse("adapters", "lora").attach(torch.nn.Linear(2, 2), [], 0)

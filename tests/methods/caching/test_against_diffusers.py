@@ -19,6 +19,7 @@ from diffusers import FirstBlockCacheConfig, FluxTransformer2DModel, TaylorSeerC
 from dit_tools.core import spec
 from dit_tools.core.run import RunState
 from dit_tools.models.blocks import blocks
+from dit_tools.models.families.flux import Flux
 
 CALLS = 14
 
@@ -73,7 +74,7 @@ def ours(flux, cache: str, expected: int, calibration: object = None) -> tuple[l
     """Outputs of every call; the last step is at call ``expected - 1``."""
     run, made = RunState((1.0, 0.0, -1.0), expected, branches=("cond",)), []
     run.calibration = calibration
-    with spec.parse("caching", cache).attach(blocks(flux), run):
+    with spec.parse("caching", cache).attach(blocks(flux, Flux.stacks, Flux.blocks), run):
         for call in range(CALLS):
             run.call, run.t = call, 0.5
             made.append(flux(**inputs(call), return_dict=False)[0])

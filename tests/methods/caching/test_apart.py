@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dit_tools.core import spec
+from dit_tools.core.blocks import Block, BlockSpec
 from dit_tools.core.errors import InputError, UnsupportedError
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.run import RunState
 from dit_tools.methods.caching.e_dit import Weak
-from dit_tools.models.blocks import Block
 from dit_tools.models.calibration import Calibration
 from dit_tools.nn.blocks import modules
 from tests.support import small
@@ -150,7 +150,7 @@ def test_a_table_of_another_network_is_refused(model):
 
 
 def test_blocks_without_such_modules_are_refused():
-    blocks = [Block(0, "blocks.0", torch.nn.Sequential(torch.nn.Linear(2, 2)), None)]
+    blocks = [Block(0, "blocks.0", torch.nn.Sequential(torch.nn.Linear(2, 2)), BlockSpec())]
     cache = spec.parse("caching", "harmonica:calibration=even")
     with pytest.raises(UnsupportedError, match="no attention or MLP"):
         cache.attach(blocks, RunState((1.0, 0.0), 1))

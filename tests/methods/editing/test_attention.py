@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from dit_tools.core import spec
+from dit_tools.core.blocks import CROSS, Block, BlockSpec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.jobs.models import open_sampler
 from dit_tools.jobs.settings import merge
 from dit_tools.methods.editing._source_target_pair import pair, tokens
 from dit_tools.models.loading.load import load
 from dit_tools.models.words import PADDING, aligned, where
-from dit_tools.nn.attention_control import CROSS, Call, replaced, taking_part, text_maps
+from dit_tools.nn.attention_control import ALL, AttentionCall, control_attention, replace_text_maps, text_maps
 from dit_tools.nn.attention_injection import Appearance, Maps, PromptToPrompt
 from tests.methods.editing import test_methods as methods
 
@@ -42,11 +43,16 @@ def scene_of(family="emoji", source="a red apple", target="a green apple", mask=
     return scene
 
 
+def controlled(scene, control):
+    blocks = scene.session.model.network.blocks()
+    return control_attention(blocks, lambda: tokens(scene), control, "--x", kinds=ALL, same_places=True)
+
+
 def rows(scene, control, target=None):
     """The target and its source after a run of equal starts, the source held to nothing."""
     both = pair(scene, scene.times, 1.0, 3.0)
     x = torch.cat([both.trajectory[-1]] * 2)
-    with taking_part(scene.session.model.network.blocks(), tokens(scene), control(scene, both)):
+    with controlled(scene, control(scene, both)):
         for t in scene.times[:-1]:
             p = both.denoise(x, t)
     return p.raw[:1], p.raw[1:]
@@ -90,33 +96,26 @@ def test_shared_maps_bring_the_target_nearer_to_the_source(family, part):
         assert abs(held - scene.x0).mean() < abs(free - scene.x0).mean()
 
 
-def call_of(kind, queries, image, text, batch=2):
+def call_of(kind, queries, first, text, batch=2):
     g = torch.Generator().manual_seed(0)
-    keys = queries if kind != CROSS else text.stop
+    keys = queries if kind != CROSS else text
     q, k, v = (torch.randn(batch, 2, n, 4, generator=g) for n in (queries, keys, keys))
-    return Call(0, 1, kind, image, text, q, k, v, {})
+    return AttentionCall(0, 0, 1, kind, 6, first, q, k, v, None, {})
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        call_of("joint", 9, slice(0, 6), slice(6, 9)),
-        call_of("joint", 9, slice(3, 9), slice(0, 3)),
-        call_of("cross", 6, slice(0, 6), slice(0, 3)),
-    ],
-)
+@pytest.mark.parametrize("call", [call_of("joint", 9, 0, 3), call_of("joint", 9, 3, 3), call_of("cross", 6, 0, 3)])
 def test_replaced_maps_sum_to_one_and_hold_the_text_maps_given(call):
     maps = call.probabilities()
-    assert torch.allclose(call.mixed(maps), call.run(), atol=1e-6)
-    made = replaced(call, maps, text_maps(call, maps).flip(-1) * 0.9)
+    assert torch.allclose(call.apply(maps), call.run(), atol=1e-6)
+    made = replace_text_maps(call, maps, text_maps(call, maps).flip(-1) * 0.9)
     assert torch.allclose(made.sum(-1), torch.ones(()), atol=1e-6)
     wanted = text_maps(call, maps).flip(-1) * (0.9 if call.kind == "joint" else 1.0)
     assert torch.allclose(text_maps(call, made), wanted, atol=1e-6)
-    assert torch.equal(replaced(call, maps, text_maps(call, maps)), maps)
+    assert torch.equal(replace_text_maps(call, maps, text_maps(call, maps)), maps)
 
 
 def test_an_appearance_takes_keys_and_values_of_image_tokens_alone():
-    call = call_of("joint", 9, slice(3, 9), slice(0, 3))
+    call = call_of("joint", 9, 3, 3)
     run = scene_of("sd3").session.run
     made = Appearance(run, 1.0, 0.0)(call)
     k, v = call.k.clone(), call.v.clone()
@@ -179,7 +178,7 @@ def test_maps_are_watched_without_changing_the_run():
     both = pair(scene, scene.times, 1.0, 1.0)
     x, maps = torch.cat([both.trajectory[-1]] * 2), Maps([(0, [0]), (1, [0, 1])])
     plain = both.denoise(x, 0.5).raw
-    with taking_part(scene.session.model.network.blocks(), tokens(scene), maps.watch):
+    with controlled(scene, maps.watch):
         assert torch.equal(both.denoise(x, 0.5).raw, plain)
     assert torch.equal(both.denoise(x, 0.5).raw, plain)  # and the hooks are gone
     for i in (0, 1):
@@ -189,9 +188,14 @@ def test_maps_are_watched_without_changing_the_run():
 
 
 def test_attention_that_is_not_known_is_refused():
-    class Block:
-        index, module = 0, torch.nn.Linear(1, 1)
+    block = Block(0, "blocks.0", torch.nn.Linear(1, 1), BlockSpec())
+    with pytest.raises(UnsupportedError, match="--x: the attention of Linear is not softmax"):
+        with control_attention([block], lambda: 4, lambda call: call.run(), "--x"):
+            pass
 
-    with pytest.raises(UnsupportedError, match="Linear is not known.*flowedit"):
-        with taking_part([Block()], 4, lambda call: call.run()):
+
+def test_image_tokens_behind_texts_of_different_lengths_are_refused():
+    blocks = methods.scene_of("lumina2", "a", "b").session.model.network.blocks()
+    with pytest.raises(UnsupportedError, match="--x: Lumina2.*different lengths.*flowedit"):
+        with control_attention(blocks, lambda: 4, lambda call: call.run(), "--x", same_places=True):
             pass

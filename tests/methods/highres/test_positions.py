@@ -65,7 +65,7 @@ def test_attention_grows_with_the_log_of_the_tokens():
 
 
 def test_proportional_attention_multiplies_logits():
-    from dit_tools.nn.attention_product import attending
+    from dit_tools.nn.attention_control import control_attention
     from dit_tools.nn.positions import sharpened
     from tests.support import small
 
@@ -73,14 +73,14 @@ def test_proportional_attention_multiplies_logits():
     run = RunState((1.0, 0.0), 1, (4, 4), (4, 4))
     inputs = model.family.inputs(torch.randn(1, 4, 8, 8), 0.5, small.conditions()["cond"])
 
-    def look(site, product):
-        seen.append(product.q)
-        return product.attend()
+    def look(call):
+        seen.append(call.q)
+        return call.run()
 
     blocks = model.network.blocks()[:1]
-    with attending(blocks, lambda: 16, look, "--x", "looking"):
+    with control_attention(blocks, lambda: 16, look, "--x", name="looking"):
         model.network(**inputs)
     with sharpened(blocks, run, 1.25, "--x"):
-        with attending(blocks, lambda: 16, look, "--x", "looking"):  # outside: sees the result
+        with control_attention(blocks, lambda: 16, look, "--x", name="looking"):  # outside: sees the result
             model.network(**inputs)
     torch.testing.assert_close(seen[0] * 1.25, seen[1])

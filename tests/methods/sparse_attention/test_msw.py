@@ -6,9 +6,8 @@ import torch
 from torch.nn import functional
 
 from dit_tools.core import spec
-from dit_tools.nn.attention_product import Product
-from dit_tools.nn.window_attention import windowed_product
-from dit_tools.nn.windows import tiling
+from dit_tools.nn.attention_control import AttentionCall
+from dit_tools.nn.window_attention import tiling, windowed_product
 from tests.methods.sparse_attention.test_re_ttention import product
 from tests.support import small
 
@@ -51,7 +50,7 @@ def test_shifts_spread_seams():
     """Far from borders of windows no pair is always cut: averaged maps have no fixed seam."""
     q, k, v = (torch.ones(1, 1, 64, 4) for _ in range(3))
     v = torch.arange(64.0).reshape(1, 1, 64, 1).expand(-1, -1, -1, 4)
-    p = Product(q, k, v, None, 0, 0.5, lambda q, k, v, m: functional.scaled_dot_product_attention(q, k, v))
+    p = AttentionCall(0, 0, 1, "self", 64, 0, q, k, v, None, {})
 
     def seam(shifts):
         made = [windowed_product(p, 64, tiling((8, 8), (4, 4), (4, 4), (s, s))) for s in shifts]

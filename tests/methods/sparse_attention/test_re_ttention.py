@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional
 
-from dit_tools.nn.attention_product import Product
+from dit_tools.core.blocks import JOINT
+from dit_tools.nn.attention_control import AttentionCall
 from dit_tools.nn.reattention import Memory, corrected, learned, window_tiling
-from dit_tools.nn.windows import tiling
+from dit_tools.nn.window_attention import tiling
 from tests.support import small
 
 GRID, TEXT = (6, 5), 4
 
 
-def product(start: int = 0, masked: bool = False, seed: int = 0) -> Product:
+def product(start: int = 0, masked: bool = False, seed: int = 0) -> AttentionCall:
     """Random q, k, v over 30 image and 4 text tokens; the second row lacks a text token."""
     draw = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(2, 3, 34, 8, generator=draw) for _ in range(3))
     mask = torch.ones(2, 1, 1, 34, dtype=torch.bool)
     mask[1, ..., 1 if start else 32] = not masked
-
-    def plain(q, k, v, mask):
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-    return Product(q, k, v, mask if masked else None, start, 8**-0.5, plain)
+    return AttentionCall(0, 0, 1, JOINT, 30, start, q, k, v, mask if masked else None, {})
 
 
 def seen(start: int, density: float) -> torch.Tensor:
@@ -72,10 +68,10 @@ def test_share_and_residual_each_bring_it_nearer_to_full_attention():
     _, memory = learned(old, 30, tiles, 0)
     draw = torch.Generator().manual_seed(9)
     q, k, v = (x + 0.2 * torch.randn(x.shape, generator=draw) for x in (old.q, old.k, old.v))
-    now = Product(q, k, v, None, 0, old.scale, old.plain)
+    now = old.having(q=q, k=k, v=v)
     ones, zeros = torch.ones_like(memory.share), torch.zeros_like(memory.residual)
     choices = [(ones, zeros), (memory.share, zeros), (memory.share, memory.residual)]
-    errors = [(corrected(now, 30, tiles, Memory(*given, 0)) - now.attend()).norm() for given in choices]
+    errors = [(corrected(now, 30, tiles, Memory(*given, 0)) - now.run()).norm() for given in choices]
     assert errors[0] > errors[1] > errors[2]
 
 

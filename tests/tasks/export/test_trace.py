@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dit_tools.models.onnx_recipe import replaced_attribute
 from dit_tools.tasks.export import trace as tracing
-from dit_tools.tasks.export._replace import replaced
 from dit_tools.tasks.export.trace import trace
 
 
@@ -90,9 +90,9 @@ def test_replaced_gives_back_what_was_inherited() -> None:
         value = 1
 
     owner = Owner()
-    with replaced(owner, "value", 2):
+    with replaced_attribute(owner, "value", 2):
         assert owner.value == 2
     assert owner.value == 1 and "value" not in vars(owner)
-    with replaced(Owner, "value", 3):
+    with replaced_attribute(Owner, "value", 3):
         assert owner.value == 3
     assert Owner.value == 1

@@ -8,23 +8,13 @@ from typing import Any
 
 import torch
 
+from dit_tools.core.blocks import Block
 from dit_tools.core.errors import UnsupportedError
-
-NAMES = ("attn1", "attn", "attention")
-"""Attribute names of a block's self-attention, or of its joint attention with text."""
-
-
-def self_attention(block: Any) -> Any:
-    """The attention module of a block with an output projection of its own, or None."""
-    for name in NAMES:
-        module = getattr(block, name, None)
-        if module is not None and hasattr(module, "to_v"):
-            return module if getattr(module, "to_out", None) is not None else None
-    return None
+from dit_tools.nn.blocks import self_attention
 
 
 @contextmanager
-def softened(blocks: Sequence[Any], chosen: Mapping[int, Sequence[int] | None], share: float) -> Iterator[None]:
+def softened(blocks: Sequence[Block], chosen: Mapping[int, Sequence[int] | None], share: float) -> Iterator[None]:
     """Inside the context attention maps are ``(1 - share) A + share I``.
 
     ``chosen``: block index -> its heads, None for all. Raises UnsupportedError when none of the
@@ -35,7 +25,7 @@ def softened(blocks: Sequence[Any], chosen: Mapping[int, Sequence[int] | None], 
         for index, heads in chosen.items():
             if index >= len(blocks):
                 raise UnsupportedError(f"--guidance soft-pag: no block {index}", f"there are {len(blocks)}")
-            attention = self_attention(blocks[index].module)
+            attention = self_attention(blocks[index])
             if attention is not None:
                 _hook(stack, attention, heads, share)
                 hooked += 1

@@ -1,7 +1,7 @@
-"""Rotary embeddings without complex numbers, which ONNX does not have.
+"""Rotary embeddings without complex numbers, which ONNX does not have, and latents as patches.
 
 An angle is a pair (cos, sin) in a last axis of 2; tables are gathered by position as in diffusers,
-so that the angles are the very same numbers.
+so that the angles are the very same numbers. Sizes may be traced.
 """
 
 from __future__ import annotations
@@ -42,3 +42,15 @@ def grid(rows: Any, columns: Any, device: Any) -> Any:
 
     index = torch.arange(rows * columns, device=device)
     return torch.stack([index // columns, index % columns], dim=-1)
+
+
+def patches(x: Any, rows: Any, columns: Any, p: int) -> Any:
+    """Latents (B, C, [1,] h p, w p) as (B, h w, p p C), channel fastest within a patch."""
+    x = x.reshape(x.shape[0], x.shape[1], rows, p, columns, p)  # (B, C, h, p, w, p)
+    return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, N, p p C)
+
+
+def image_of(tokens: Any, rows: Any, columns: Any, p: int) -> Any:
+    """The inverse of ``patches``: (B, C, h p, w p)."""
+    x = tokens.reshape(tokens.shape[0], rows, columns, p, p, -1)  # (B, h, w, p, p, C)
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

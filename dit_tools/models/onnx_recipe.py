@@ -1,4 +1,9 @@
-"""The contract of a recipe and the plain way to trace a transformer."""
+"""The contract of a family's ONNX export, and the plain way to trace a transformer.
+
+A graph's inputs are what ``models.backends.onnx_network.graph_inputs`` makes of the forward arguments.
+Where diffusers' own forward cannot be traced (complex numbers, lists, sizes read as Python numbers) a
+recipe holds an equivalent that can; it is in force during the export only, tested against the original.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,10 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from dit_tools.models.family import Family
+if TYPE_CHECKING:
+    from dit_tools.models.family import Family
 
 LATENTS = {0: "batch", 2: "height", 3: "width"}
 TEXT = {0: "batch", 1: "text"}
@@ -17,7 +23,7 @@ BATCH = {0: "batch"}
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of example inputs: pictures, pixels, text tokens."""
+    """Sizes of example inputs: images, pixels, text tokens."""
 
     batch: int
     height: int
@@ -25,12 +31,12 @@ class Sizes:
     text: int
 
 
-class Recipe(ABC):
+class OnnxRecipe(ABC):
     """How one family's transformer is traced."""
 
     dynamic: ClassVar[Mapping[str, Mapping[int, str]]]
     """Graph input -> {axis: label} of the axes that stay free; "sample" is the output."""
-    fixed_size: ClassVar[bool] = False  # the graph serves one picture size only
+    fixed_size: ClassVar[bool] = False  # the graph serves one image size only
 
     @abstractmethod
     def condition(self, family: Family, sizes: Sizes, draw: Any) -> dict[str, Any]:
@@ -39,14 +45,14 @@ class Recipe(ABC):
     @contextlib.contextmanager
     def prepared(self, transformer: Any) -> Iterator[Any]:
         """The module to trace: ``forward`` takes the graph's inputs by name, gives one tensor."""
-        yield plain(transformer)
+        yield plain_module(transformer)
 
     def refusal(self, transformer: Mapping[str, Any]) -> str:
         """Why a transformer of this config cannot be traced; empty when it can."""
         return ""
 
 
-def plain(transformer: Any) -> Any:
+def plain_module(transformer: Any) -> Any:
     """A module that calls ``transformer`` by keyword and gives its output as one tensor."""
     import torch
 
@@ -61,14 +67,29 @@ def plain(transformer: Any) -> Any:
     return Plain()
 
 
-def states(draw: Any, *shape: int) -> Any:
+def random_states(draw: Any, *shape: int) -> Any:
     """Normal float32 numbers, as text states and pooled vectors are."""
     return draw.standard_normal(shape).astype("float32")
 
 
-def mask(sizes: Sizes, kind: str = "int64") -> Any:
+def text_mask(sizes: Sizes, kind: str = "int64") -> Any:
     """A text mask (B, L) whose rows end at different places."""
     import numpy as np
 
     lengths = [max(sizes.text - 3 * row, 1) for row in range(sizes.batch)]
     return (np.arange(sizes.text)[None] < np.array(lengths)[:, None]).astype(kind)
+
+
+@contextlib.contextmanager
+def replaced_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """``owner.name`` is ``value`` inside the block."""
+    before = getattr(owner, name)
+    own = name in vars(owner)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
