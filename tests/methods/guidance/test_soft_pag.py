@@ -8,7 +8,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.run import RunState
 from dit_tools.methods.guidance.soft_pag import SoftPag, heads_of
-from dit_tools.nn.attention import softened
+from dit_tools.nn.attention_perturbation import softened
 from tests.support import small
 from tests.support.branches import guided
 
