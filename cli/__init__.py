@@ -27,3 +27,15 @@ is not given is None. Tests start the installed program with ``tests.support.pro
 Furniture: ``command`` (functions to commands), ``options``, ``choices``, ``report`` (errors to one
 line and an exit code), ``manpages`` and ``roff`` (``man/`` from the same objects).
 """
+
+from __future__ import annotations
+
+
+def program() -> None:
+    """The installed ``dit``: signals are handled before anything else is imported."""
+    from dit_tools.jobs.interrupt import arm
+
+    arm()
+    from dit_cli.main import main
+
+    main()

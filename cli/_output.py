@@ -47,7 +47,8 @@ def print_json(event: dict[str, Any]) -> None:
 
 
 def _print_paths(event: dict[str, Any], verbose: int, said: set[str]) -> None:
-    if event["type"] == "item" and event["path"] not in ("-", None):
+    # A run that goes on prints finished files, too: the same command prints the same paths.
+    if event["type"] in ("item", "skip") and event["path"] not in ("-", None):
         print(event["path"], flush=True)
     if event["type"] == "item" and "unread" in event and event["prompt"] not in said:
         said.add(event["prompt"])

@@ -6,10 +6,10 @@ called, and it imports numpy, torch and models only after it has checked the req
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -18,6 +18,8 @@ import typer
 from typer.core import TyperCommand
 
 from dit_cli._app import PLAIN, Group
+from dit_tools.core.errors import ExitCode
+from dit_tools.jobs import interrupt
 
 COMMANDS = {
     "generate": "Generate images from prompts.",
@@ -106,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names come out as they are
+    if installed:
+        interrupt.arm()
     try:
         code = run(arguments)
         if sys.stdout is not None:
@@ -113,10 +117,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SystemExit:
         raise
     except BaseException as error:  # KeyboardInterrupt and Terminated, too
+        if installed:
+            interrupt.leave()
         code = _failed(error, arguments)
-    if installed:  # all is done: Ctrl-C while Python shuts down would only print a traceback
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if installed:
+        interrupt.leave()
+        if interrupt.ended() or code == ExitCode.INTERRUPTED:
+            _end(interrupt.ended() or code)
     sys.exit(code)
+
+
+def _end(code: int) -> None:
+    """Leave without the interpreter's own way out: threads of ONNX Runtime may still be at work."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    interrupt.end_now(code)
 
 
 def _failed(error: BaseException, arguments: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ EXIT_STATUS = {
     ExitCode.UNSUPPORTED: "The hardware, precision or combination of options is not supported.",
     ExitCode.INTERRUPTED: "Interrupted with Ctrl-C.",
     ExitCode.PIPE: "The reader of standard output closed the pipe; nothing is printed.",
-    ExitCode.TERMINATED: "Stopped by SIGTERM.",
+    ExitCode.TERMINATED: "Stopped by SIGTERM or SIGHUP.",
 }
 ENVIRONMENT = {
     "DIT_CACHE": "Folder for models from the hub; replaces HF_HUB_CACHE.",

@@ -1,14 +1,19 @@
-"""What every test process shares: one thread, property tests that repeat in CI, and marks of slow tests."""
+"""What every test process shares: one thread, repeatable property tests, signals as on a terminal, slow marks."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A suite that a script starts with "&" ignores SIGINT and hands that down to the programs that it
+# starts, which then go on for ever where a test presses Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Elsewhere they look for new examples; in CI a change must not fail for another one's finding.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)

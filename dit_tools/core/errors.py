@@ -18,7 +18,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 7  # hardware, precision or combination that cannot work
     INTERRUPTED = 130  # Ctrl-C
     PIPE = 141  # the reader of stdout went away, as with cat; nothing is printed
-    TERMINATED = 143  # SIGTERM
+    TERMINATED = 143  # SIGTERM or SIGHUP
 
 
 class DitError(Exception):

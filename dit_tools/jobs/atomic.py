@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import time
@@ -21,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from dit_tools.core.errors import InputError
+from dit_tools.jobs import interrupt
 
 PREFIX = ".dit-part-"
 FOREIGN_SECONDS = 3600.0
@@ -90,17 +92,18 @@ class PartFile:
     """
 
     def __init__(self, folder: Path, suffix: str = ""):
-        self.folder = folder
-        self.path = folder / f"{PREFIX}{_owner()}-{secrets.token_hex(4)}{suffix}"
+        self.folder, self.path = folder, folder / part_name(suffix)
 
     def __enter__(self) -> PartFile:
         _sweep_once(str(self.folder))
+        interrupt.temporary.add(self.path)
         os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
+        interrupt.temporary.discard(self.path)
 
     def flush(self) -> None:
         """Wait until the content is on the disk: a crash could leave a named, empty file."""
@@ -137,9 +140,9 @@ def _kind(path: Path) -> int | None:
 
 
 def sweep(folder: str | Path, older_than: float = FOREIGN_SECONDS) -> int:
-    """Remove the part files that killed processes left in ``folder``; gives the number removed.
+    """Remove the part files and folders that killed processes left in ``folder``; gives the number removed.
 
-    A file of a process of this machine is removed when that process is gone, never while it runs.
+    One of a process of this machine is removed when that process is gone, never while it runs.
 
     Args:
         folder: where outputs are written; a missing one counts as empty.
@@ -151,9 +154,14 @@ def sweep(folder: str | Path, older_than: float = FOREIGN_SECONDS) -> int:
             if not entry.name.startswith(PREFIX):
                 continue
             with contextlib.suppress(OSError):
-                if entry.is_file(follow_symlinks=False) and _left_behind(entry, older_than):
+                folder_too = _OWNED.match(entry.name) is not None and entry.is_dir(follow_symlinks=False)
+                if not (folder_too or entry.is_file(follow_symlinks=False)) or not _left_behind(entry, older_than):
+                    continue
+                if folder_too:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
                     os.unlink(entry.path)
-                    removed += 1
+                removed += 1
     return removed
 
 
@@ -169,10 +177,10 @@ def _sweep_once(folder: str) -> None:
     sweep(folder)
 
 
-def _owner() -> str:
-    """This process in the name of a part file: machine, process id and time of birth."""
+def part_name(suffix: str = "") -> str:
+    """The name of a new part file or folder of this process: its machine, process id and time of birth."""
     pid = os.getpid()
-    return f"{_host()}-{pid}-{_born(pid) or 0}"
+    return f"{PREFIX}{_host()}-{pid}-{_born(pid) or 0}-{secrets.token_hex(4)}{suffix}"
 
 
 @cache

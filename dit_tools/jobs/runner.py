@@ -2,27 +2,26 @@
 
 A task plans items and makes them; the runner does the rest: it leaves out what is there, makes
 batches through an executor, writes each result whole, notes it for the next run, tells events,
-shows progress, goes on past a failure, and stops at Ctrl-C. A new subcommand is a ``Task``:
+shows progress, goes on past a failure, and stops at Ctrl-C. A new subcommand is one file in
+``tasks/`` (and one in ``cli/`` that ends with ``_output.finish(assemble(...).start(), quiet)``)::
 
-    class Invert(Task):                                   # negatives of images, in tasks/negative.py
+    class Negative(Task):
         command = "negative"
 
-        def make(self, items, report):
+        def make(self, items, report):  # here alone models are loaded and arithmetic is done
             pixels = [image.read(item.source).pixels for item in items]
             return [Result(image.encode(1 - p, item.data), {"width": p.shape[1]}) for item, p in zip(items, pixels)]
 
-    def assemble(request, listen):                        # the plan: everything is checked, nothing loaded
+    def assemble(request, listen):  # everything is checked, nothing heavy is imported
         outputs = Outputs(request.output, "{stem}-negative", request.overwrite, request.skip_existing, resume=True)
         kind = output_format(request.output, request.format)
-        items = [
-            Item(i, str(path), kind, suffix(kind), {"stem": path.stem, "index": i + 1},
-                 identity={"command": "negative", "source": path.name, "format": kind},
-                 inputs=(str(path),), told={"source": str(path)})
-            for i, path in enumerate(expand(request.images))
-        ]
-        return Runner(items, Invert(), outputs, listen, quiet=request.quiet)
-
-    _output.finish(assemble(request, _output.emitter(json)).start(), quiet)             # in cli/negative.py
+        items = []
+        for index, path in enumerate(expand(request.images)):
+            fields = {"stem": path.stem, "index": index + 1}
+            identity = {"command": "negative", "source": path.name, "format": kind}
+            told, inputs = {"source": str(path)}, (str(path),)
+            items.append(Item(index, str(path), kind, suffix(kind), fields, identity, inputs, told))
+        return Runner(items, Negative(), outputs, listen, quiet=request.quiet)
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from typing import Any
 
 from dit_tools import __version__
 from dit_tools.core.errors import DitError
+from dit_tools.jobs import interrupt
 from dit_tools.jobs.atomic import sweep
 from dit_tools.jobs.events import Listener, Outcome, error_event, event
 from dit_tools.jobs.executors import Batch, Executor
@@ -106,6 +106,7 @@ class Runner:
             self._take(batch, made)
 
     def _stopping(self) -> bool:
+        interrupt.check()
         return self._signals.stop_requested or self.outcome.stopped_by is not None
 
     def _flow(self, results: Iterator[tuple[Item, Result]]) -> None:
@@ -113,6 +114,7 @@ class Runner:
             for item, result in results:
                 target = self.outputs.target(item)
                 self._by_index[item.index] = target
+                self.outputs.identify(target)
                 if target.state == "make":
                     self._one(target, result)
                 else:

@@ -55,7 +55,7 @@ def pack(latent: Latent) -> bytes:
 
     arrays = {name: np.ascontiguousarray(array) for name, array in latent.arrays.items()}
     text = json.dumps({"version": 1, **latent.record}, ensure_ascii=True, sort_keys=True)
-    return save(arrays, {"format": "np", "dit": text})
+    return save(arrays, {"dit": text})  # one key: several have no fixed order
 
 
 def unpack(path: str | Path) -> Latent:

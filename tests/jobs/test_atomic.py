@@ -13,7 +13,7 @@ import pytest
 
 from dit_tools.core.errors import InputError
 from dit_tools.jobs import atomic
-from dit_tools.jobs.atomic import atomic_path, atomic_write, sweep
+from dit_tools.jobs.atomic import PartFile, atomic_path, atomic_write, sweep
 
 
 def test_writes_and_replaces_keeping_the_mode(tmp_path):
@@ -164,3 +164,56 @@ def test_links_and_devices_are_respected(tmp_path):
     assert (tmp_path / "real.png").read_bytes() == b"new"
     atomic_write("/dev/null", b"x")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_name_is_taken_only_where_it_is_free(tmp_path):
+    taken, free = tmp_path / "taken.png", tmp_path / "free.png"
+    taken.write_bytes(b"theirs")
+    with PartFile(tmp_path, ".png") as part:
+        part.path.write_bytes(b"ours")
+        with pytest.raises(FileExistsError):
+            part.put(taken)
+        part.put(free)
+    assert (taken.read_bytes(), free.read_bytes()) == (b"theirs", b"ours")
+    assert sorted(os.listdir(tmp_path)) == ["free.png", "taken.png"]
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(atomic.os, "link", refuse)
+    (tmp_path / "taken").write_bytes(b"theirs")
+    with PartFile(tmp_path) as part:
+        part.path.write_bytes(b"ours")
+        with pytest.raises(FileExistsError):
+            part.put(tmp_path / "taken")
+        part.put(tmp_path / "free")
+    assert (tmp_path / "taken").read_bytes() == b"theirs" and (tmp_path / "free").read_bytes() == b"ours"
+    assert sorted(os.listdir(tmp_path)) == ["free", "taken"]
+
+
+def test_sweep_leaves_what_a_living_process_holds(tmp_path):
+    child = run(SLOW, tmp_path)
+    assert child.stderr.readline() == "ready\n"
+    (held,) = [name for name in os.listdir(tmp_path) if name.startswith(atomic.PREFIX)]
+    os.utime(tmp_path / held, (0, 0))  # old, and yet in use
+    recycled = held.split("-")
+    recycled[4] = str(int(recycled[4]) + 1)  # the id belongs to a process that began later
+    (tmp_path / "-".join(recycled)).write_bytes(b"left")
+    assert sweep(tmp_path) == 1 and held in os.listdir(tmp_path)
+    child.kill()
+    child.communicate()
+    atomic_write(tmp_path / "b.png", b"x")  # the next write to the folder sweeps by itself
+    assert os.listdir(tmp_path) == ["b.png"]
+
+
+def test_sweep_takes_folders_of_dead_processes_and_never_others(tmp_path):
+    dead = atomic.part_name().split("-")
+    dead[3] = "999999999"
+    for name in ("-".join(dead), f"{atomic.PREFIX}0123456789abcdef-x", atomic.part_name()):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_bytes(b"x")
+    os.symlink(tmp_path / atomic.part_name(), tmp_path / "-".join([*dead[:-1], "0" * 8]))
+    assert sweep(tmp_path, older_than=-1) == 1
+    assert not (tmp_path / "-".join(dead)).exists() and len(os.listdir(tmp_path)) == 3

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from dit_tools.jobs import interrupt
 from dit_tools.jobs.interrupt import NOTICE, Interruptible, Terminated
 
 
@@ -30,6 +31,7 @@ def test_sigterm_passes_except_exception_and_has_its_code():
         except Exception:
             pytest.fail("Terminated must not be an Exception")
     assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert interrupt.ended() is None  # that is for the program, which this is not
 
 
 def test_ignored_signals_stay_ignored():
@@ -57,7 +59,7 @@ def test_other_threads_change_nothing():
     assert seen == [(before, False)]
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
 def test_a_child_finishes_its_item(number, code):
     program = (
         "import sys, time\n"
@@ -75,7 +77,7 @@ def test_a_child_finishes_its_item(number, code):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGHUP)],
     )
     assert child.stdout.readline() == "ready\n"
     child.send_signal(number)
@@ -83,3 +85,54 @@ def test_a_child_finishes_its_item(number, code):
     assert child.returncode == code
     wanted = ("finished\n", NOTICE + "\n") if number == signal.SIGINT else ("", "")
     assert (out, complaint) == wanted
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from dit_tools.jobs import interrupt
+from dit_tools.jobs.atomic import PartFile
+interrupt.arm()
+with PartFile(Path(sys.argv[1])) as part:
+    {}
+"""
+SWALLOWS = """
+    try: os.kill(os.getpid(), signal.SIGTERM)
+    except BaseException: print(interrupt.ended().value, flush=True)
+    try: interrupt.check()
+    except interrupt.Terminated: print("again", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def child(body, folder, **options):
+    code = PROGRAM.format(body.strip())
+    return subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, **options)
+
+
+@pytest.mark.parametrize("number, code", [("SIGTERM", 143), ("SIGHUP", 143), ("SIGINT", 130)])
+def test_a_signal_during_an_import_ends_the_process_and_leaves_nothing(tmp_path, number, code):
+    """An import may turn the exception into another one, or go on without the module."""
+    (tmp_path / "mod").mkdir()
+    (tmp_path / "mod/slow.py").write_text(f"import os, signal\nos.kill(os.getpid(), signal.{number})\n")
+    body = f"""
+    sys.path.insert(0, {str(tmp_path / "mod")!r})
+    try: import slow
+    except BaseException: print("caught")
+    """
+    reset = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    (tmp_path / "out").mkdir()
+    done = child(body, tmp_path / "out", **reset)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "") and os.listdir(tmp_path / "out") == []
+
+
+def test_a_swallowed_sigterm_is_raised_again_and_a_second_one_does_not_wait(tmp_path):
+    done = child(SWALLOWS, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "143\nagain\n", "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_under_nohup_sighup_stays_ignored(tmp_path):
+    body = "os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    done = child(body, tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert (done.returncode, done.stdout) == (0, "alive\n")

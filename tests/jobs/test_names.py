@@ -128,3 +128,11 @@ def test_one_file_for_many_outputs_and_case(tmp_path):
     stems = Names(Destination("template", str(tmp_path / "{stem}.png")))
     claimed = [stems.claim({"stem": s}).name for s in ("A", "a", "e\u0301", "\u00e9")]
     assert claimed == ["A.png", "a-2.png", "e\u0301.png", "\u00e9-2.png"]
+
+
+def test_many_outputs_of_one_name_take_linear_time(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr("dit_tools.jobs.names.os.path.lexists", lambda path: looked.append(path) or False)
+    names = Names(Destination("file", str(tmp_path / "x.png")))
+    given = [names.claim({}).name for _ in range(2000)]
+    assert given[:2] == ["x.png", "x-2.png"] and given[-1] == "x-2000.png" and len(looked) == 2000

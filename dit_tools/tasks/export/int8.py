@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dit_tools.jobs.atomic import part_name
 from dit_tools.tasks.export.products import finish
 from dit_tools.tasks.export.shared_weights import EMBED_LIMIT
 from dit_tools.tasks.export.simplify import fold
@@ -32,7 +33,7 @@ def quantize(source: Path, target: Path) -> int:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dit-part-") as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=part_name()) as folder:
         folded = Path(folder) / "folded.onnx"
         fold(source, folded, external=True)
         large = sum(path.stat().st_size for path in Path(folder).iterdir()) > 4 * EMBED_LIMIT

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from dit_tools.core.errors import InputError
-from dit_tools.jobs.atomic import PREFIX, write_error
+from dit_tools.jobs import interrupt
+from dit_tools.jobs.atomic import part_name, sweep, write_error
 from dit_tools.models.loading import validation
 
 FACTS = "export.json"
@@ -26,7 +25,9 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     It is removed on any exception. Any OSError of the block is taken for a failed write.
     Raises InputError when ``path`` cannot be written; ``check_output`` says the rest beforehand.
     """
-    part = path.parent / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    sweep(path.parent)
+    part = path.parent / part_name()
+    interrupt.temporary.add(part)
     try:
         part.mkdir()
         yield part
@@ -35,6 +36,7 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
         raise write_error(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        interrupt.temporary.discard(part)
 
 
 def settle(part: Path, path: Path, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
+from dit_tools.jobs.atomic import PREFIX
 from dit_tools.tasks.export import model_folder
 from dit_tools.tasks.quantize import packed_folder, quantize, resume
 from dit_tools.tasks.quantize.layers import NEAREST, SENSITIVE, Layer, Layers
@@ -38,7 +39,7 @@ def preflight(source: Any, wanted: packed_folder.Wanted, target: Any, dry: bool)
     if target.form == "int4" or not (source.path / GRAPH).exists():
         from dit_tools.tasks.export import preflight as export
 
-        place = wanted.output.absolute().parent / f"{model_folder.PREFIX}check"
+        place = wanted.output.absolute().parent / f"{PREFIX}check"
         export.check(source, export.Wanted(place, ("transformer",)))
     return layers if target.form == "int4" else _forecast(layers, target.form)
 
