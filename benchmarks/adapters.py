@@ -74,7 +74,7 @@ def prepare(options: argparse.Namespace) -> None:
             continue
         weights = {name: float(name == group) for name in objectives.GROUPS}
         wanted = recipes.Data("emoji/captions.jsonl", (options.style,), options.size, {}, weights)
-        data, captions = dataset.read(wanted, dataset.data_root(), skin_tones=False)
+        data, captions = dataset.read(wanted, skin_tones=False)
         folder.mkdir(parents=True)
         for i in np.flatnonzero(dataset.weights(captions, wanted)):
             Image.fromarray(data[i].transpose(1, 2, 0), "RGBA").save(folder / f"{i:04d}.png")

@@ -42,7 +42,7 @@ OTHER = "noto"
 def real(styles: tuple[str, ...], size: int) -> tuple[np.ndarray, list[str]]:
     """Pictures (N, 4, size, size) and names."""
     data = Data(CAPTIONS, styles, size, {}, {}, {})
-    found, captions = dataset.read(data, dataset.data_root(), skin_tones=False)
+    found, captions = dataset.read(data, skin_tones=False)
     return found, [caption.name for caption in captions]
 
 

@@ -139,7 +139,7 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
 
 def measure(folder: Path, made: recipes.Recipe, count: int) -> dict[str, float]:
     """The metrics of a finished run, over ``count`` pictures."""
-    data, captions = dataset.read(made.data, dataset.data_root(), skin_tones=False)
+    data, captions = dataset.read(made.data, skin_tones=False)
     drawn_from = np.flatnonzero(dataset.weights(captions, made.data))
     chosen = np.random.default_rng(0).permutation(drawn_from)[:count]
     data, names = data[chosen], [captions[i].name for i in chosen]

@@ -142,7 +142,7 @@ def _line(event: dict[str, Any]) -> str:
     left = (event["steps"] - event["step"]) / max(event["steps"], 1)
     return (
         f"dit: {event['stage']} {event['step']}/{event['steps']} ({1 - left:.0%}): loss "
-        f"{event['loss']:.4f}{more}, {event['pictures_per_second']:.1f} images/s"
+        f"{event['loss']:.4f}{more}, {event['images_per_second']:.1f} images/s"
     )
 
 

@@ -27,10 +27,11 @@ def prepare(path: Path, data: str | None, objectives: tuple[str, ...], adapter: 
         raise UsageError("--adapter: the recipe trains a model", "give one with [adapter]")
     if adapter is not None:
         made = replace(made, adapter=replace(made.adapter, method=adapter))
-    if objectives and made.adapter.model:
-        raise UsageError("--objective: not for adapters", "leave it out")
     for text in objectives:
         section = spec.parse("objectives", text).stage
+        if made.adapter.model and section == "autoencoder":
+            raise UsageError(f"--objective {text}: it trains an autoencoder, and an adapter has none", "leave it out")
+        section = "adapter" if made.adapter.model else section
         old = getattr(made, section)
         made = replace(made, **{section: replace(old, objectives=(*old.objectives, text))})
     return made

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
+from dit_tools.core.arrays import Array, like
+
 
 class Path(Protocol):
     """What solvers, schedules and predictions need to know of a noise path."""
@@ -29,6 +31,23 @@ class Path(Protocol):
     def time(self, log_snr: float) -> float:
         """The ``t`` at which ``log(alpha / sigma)`` has this value (clipped to [0, 1])."""
         ...
+
+
+def scales(path: Path, t: Any, x: Array) -> tuple[Any, Any]:
+    """``alpha(t)`` and ``sigma(t)`` to multiply a batch ``x`` (B, ...) with.
+
+    Two numbers for one time; for times (B,) of every sample, arrays (B, 1, ..., 1) of ``x``'s kind.
+    """
+    if getattr(t, "ndim", 0) == 0:
+        return path.alpha(t), path.sigma(t)
+    shape = (-1, *(1,) * (x.ndim - 1))
+    if isinstance(path, Flow):
+        return (1.0 - t).reshape(shape), t.reshape(shape)
+    import numpy as np
+
+    times = t.tolist()
+    alpha, sigma = (np.array([scale(each) for each in times]) for scale in (path.alpha, path.sigma))
+    return like(alpha, x).reshape(shape), like(sigma, x).reshape(shape)
 
 
 def log_snr(path: Path, t: float) -> float:

@@ -54,12 +54,18 @@ def features(
     return [_map(blocks[i], store[str(i)], grid) for i in chosen]
 
 
+def image_tokens(block: Block, made: Any, count: int) -> Tensor:
+    """The ``count`` image tokens (B, count, D) of a block's output; text tokens that go along are cut off."""
+    tokens = made if block.output is None else made[block.output]
+    if tokens.shape[1] == count:
+        return tokens
+    first = 0 if block.spec.joined == FIRST else tokens.shape[1] - count
+    return tokens[:, first : first + count]
+
+
 def _map(block: Block, made: Any, grid: tuple[int, int]) -> Tensor:
     """The image tokens of a block's output (B, N, D) as a map (B, D, rows, columns)."""
-    tokens = made if block.output is None else made[block.output]
-    count = grid[0] * grid[1]
-    first = 0 if block.spec.joined == FIRST else tokens.shape[1] - count
-    tokens = tokens[:, first : first + count].float()
+    tokens = image_tokens(block, made, grid[0] * grid[1]).float()
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 

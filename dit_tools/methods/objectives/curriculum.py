@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term, View
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term, TrainingStep
 
 
 @method(
@@ -26,7 +26,7 @@ class Curriculum(Objective):
     patience: int = param(200, "steps without a lower mean loss that open the next one", ge=1)
     until: float = param(0.5, "share of the training after which all are open", gt=0, le=1)
 
-    def begin(self, setting: Setting | None) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """A term that remembers the best loss of the open clusters."""
         return _Opening(self)
 
@@ -40,14 +40,14 @@ class _Opening(Term):
         closed = 1 - min(self.open, self.chosen.clusters) / self.chosen.clusters
         return closed + (1 - closed) * uniform if closed else uniform
 
-    def observe(self, loss: float, view: View) -> None:
+    def observe(self, loss: float, step: TrainingStep) -> None:
         if self.open >= self.chosen.clusters:
             return
         self.mean = loss if not self.mean else 0.9 * self.mean + 0.1 * loss
         self.since += 1
         if self.mean < self.best:
             self.best, self.since = self.mean, 0
-        schedule = 1 + (view.step + 1) / (self.chosen.until * view.steps) * (self.chosen.clusters - 1)
+        schedule = 1 + (step.step + 1) / (self.chosen.until * step.steps) * (self.chosen.clusters - 1)
         if self.since >= self.chosen.patience or self.open < int(schedule + 1e-9):
             self.open += 1
             self.mean, self.best, self.since = 0.0, float("inf"), 0

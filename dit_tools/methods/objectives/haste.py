@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term, View
-from dit_tools.methods.objectives._align import ToEncoder
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term, TrainingStep
+from dit_tools.methods.objectives._align import ToEncoder, known
 
 LOOKS = 5  # looks at the gradients that decide together
 
@@ -39,65 +39,71 @@ class Haste(Objective):
     until: float = param(0.5, "share of the training after which it is off", ge=0, le=1)
     conflict: int = param(0, "steps between looks at the gradients; 0 never looks", ge=0)
 
-    def begin(self, setting: Setting) -> Term:
-        """A term with features of all pictures, a projector, and the teacher of attention."""
-        return _Holistic(self, setting)
+    def begin(self, network: NetworkInfo | None) -> Term:
+        """A term with features of all images, a projector, and the teacher of attention."""
+        made = known(network)
+        if self.weight and self.attention:
+            made.require_plain_blocks("haste", "it compares maps of attention without rotary positions")
+        return _Holistic(self, made)
 
 
 class _Holistic(ToEncoder):
-    def __init__(self, chosen: Haste, setting: Setting):
-        super().__init__(chosen, setting)
+    def __init__(self, chosen: Haste, network: NetworkInfo):
+        super().__init__(chosen, network)
         self.chosen = chosen
         self.cosines: list[float] = []
         self.ended = False
-        if self.hooks:
+        self.looked = -1  # the step of the last look: a batch in several parts is looked at once
+        self.pairs = range(0)
+        if self.hooks and chosen.attention:
             from dit_tools.nn.encoders import attention
 
             self.pairs = range(max(0, self.index + 1 - chosen.pairs), self.index + 1)
-            self.teacher = attention(chosen.encoder, setting.pictures(), setting.grid, len(self.pairs), self.features)
+            self.teacher = attention(chosen.encoder, network.images(), network.grid, len(self.pairs), self.features)
 
-    def on(self, view: View) -> bool:
-        return super().on(view) and not self.ended
+    def on(self, step: TrainingStep) -> bool:
+        return super().on(step) and not self.ended
 
     @contextmanager
-    def attach(self, view: View) -> Iterator[None]:
-        if not self.on(view):
+    def attach(self, step: TrainingStep) -> Iterator[None]:
+        if not self.on(step):
             yield
             return
         from dit_tools.nn.attention_maps import kept_logits
 
-        blocks = view.networks.transformer.transformer_blocks
+        blocks = step.denoise.blocks
         with ExitStack() as stack:
-            stack.enter_context(super().attach(view))
-            view.store["logits"] = [stack.enter_context(kept_logits(blocks[i].attn1)) for i in self.pairs]
+            stack.enter_context(super().attach(step))
+            step.store["logits"] = [stack.enter_context(kept_logits(blocks[i].module.attn1)) for i in self.pairs]
             yield
 
-    def reduce(self, error: Any, view: View) -> Any:
-        if self.on(view):
-            view.store["velocity loss"] = error.mean()
+    def reduce(self, error: Any, step: TrainingStep) -> Any:
+        if self.on(step):
+            step.store["denoising"] = error.mean()
 
-    def extra(self, view: View) -> Any:
-        if not self.on(view):
-            return None
+    def loss(self, step: TrainingStep) -> dict[str, Any]:
+        if not self.on(step):
+            return {}
         from dit_tools.nn.attention_maps import divergence
 
-        loss = self.dissimilarity(view)
+        loss = self.dissimilarity(step)
         if self.chosen.attention:
-            maps = self.teacher(view.rows)
+            maps = self.teacher(step.rows)
             apart = [
-                divergence(wanted.to(view.t.device), made())
-                for wanted, made in zip(maps, view.store["logits"], strict=True)
+                divergence(wanted.to(step.t.device), made())
+                for wanted, made in zip(maps, step.store["logits"], strict=True)
             ]
             loss = loss + self.chosen.attention * sum(apart) / len(apart)
-        if self.chosen.conflict and view.step % self.chosen.conflict == 0:
-            self._look(view, loss)
-        return self.weight * loss
+        if self.chosen.conflict and step.step % self.chosen.conflict == 0 and step.step != self.looked:
+            self._look(step, loss)
+        return {"alignment": self.weight * loss}
 
-    def _look(self, view: View, loss: Any) -> None:
+    def _look(self, step: TrainingStep, loss: Any) -> None:
         """Note the cosine of both losses' gradients; end the alignment when they disagree."""
         from dit_tools.nn.attention_maps import gradient_cosine
 
-        found = gradient_cosine(view.store["velocity loss"], loss, view.networks.transformer.parameters())
+        self.looked = step.step
+        found = gradient_cosine(step.store["denoising"], loss, step.denoise.parameters())
         self.cosines = [*self.cosines, found][-LOOKS:]
         if len(self.cosines) == LOOKS and sum(self.cosines) < 0:
             self.ended = True

@@ -1,11 +1,11 @@
-"""Immiscible diffusion: each picture is trained with noise that lies near it."""
+"""Immiscible diffusion: each image is trained with noise that lies near it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term
 from dit_tools.methods.objectives._assign import assign
 
 
@@ -17,18 +17,18 @@ from dit_tools.methods.objectives._assign import assign
     identity={"assign": "nearest", "draws": 1},
 )
 class Immiscible(Objective):
-    """Assign noise to pictures by distance within a batch, so that their paths mix less.
+    """Assign noise to images by distance within a batch, so that their paths mix less.
 
     ``batch`` permutes the batch's noise to the least sum of distances (Sec. 3.2): the noise stays
-    exactly normal. ``nearest`` takes the nearest of several draws for each picture: cheaper, but
+    exactly normal. ``nearest`` takes the nearest of several draws for each image: cheaper, but
     the chosen noise is a little too small, which many draws make worse in few dimensions. Losses
     of different assignments cannot be compared with each other.
     """
 
     assign: str = param("batch", "how noise is assigned", choices=("batch", "nearest"))
-    draws: int = param(8, "draws a picture of 'nearest'", ge=1, le=1024)
+    draws: int = param(8, "draws for each image with 'nearest'", ge=1, le=1024)
 
-    def begin(self, setting: Setting | None) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """A term without state."""
         return _Coupling(self)
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from dit_tools.core.paths import Flow, Path, log_snr
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term, View
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term, TrainingStep
 
 STEPS = 200  # grid on which intervals are found
 
@@ -30,30 +31,30 @@ class IntervalClustering(Objective):
     clusters: int = param(5, "number of intervals; 1 is off", ge=1, le=50)
     by: str = param("logsnr", "what is alike in an interval", choices=("time", "logsnr"))
 
-    def begin(self, setting: Setting | None) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """A term with one learned weight an interval."""
-        return _Tasks(self)
+        return _Tasks(self, network.path if network else Flow())
 
 
 class _Tasks(Term):
-    def __init__(self, chosen: IntervalClustering):
+    def __init__(self, chosen: IntervalClustering, path: Path):
         from dit_tools.nn.uncertainty import Uncertainty
 
         self.hooks = chosen.clusters > 1
         times = [(i + 0.5) / STEPS for i in range(STEPS)]
-        values = times if chosen.by == "time" else [2 * math.log((1 - t) / t) for t in times]
+        values = times if chosen.by == "time" else [2 * log_snr(path, t) for t in times]
         self.starts = [start / STEPS for start in intervals(values, chosen.clusters)]
         if self.hooks:
             self.module = Uncertainty(chosen.clusters)
 
-    def reduce(self, error: Any, view: View) -> Any:
+    def reduce(self, error: Any, step: TrainingStep) -> Any:
         if not self.hooks:
             return None
         import torch
 
-        inner = torch.tensor(self.starts[1:], device=view.t.device)
-        task = torch.bucketize(view.t, inner, right=True)
-        each = error.mean(dim=(1, 2, 3))
+        inner = torch.tensor(self.starts[1:], device=step.t.device)
+        task = torch.bucketize(step.t, inner, right=True)
+        each = error.flatten(1).mean(dim=1)
         members = torch.nn.functional.one_hot(task, len(self.starts)).to(each)
         counts = members.sum(0)
         losses = (members * each[:, None]).sum(0) / counts.clamp(min=1)

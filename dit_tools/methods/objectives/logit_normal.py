@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term
 
 
 @method(
@@ -15,7 +15,7 @@ from dit_tools.methods.objectives import Objective, Setting, Term
     authors="Esser et al.",
 )
 class LogitNormal(Objective):
-    """Times ``sigmoid(mean + std n)`` with normal ``n``: most training between noise and picture.
+    """Times ``sigmoid(mean + std n)`` with normal ``n``: most training between noise and image.
 
     Sec. 3.1, Eq. 19. The default of every recipe, with these parameters.
     """
@@ -23,7 +23,7 @@ class LogitNormal(Objective):
     mean: float = param(0.0, "centre in logits; above 0 trains more on noise", ge=-5, le=5)
     std: float = param(1.0, "spread in logits", gt=0, le=10)
 
-    def begin(self, setting: Setting | None) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """Times by quantiles, so that a stratified batch stays stratified."""
         return _Times(self)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term, View
-from dit_tools.methods.objectives._align import ToEncoder
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term, TrainingStep
+from dit_tools.methods.objectives._align import ToEncoder, known
 
 
 @method(
@@ -17,7 +17,7 @@ from dit_tools.methods.objectives._align import ToEncoder
     identity={"weight": 0.0},
 )
 class Repa(Objective):
-    """Align an early block, token by token, with features of the clean picture.
+    """Align an early block, token by token, with features of the clean image.
 
     ``1 - cos`` of a projection of the hidden state and the encoder's features (Eq. 7). The encoder
     is ``patches`` (mean, deviation and gradients of colour, computed here), or a vision model of
@@ -30,11 +30,11 @@ class Repa(Objective):
     block: float = param(0.3, "depth of the block that is aligned, as a share", ge=0, le=1)
     until: float = param(0.6, "share of the training after which it is off", ge=0, le=1)
 
-    def begin(self, setting: Setting) -> Term:
-        """A term with the features of all pictures, in half precision, and a projector."""
-        return _Alignment(self, setting)
+    def begin(self, network: NetworkInfo | None) -> Term:
+        """A term with the features of all images, in half precision, and a projector."""
+        return _Alignment(self, known(network))
 
 
 class _Alignment(ToEncoder):
-    def extra(self, view: View) -> Any:
-        return self.weight * self.dissimilarity(view) if self.on(view) else None
+    def loss(self, step: TrainingStep) -> dict[str, Any]:
+        return {"alignment": self.weight * self.dissimilarity(step)} if self.on(step) else {}

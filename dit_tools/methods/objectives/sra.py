@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term, View, block_of
-from dit_tools.methods.objectives._align import Alignment
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term, TrainingStep, block_of
+from dit_tools.methods.objectives._align import Alignment, known
 
 
 @method(
@@ -20,7 +21,7 @@ from dit_tools.methods.objectives._align import Alignment
 class Sra(Objective):
     """Align an early block with a later block of the moving average at a lower noise level.
 
-    The teacher sees the same picture, noise and prompt at ``max(t - gap u, 0)``; the loss is one
+    The teacher sees the same image, noise and prompt at ``max(t - gap u, 0)``; the loss is one
     minus the cosine, by token as in the paper, or by channel over tokens as in its released code.
     """
 
@@ -32,37 +33,41 @@ class Sra(Objective):
     ramp: int = param(0, "steps over which the weight grows to its value", ge=0)
     until: float = param(1.0, "share of the training after which it is off", ge=0, le=1)
 
-    def begin(self, setting: Setting) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """A term with the student's projector."""
-        return _Alignment(self, setting)
+        made = known(network)
+        if self.weight and not made.teacher:
+            raise UnsupportedError(
+                "--objective sra: it learns from a moving average, and this training keeps none",
+                "set ema_decay in [adapter], for example 0.99",
+            )
+        return _Alignment(self, made)
 
 
 class _Alignment(Alignment):
-    def __init__(self, chosen: Sra, setting: Setting):
-        super().__init__(chosen.weight, chosen.student, chosen.until, setting.depth)
-        self.chosen, self.depth = chosen, setting.depth
+    def __init__(self, chosen: Sra, network: NetworkInfo):
+        super().__init__(chosen.weight, chosen.student, chosen.until, network)
+        self.chosen, self.depth = chosen, network.depth
         if self.hooks:
             from dit_tools.nn.projector import Projector
 
-            self.module = Projector(setting.width, setting.width, setting.width)
+            self.module = Projector(network.width, network.width, network.width)
 
-    def extra(self, view: View) -> Any:
-        if not self.on(view):
-            return None
+    def loss(self, step: TrainingStep) -> dict[str, Any]:
+        if not self.on(step) or step.teacher is None:
+            return {}
         import torch
 
-        from dit_tools.nn.feature_capture import capture_output
+        from dit_tools.nn.feature_capture import capture_output, image_tokens
         from dit_tools.nn.projector import dissimilarity
 
-        lead = torch.from_numpy(view.rng.random(len(view.t))).to(view.t)
-        earlier = (view.t - self.chosen.gap * lead).clamp(min=0)
-        at = earlier[:, None, None, None]
-        blocks = view.average.transformer.transformer_blocks
-        block = blocks[block_of(self.chosen.teacher, self.depth)]
-        with torch.no_grad(), capture_output(block, view.store, "teacher", stop=True):
-            x = (1 - at) * view.x0 + at * view.noise
-            view.average(x, earlier, view.ids, view.mask)
+        lead = torch.from_numpy(step.rng.random(len(step.t))).to(step.t)
+        earlier = (step.t - self.chosen.gap * lead).clamp(min=0)
+        block = step.teacher.blocks[block_of(self.chosen.teacher, self.depth)]
+        with torch.no_grad(), capture_output(block.module, step.store, "teacher", stop=True):
+            step.teacher(step.noised(earlier), earlier, step.condition)
         dim = -1 if self.chosen.axis == "token" else 1
-        loss = dissimilarity(self.hidden(view), view.store["teacher"], dim)
-        ramp = min(1.0, (view.step + 1) / (self.chosen.ramp + 1))
-        return self.weight * ramp * loss
+        taught = image_tokens(block, step.store["teacher"], self.tokens)
+        loss = dissimilarity(self.hidden(step), taught, dim)
+        ramp = min(1.0, (step.step + 1) / (self.chosen.ramp + 1))
+        return {"alignment": self.weight * ramp * loss}

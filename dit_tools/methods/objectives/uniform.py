@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.registry import method
-from dit_tools.methods.objectives import Objective, Setting, Term
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term
 
 
 @method(
@@ -17,7 +17,7 @@ from dit_tools.methods.objectives import Objective, Setting, Term
 class Uniform(Objective):
     """All times equally often: the baseline that other densities are compared with (Eq. 1)."""
 
-    def begin(self, setting: Setting | None) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """Times are the quantiles."""
         return _Times()
 

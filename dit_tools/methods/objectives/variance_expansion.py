@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.objectives import Objective, Setting, Term
+from dit_tools.methods.objectives import NetworkInfo, Objective, Term
 
 
 @method(
@@ -28,7 +28,7 @@ class VarianceExpansion(Objective):
     floor: float = param(1e-4, "added to the variance", gt=0, le=1)
     size: float = param(1e-6, "weight that keeps latents from growing", ge=0, le=1)
 
-    def begin(self, setting: Setting | None) -> Term:
+    def begin(self, network: NetworkInfo | None) -> Term:
         """A term without state; ``latents`` is its use."""
         return Expansion(self)
 

@@ -12,7 +12,6 @@ needs their statistics.
 
 from __future__ import annotations
 
-import time
 from typing import Any, cast
 
 import numpy as np
@@ -22,9 +21,9 @@ from torch.nn.functional import avg_pool2d
 
 from dit_tools.core.errors import ModelError
 from dit_tools.tasks.train import checkpoint, dataset, losses
-from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels
+from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels, muon_and_adamw
 from dit_tools.tasks.train.recipe import Recipe
-from dit_tools.tasks.train.session import Interrupted, Session, check_loss, check_space
+from dit_tools.tasks.train.session import Interrupted, Meter, Session, check_loss, check_space
 
 CHECKPOINT = "vae.pt"
 COLOURS = (
@@ -91,14 +90,14 @@ def train(recipe: Recipe, session: Session) -> Any:
     team.check(recipe.autoencoder.batch_size, "[autoencoder]")
     spread = _spread(recipe)
     torch.manual_seed(recipe.seed)
-    data, _ = dataset.read(recipe.data, dataset.data_root(), skin_tones=True, tell=session.tell)
+    data, _ = dataset.read(recipe.data, skin_tones=True, tell=session.tell)
     a = recipe.autoencoder
     model = build(recipe).to(session.device, memory_format=torch.channels_last)
     check_space(run, 12 * sum(p.numel() for p in model.parameters()))
-    optimizers = Optimizers([model], a.learning_rate, a.muon_learning_rate, kernels, 0.01)
+    optimizers = muon_and_adamw([model], a.learning_rate, a.muon_learning_rate, kernels, 0.01)
     steps = a.pictures // a.batch_size
     first = _resume(session, model, optimizers)
-    start = time.time()
+    meter = Meter(session, "autoencoder", first, steps, a.batch_size)
     # Not compiled: torch 2.13's CPU inductor returned zero gradients for this encoder.
     for step in range(first, steps):
         x = _batch(data, a.batch_size, np.random.default_rng([recipe.seed, step]))
@@ -110,21 +109,11 @@ def train(recipe: Recipe, session: Session) -> Any:
         check_loss(value.item(), "autoencoder", step + 1)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(factor(step, steps, WARMUP, DECAY))
+        meter.advance({"reconstruction": value})
         leave = session.interrupted or step + 1 == session.stop
         if (step + 1) % (2 * session.save_every) == 0 or step + 1 == steps or leave:
             _save(session, step + 1, model, optimizers)
-            rate = (step + 1 - first) * a.batch_size / (time.time() - start)
-            session.log(
-                {
-                    "type": "step",
-                    "stage": "autoencoder",
-                    "step": step + 1,
-                    "steps": steps,
-                    "loss": round(value.item(), 4),
-                    "psnr": psnr(model, data[::97]),
-                    "pictures_per_second": round(rate, 1),
-                }
-            )
+            meter.log(psnr=psnr(model, data[::97]))
         if leave and step + 1 < steps:
             raise Interrupted
     normalize(model, data)

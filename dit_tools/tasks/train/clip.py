@@ -97,7 +97,7 @@ def train(recipe: JudgeRecipe, run: Path, stop: int | None = None) -> dict[str, 
     ``stop`` ends this session after that many steps in all.
     """
     data = Data(recipe.captions, recipe.styles, recipe.size, {}, {}, {})
-    images, captions = dataset.read(data, dataset.data_root(), skin_tones=False)
+    images, captions = dataset.read(data, skin_tones=False)
     held = np.random.default_rng(recipe.seed).permutation(len(images)) % HELD_OUT == 0
     concepts: dict[str, list[int]] = {}
     for row in np.flatnonzero(~held):

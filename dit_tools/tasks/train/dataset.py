@@ -33,15 +33,23 @@ class Caption:
     recoloured: bool = False  # a copy in another colour, whose name begins with its word
 
 
-def data_root() -> Path:
-    """The folder of the training data: ``$DIT_DATA``, else ``../shared/data``."""
-    return Path(os.environ.get("DIT_DATA", "../shared/data"))
+def data_root(data: Data | None = None) -> Path:
+    """The folder that ``[data] captions`` is below: the recipe's ``root``, or ``$DIT_DATA``.
+
+    Raises InputError when neither is given.
+    """
+    place = (data.root if data else "") or os.environ.get("DIT_DATA", "")
+    if not place:
+        raise InputError(
+            "where the training data is was not said", "give --data FOLDER, or set DIT_DATA to the folder of the data"
+        )
+    return Path(place)
 
 
 def read(
-    data: Data, root: Path, skin_tones: bool, tell: image_folder.Tell = lambda event: None
+    data: Data, skin_tones: bool, tell: image_folder.Tell = lambda event: None
 ) -> tuple[np.ndarray, list[Caption]]:
-    """The recipe's pictures, ``(N, 4, size, size)`` uint8, and their captions.
+    """The recipe's images, ``(N, 4, size, size)`` uint8, and their captions.
 
     ``skin_tones`` also takes the five skin-tone variants of a concept: near duplicates, useful for
     an autoencoder only. ``tell`` hears of what is left out. Raises InputError for missing data.
@@ -49,12 +57,13 @@ def read(
     if data.folder:
         pixels, texts = image_folder.read(Path(data.folder), data.size, tell, data.strict)
         return pixels, [Caption("", text, (), "") for text in texts]
+    root = data_root(data)
     pictures, captions, archives = [], [], {}
     try:
         lines = (root / data.captions).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(
-            f"{root / data.captions}: cannot be read: {error.strerror}", "set DIT_DATA to the folder of the data"
+            f"{root / data.captions}: cannot be read: {error.strerror}", "give --data, or set DIT_DATA, to the folder of the data"
         ) from None
     for line in lines:
         row = json.loads(line)

@@ -77,27 +77,14 @@ def kernels(name: str, parameter: torch.Tensor) -> bool:
 
 
 class Optimizers:
-    """Muon on the parameters that ``hidden`` picks, AdamW on everything else.
+    """Optimizers of one run, each with its peak learning rate.
 
-    Both follow one schedule: linear warm-up, constant, linear decay to zero over the last part.
+    All follow one schedule: linear warm-up, constant, linear decay to zero over the last part.
     """
 
-    def __init__(
-        self,
-        modules: Iterable[nn.Module],
-        learning_rate: float,
-        muon_rate: float,
-        hidden: Callable[[str, torch.Tensor], bool] = in_blocks,
-        weight_decay: float = 0.0,
-    ):
-        named = [pair for module in modules for pair in module.named_parameters()]
-        inside = [p for name, p in named if hidden(name, p)]
-        other = [p for name, p in named if not hidden(name, p)]
-        self.all = [
-            Muon(inside, lr=muon_rate),
-            torch.optim.AdamW(other, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99)),
-        ]
-        self.peaks = [muon_rate, learning_rate]
+    def __init__(self, *pairs: tuple[torch.optim.Optimizer, float]):
+        self.all = [optimizer for optimizer, _ in pairs]
+        self.peaks = [peak for _, peak in pairs]
 
     def step(self, factor: float) -> None:
         """One update at ``factor`` times the peak rates; clears the gradients."""
@@ -115,6 +102,26 @@ class Optimizers:
         """Restore what ``state_dict`` returned."""
         for optimizer, part in zip(self.all, state, strict=True):
             optimizer.load_state_dict(part)
+
+
+def muon_and_adamw(
+    modules: Iterable[nn.Module],
+    learning_rate: float,
+    muon_rate: float,
+    hidden: Callable[[str, torch.Tensor], bool] = in_blocks,
+    weight_decay: float = 0.0,
+) -> Optimizers:
+    """Muon on the parameters that ``hidden`` picks, AdamW on everything else."""
+    named = [pair for module in modules for pair in module.named_parameters()]
+    inside = [p for name, p in named if hidden(name, p)]
+    other = [p for name, p in named if not hidden(name, p)]
+    rest = torch.optim.AdamW(other, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99))
+    return Optimizers((Muon(inside, lr=muon_rate), muon_rate), (rest, learning_rate))
+
+
+def adamw(parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizers:
+    """AdamW without weight decay."""
+    return Optimizers((torch.optim.AdamW(parameters, learning_rate, weight_decay=0.0), learning_rate))
 
 
 def factor(step: int, steps: int, warmup: int, decay_fraction: float) -> float:

@@ -25,7 +25,7 @@ class Data:
     """Where the pictures come from and how often each is drawn.
 
     Either ``folder`` (a folder or zip of pictures with captions, see ``folders``) or ``captions``
-    (a JSON Lines file below ``$DIT_DATA`` that names archives, styles and groups).
+    (a JSON Lines file below ``root`` that names archives, styles and groups).
     """
 
     captions: str = ""
@@ -35,6 +35,7 @@ class Data:
     group_weights: dict[str, float] = field(default_factory=dict)
     style_weights: dict[str, float] = field(default_factory=dict)
     folder: str = ""
+    root: str = ""  # the folder that ``captions`` is below; ``$DIT_DATA`` where it is not said
     strict: bool = False  # refuse the data when one picture of the folder is bad
     keyword_prompts: float = 0.1  # share of prompts that are keywords without the name
     recoloured: int = 0  # copies of a picture in other colours, for the transformer (``recolour``)
@@ -107,8 +108,9 @@ class Transformer:
 class Adapter:
     """An adapter of a finished model, instead of a model: what ``--lora`` takes.
 
-    ``model``: what ``-m`` takes; ``method``: a spec of the room of adapters. A step takes
-    ``batch_size`` pictures, ``samples`` in all; 0: as many as every picture to be seen 200 times.
+    ``model``: what ``-m`` takes; ``method``: a spec of an adapter, as ``--adapter`` takes it. A step
+    takes ``batch_size`` images, ``samples`` in all; 0: every image is seen 200 times. ``ema_decay``: of
+    the moving average of the adapter, which then is what is saved; 0: none.
     """
 
     model: str = ""
@@ -118,7 +120,9 @@ class Adapter:
     learning_rate: float = 1e-3
     warmup_steps: int = 10
     decay_fraction: float = 0.4
+    ema_decay: float = 0.0
     prompt_dropout: float = 0.1
+    objectives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,7 +321,7 @@ def check(recipe: Recipe, where: str) -> None:
     for bad, what, hint in wrong:
         if bad:
             raise RecipeError(f"{where} {what}: does not fit", hint)
-    for name in (*a.objectives, *t.objectives):
+    for name in (*a.objectives, *t.objectives, *recipe.adapter.objectives):
         spec.parse("objectives", name)
     spec.parse("adapters", recipe.adapter.method)
 

@@ -26,7 +26,7 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
     recipe = small_variant.resolve(recipe, session.run)
     shared = small_variant.load(recipe) if recipe.transformer.sibling_of else None
     if shared and stage == "autoencoder":
-        raise UsageError("--stage autoencoder: a sibling has none of its own", "leave it out")
+        raise UsageError("a model with sibling_of uses the autoencoder of its parent", "leave out --stage autoencoder")
     try:
         vae: Any = shared.vae if shared else autoencoder.train(recipe, session)
         if stage == "autoencoder":
@@ -44,11 +44,10 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
 def _adapter(recipe: Recipe, session: Session, stage: str) -> Path | None:
     from dit_tools.tasks.train import train_adapter
 
-    if session.team.size > 1:
-        raise UsageError("[adapter]: trains in one process", "start 'dit train' itself")
     if stage != "all":
-        raise UsageError(f"--stage {stage}: an adapter has none", "leave it out")
+        raise UsageError(f"an adapter trains no {stage}", f"leave out --stage {stage}")
     try:
         return train_adapter.train(recipe, session)
     finally:
-        plot.curve(session.run)
+        if session.team.leads:
+            plot.curve(session.run)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Session:
         compiling: compile the transformer's step.
         stop: end this session after so many steps of the stage, as a kill after a checkpoint would.
         save_every, sample_every: steps between checkpoints and between sample sheets.
-        tell: hears of every event.
+        tell: receives every event.
         interrupts: its ``stop_requested`` ends the session after the step, saved.
         team: the processes that train together; only the first one writes and tells.
     """
@@ -74,6 +75,48 @@ class Session:
         """Write a checkpoint of the run. Raises InputError when the disk is full."""
         if self.team.leads:
             checkpoint.save(self.run / name, state)
+
+
+class Meter:
+    """Loss, speed and remaining time of one stage: told after every step, logged with checkpoints.
+
+    ``first``: the step that this session starts from; ``steps``: of the stage in all.
+    """
+
+    def __init__(self, session: Session, stage: str, first: int, steps: int, batch_size: int):
+        self.session, self.stage, self.steps, self.batch_size = session, stage, steps, batch_size
+        self.first = self.done = first
+        self.start = time.monotonic()
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def advance(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Count a step whose loss is the sum of these."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
+        self.done, self._count = self.done + 1, self._count + 1
+        if self.session.team.leads:
+            self.session.tell({"type": "progress", "stage": self.stage, "step": self.done, "steps": self.steps})
+
+    def log(self, **more: Any) -> None:
+        """Log the mean loss since the last entry, with the parts of a loss that has several."""
+        means = {name: value.item() / self._count for name, value in self._sums.items()}
+        parts = {name: round(value, 4) for name, value in means.items()}
+        rate = (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        self.session.log(
+            {
+                "type": "step",
+                "stage": self.stage,
+                "step": self.done,
+                "steps": self.steps,
+                "loss": round(sum(means.values()), 4),
+                **({"losses": parts} if len(parts) > 1 else {}),
+                **more,
+                "images_per_second": round(rate * self.batch_size, 1),
+                "seconds_left": round((self.steps - self.done) / rate),
+            }
+        )
+        self._sums, self._count = {}, 0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -124,10 +167,10 @@ def check_loss(value: float, stage: str, step: int) -> None:
     """Raise DitError when training has diverged; the last checkpoint stays."""
     if value != value or value in (float("inf"), float("-inf")):
         raise Diverged(
-            f"{stage}: the loss is no number at step {step}",
+            f"{stage}: the loss is NaN or infinite at step {step}",
             "lower the learning rate; the last checkpoint is as it was",
         )
 
 
 class Diverged(DitError):
-    """The loss became infinite or not a number."""
+    """The loss became NaN or infinite."""

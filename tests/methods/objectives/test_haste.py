@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from dit_tools.core.errors import ModelError
 from dit_tools.nn import attention_maps as maps
 from dit_tools.nn.encoders import attention, features
-from tests.methods.objectives.test_objectives import a_view, examples, trainer, weights
+from tests.methods.objectives.test_objectives import a_step, examples, predict, trainer, weights
 
 __all__ = ["examples", "trainer"]  # fixtures
 PICTURES = np.random.default_rng(0).integers(0, 255, (8, 4, 16, 16), dtype=np.uint8)
@@ -119,15 +118,15 @@ def test_the_attention_loss_is_the_cross_entropy_above_the_teachers_entropy() ->
 
 def test_kept_logits_are_those_of_the_networks_attention(trainer) -> None:
     made = trainer()
-    view = a_view(made)
-    block = made.networks.transformer.transformer_blocks[0]
+    step = a_step(made)
+    block = made.subject.networks.transformer.transformer_blocks[0]
     seen: dict[str, torch.Tensor] = {}
     handles = [
         block.attn1.register_forward_hook(lambda m, a, out: seen.update(out=out)),
         block.attn1.to_v.register_forward_hook(lambda m, a, out: seen.update(v=out)),
     ]
     with maps.kept_logits(block.attn1) as logits:
-        made.networks(view.x, view.t, view.ids, view.mask)
+        predict(step)
         weights = logits().softmax(-1)
     for handle in handles:
         handle.remove()
@@ -140,14 +139,14 @@ def test_kept_logits_are_those_of_the_networks_attention(trainer) -> None:
 def test_attention_alone_reaches_the_chosen_blocks_queries_and_keys(trainer, vision) -> None:
     made = trainer(f"haste:encoder={vision},block=0.7,pairs=2")
     term = made.terms.all[0]
-    term.dissimilarity = lambda view: 0.0
-    view = dataclasses.replace(a_view(made), rng=made.terms.rng(0, 0))
-    with term.attach(view):
-        made.networks(view.x, view.t, view.ids, view.mask)
-    loss = term.extra(view)
+    term.dissimilarity = lambda step: 0.0
+    step = a_step(made)
+    with term.attach(step):
+        predict(step)
+    loss = term.loss(step)["alignment"]
     assert loss.item() > 0
     loss.backward()
-    blocks = made.networks.transformer.transformer_blocks
+    blocks = made.subject.networks.transformer.transformer_blocks
 
     def touched(layer: str) -> list[bool]:
         found = [b.attn1.get_submodule(layer).weight.grad for b in blocks]
@@ -159,12 +158,11 @@ def test_attention_alone_reaches_the_chosen_blocks_queries_and_keys(trainer, vis
 
 def test_training_brings_maps_nearer_to_the_teachers(trainer, vision) -> None:
     made = trainer(f"haste:encoder={vision},weight=5,until=1,block=1", samples=8 * 40)
-    term, seen = made.terms.all[0], []
-    plain = term.extra
-    term.extra = lambda view: seen.append(plain(view)) or seen[-1]
+    seen = []
     for _ in range(40):
         made.advance()
-    assert seen[-1].item() < 0.9 * seen[0].item()
+        seen.append(made.losses["haste alignment"].item())
+    assert seen[-1] < 0.9 * seen[0]
 
 
 def test_it_ends_when_the_gradients_point_apart_and_remembers_it(trainer) -> None:
@@ -180,9 +178,9 @@ def test_it_ends_when_the_gradients_point_apart_and_remembers_it(trainer) -> Non
     other = trainer("haste:conflict=1,until=1", samples=8 * 40)
     other.resume()
     plain = trainer(samples=8 * 40)
-    plain.networks.load_state_dict(made.networks.state_dict())
-    plain.average.load_state_dict(made.average.state_dict())
-    plain.optimizers.load_state_dict(made.optimizers.state_dict())
+    plain.subject.networks.load_state_dict(made.subject.networks.state_dict())
+    plain.subject.averaged.load_state_dict(made.subject.averaged.state_dict())
+    plain.subject.optimizers.load_state_dict(made.subject.optimizers.state_dict())
     plain.step = other.step
     assert other.advance() == plain.advance()
     assert all(torch.equal(a, b) for a, b in zip(weights(other), weights(plain), strict=True))

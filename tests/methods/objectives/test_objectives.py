@@ -15,12 +15,15 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.registry import get, names
-from dit_tools.methods.objectives import Setting, View
+from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.paths import Flow
+from dit_tools.methods.objectives import NetworkInfo, TrainingStep
 from dit_tools.methods.objectives._assign import assign
 from dit_tools.methods.objectives.interval_clustering import intervals
 from dit_tools.tasks.train import dataset, losses, text_to_image, tokenizer
 from dit_tools.tasks.train import recipe as recipes
 from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.trainer import Trainer
 
 BOLD = {
     "logit-normal": "logit-normal:mean=0.5",
@@ -72,15 +75,15 @@ def examples() -> text_to_image.Examples:
 def trainer(examples: text_to_image.Examples, tmp_path: Path):
     data = np.random.default_rng(0).integers(0, 255, (8, 4, 16, 16), dtype=np.uint8)
 
-    def make(*objectives: str, folder: str = "run", **more: Any) -> text_to_image.Trainer:
-        session = Session(tmp_path / folder, dtype="float32")
-        return text_to_image.Trainer(recipe(*objectives, **more), session, examples, data)
+    def make(*objectives: str, folder: str = "run", **more: Any) -> Trainer:
+        session, chosen = Session(tmp_path / folder, dtype="float32"), recipe(*objectives, **more)
+        return Trainer(text_to_image.TextToImage(chosen, session, examples, data), chosen.seed, session)
 
     return make
 
 
-def weights(made: text_to_image.Trainer) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in made.networks.parameters()]
+def weights(made: Trainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in made.subject.networks.parameters()]
 
 
 def equal(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
@@ -108,6 +111,7 @@ def test_the_hooked_step_without_terms_equals_the_plain_step(trainer) -> None:
     """The two paths that a step can take give the same bits."""
     plain, through = trainer(), trainer()
     through.terms.all.append(type("Hooked", (losses.Term,), {"hooks": True})())
+    through.terms.names.append("hooked")
     assert [plain.advance() for _ in range(3)] == [through.advance() for _ in range(3)]
     assert equal(weights(plain), weights(through))
 
@@ -119,9 +123,9 @@ def test_switched_on_it_changes_training_and_leaves_nothing_behind(trainer, text
         plain.advance()
         assert math.isfinite(ours.advance())
     assert not equal(weights(plain), weights(ours))
-    keys = set(ours.networks.state_dict())
-    assert keys == set(plain.networks.state_dict()) == set(ours.average.module.state_dict())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in ours.networks.modules())
+    keys = set(ours.subject.networks.state_dict())
+    assert keys == set(plain.subject.networks.state_dict()) == set(ours.subject.averaged.module.state_dict())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in ours.subject.networks.modules())
 
 
 @pytest.mark.parametrize("text", BOLD.values())
@@ -142,12 +146,21 @@ def test_it_resumes_to_the_bit(trainer, text: str) -> None:
     assert equal([*mine["modules"].values()], [*theirs["modules"].values()])
 
 
-def a_view(made: text_to_image.Trainer, seed: int = 1) -> View:
-    rows, *batch = text_to_image.draw(made.recipe, 0, made.examples, made.terms)
+def a_step(made: Trainer, seed: int = 1) -> TrainingStep:
+    """The first step, for the first term, with a head that is not zero."""
+    subject = made.subject
+    batch = subject.batch(0, made.terms)
     torch.manual_seed(seed)
     with torch.no_grad():
-        made.networks.transformer.proj_out.weight.normal_(std=0.1)
-    return View(made.networks, made.average.module, *batch, rows, 0, 100)
+        subject.networks.transformer.proj_out.weight.normal_(std=0.1)
+    given = (batch.x0, batch.condition, batch.t, batch.noise, subject.path, batch.rows)
+    return TrainingStep(subject.denoise, subject.teacher, *given, 0, 100, rng=made.terms.rng(0, 0))
+
+
+def predict(step: TrainingStep) -> torch.Tensor:
+    """What the forward pass gives, kept in the step as well."""
+    step.prediction = step.denoise(step.x, step.t, step.condition)
+    return step.prediction.raw
 
 
 @pytest.mark.parametrize(
@@ -157,27 +170,27 @@ def a_view(made: text_to_image.Trainer, seed: int = 1) -> View:
 )
 def test_an_alignment_reaches_its_block_and_nothing_behind_it(trainer, text, reached) -> None:
     made = trainer(text)
-    view = dataclasses.replace(a_view(made), rng=made.terms.rng(0, 0))
+    step = a_step(made)
     term = made.terms.all[0]
-    with term.attach(view):
-        made.networks(view.x, view.t, view.ids, view.mask)
-    term.extra(view).backward()
-    blocks = made.networks.transformer.transformer_blocks
+    with term.attach(step):
+        predict(step)
+    term.loss(step)["alignment"].backward()
+    blocks = made.subject.networks.transformer.transformer_blocks
     touched = [any(p.grad is not None and p.grad.any() for p in b.parameters()) for b in blocks]
     assert touched == [i < reached for i in range(3)]
     assert all(p.grad is not None and p.grad.any() for p in term.module.parameters())
-    assert all(p.grad is None for p in made.average.parameters())
+    assert all(p.grad is None for p in made.subject.averaged.parameters())
 
 
 def test_sra_is_zero_when_the_teacher_is_the_student(trainer) -> None:
     made = trainer("sra:student=0.6,teacher=0.6,gap=0")
-    view = dataclasses.replace(a_view(made), rng=made.terms.rng(0, 0))
-    made.average.module.load_state_dict(made.networks.state_dict())
+    step = a_step(made)
+    made.subject.averaged.module.load_state_dict(made.subject.networks.state_dict())
     term = made.terms.all[0]
     term.module = torch.nn.Identity()
-    with term.attach(view):
-        made.networks(view.x, view.t, view.ids, view.mask)
-    assert term.extra(view).item() == pytest.approx(0, abs=1e-6)
+    with term.attach(step):
+        predict(step)
+    assert term.loss(step)["alignment"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_repa_is_switched_off_to_the_bit(trainer) -> None:
@@ -186,9 +199,9 @@ def test_repa_is_switched_off_to_the_bit(trainer) -> None:
     for _ in range(3):
         made.advance()
     rest = trainer()
-    rest.networks.load_state_dict(made.networks.state_dict())
-    rest.average.load_state_dict(made.average.state_dict())
-    rest.optimizers.load_state_dict(copy.deepcopy(made.optimizers.state_dict()))
+    rest.subject.networks.load_state_dict(made.subject.networks.state_dict())
+    rest.subject.averaged.load_state_dict(made.subject.averaged.state_dict())
+    rest.subject.optimizers.load_state_dict(copy.deepcopy(made.subject.optimizers.state_dict()))
     rest.step = made.step
     assert [made.advance() for _ in range(3)] == [rest.advance() for _ in range(3)]
     assert equal(weights(made), weights(rest))
@@ -196,30 +209,29 @@ def test_repa_is_switched_off_to_the_bit(trainer) -> None:
 
 def test_repa_aligns(trainer) -> None:
     made = trainer("repa:weight=5,until=1", samples=8 * 60)
-    term, seen = made.terms.all[0], []
-    plain = term.extra
-    term.extra = lambda view: seen.append(plain(view)) or seen[-1]
+    seen = []
     for _ in range(60):
         made.advance()
-    assert seen[-1].item() < 0.8 * seen[0].item()
+        seen.append(made.losses["repa alignment"].item())
+    assert seen[-1] < 0.8 * seen[0]
 
 
 def test_masking_trains_on_kept_tokens_alone(trainer) -> None:
     made = trainer("masking:ratio=0.75")
-    view = dataclasses.replace(a_view(made), rng=made.terms.rng(0, 0))
+    step = a_step(made)
     term, seen = made.terms.all[0], []
-    last = made.networks.transformer.transformer_blocks[-1]
+    last = made.subject.networks.transformer.transformer_blocks[-1]
     handle = last.register_forward_hook(lambda m, a, out: seen.append(out.shape[1]))
-    with term.attach(view):
-        velocity = made.networks(view.x, view.t, view.ids, view.mask)
+    with term.attach(step):
+        velocity = predict(step)
     handle.remove()
     velocity.retain_grad()
-    term.reduce((velocity - (view.noise - view.x0)).square(), view).backward()
+    term.reduce((velocity - (step.noise - step.x0)).square(), step).backward()
     patches = velocity.grad.unfold(2, 2, 2).unfold(3, 2, 2).abs().sum((1, 4, 5)).flatten(1)
-    for row, kept in zip(patches, view.store["kept"], strict=True):
+    for row, kept in zip(patches, step.store["kept"], strict=True):
         assert set(row.nonzero().flatten().tolist()) == set(kept.tolist()) and len(kept) == 4
     ones = torch.full_like(velocity, 3.0)
-    assert term.reduce(ones, view).item() == pytest.approx(3)
+    assert term.reduce(ones, step).item() == pytest.approx(3)
 
 
 def test_the_assignment_is_the_best_of_all() -> None:
@@ -264,17 +276,18 @@ def test_logit_normal_has_its_mean_and_spread() -> None:
 def test_the_curriculum_opens_from_high_noise_to_all_times() -> None:
     term = spec.parse("objectives", "curriculum:clusters=4,patience=5,until=1").begin(None)
     uniform = (torch.arange(100, dtype=torch.float64) + 0.5) / 100
-    view = View(None, None, None, None, None, None, None, None, 0, 10**6)
+    none: Any = None
+    step = TrainingStep(none, None, none, None, none, none, Flow(), none, 0, 10**6)
     lows = []
     for _ in range(30):
         lows.append(term.quantiles(uniform).min().item())
         assert lows[-1] >= 1 - term.open / 4 and term.quantiles(uniform).max().item() <= 1
-        term.observe(1.0, view)
+        term.observe(1.0, step)
     assert sorted(lows, reverse=True) == lows and term.open == 4
     assert torch.equal(term.quantiles(uniform), uniform)
     late = spec.parse("objectives", "curriculum:clusters=4,patience=999,until=0.5").begin(None)
-    for step in range(50):
-        late.observe(1 / (step + 1), dataclasses.replace(view, step=step, steps=100))
+    for i in range(50):
+        late.observe(1 / (i + 1), dataclasses.replace(step, step=i, steps=100))
     assert late.open == 4
 
 
@@ -336,4 +349,39 @@ def test_an_objective_of_the_other_stage_or_given_twice_is_refused() -> None:
         losses.parse(["variance-expansion"], "transformer")
     with pytest.raises(UsageError, match="given twice"):
         losses.parse(["sra", "sra:weight=1"], "transformer")
-    assert Setting(1, 1, 1, 1, 1, None).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "says"),
+    [
+        ("haste", {"block": "FluxTransformerBlock"}, "haste: it compares maps .* this network's blocks are Flux"),
+        ("masking", {"block": "JointTransformerBlock"}, "masking: tokens can leave only .* blocks are Joint"),
+        ("sra", {"teacher": False}, "sra: it learns from a moving average.*set ema_decay"),
+    ],
+)
+def test_what_cannot_be_applied_to_a_network_is_refused_with_the_reason(text: str, change: Any, says: str) -> None:
+    images = np.zeros((1, 4, 8, 8), np.uint8)
+    network = dataclasses.replace(NetworkInfo(8, 4, 4, 2, lambda: images), **change)
+    with pytest.raises(UnsupportedError, match=says):
+        spec.parse("objectives", text).begin(network)
+    cls = get("objectives", text)
+    cls(**cls.info.identity).begin(network)  # switched off it needs nothing
+
+
+def test_a_term_may_replace_the_loss_of_the_prediction(trainer) -> None:
+    """Reflow and consistency losses do: the network is called by the term alone."""
+    made, calls = trainer(), []
+
+    class Own(losses.Term):
+        hooks = replaces = True
+
+        def loss(self, step: TrainingStep) -> dict[str, torch.Tensor]:
+            assert step.prediction is None and step.teacher is not None
+            calls.append(step.step)
+            wanted = step.teacher(step.x, step.t, step.condition)
+            return {"own": (step.denoise(step.x, step.t, step.condition).x0 - wanted.x0.detach()).square().mean()}
+
+    made.terms.all.append(Own())
+    made.terms.names.append("own")
+    assert made.advance() == 0.0 and calls == [0]  # the average is the network at first
+    assert list(made.losses) == ["own own"]

@@ -123,7 +123,7 @@ def test_normalizing_the_latents_changes_no_picture(emoji: recipes.Recipe) -> No
 
     torch.manual_seed(0)
     model = autoencoder.build(emoji)
-    data, _ = dataset.read(emoji.data, dataset.data_root(), skin_tones=True)
+    data, _ = dataset.read(emoji.data, skin_tones=True)
     with torch.no_grad():
         before = model.decode(autoencoder.encode(model, data)).sample
         autoencoder.normalize(model, data)

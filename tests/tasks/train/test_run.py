@@ -88,7 +88,7 @@ def test_what_a_run_leaves(whole: Path, tiny: Recipe) -> None:
     assert "Step 20 of 20, 320 pictures seen" in card and "vocab_size = 64" in card
     assert not list(whole.glob("*.part")) and not list(whole.glob("*.tmp"))
     for line in (whole / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        assert json.loads(line)["pictures_per_second"] > 0
+        assert json.loads(line)["images_per_second"] > 0
 
 
 def test_latents_are_cached_and_belong_to_their_data(whole: Path, tmp_path: Path) -> None:
