@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import signal
 import subprocess
 import time
@@ -124,6 +126,36 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
     assert refused.returncode == 2 and "--export: an adapter is one file" in refused.stderr
     other = dit("train", "tiny.toml", "--adapter", "lora", "-o", "x", cwd=place)
     assert other.returncode == 2 and "--adapter: the recipe trains a model" in other.stderr
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_objectives_train_an_adapter_of_another_family(place: Path, tmp_path: Path, family: str) -> None:
+    importlib.import_module(f"tests.support.{family}").pipeline(tmp_path / "model")
+    (tmp_path / "ink.toml").write_text(
+        f'name = "ink"\n[data]\nfolder = "{place / "pictures"}"\nsize = 32\n'
+        '[adapter]\nmodel = "model"\nmethod = "lora:rank=2"\nsamples = 8\nlearning_rate = 1e-2\n',
+        encoding="utf-8",
+    )
+    files = {}
+    for text in ("", "immiscible", "repa"):
+        more = ["--objective", text] if text else []
+        done = dit("train", "ink.toml", "-o", f"run-{text}", "--save-every", "1", "--json", *more, cwd=tmp_path)
+        path = f"run-{text}/ink.safetensors"
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 0 and events[-1] == {"type": "done", "path": path}, done.stderr
+        steps = [event for event in events if event["type"] == "step"]
+        assert [event["step"] for event in steps] == [1, 2]
+        parts = {"denoising", "repa alignment"} if text == "repa" else set()
+        assert all(set(event.get("losses", {})) == parts for event in steps)
+        files[text] = (tmp_path / path).read_bytes()
+    assert len(set(files.values())) == 3
+    words = ["generate", "x", "-m", "model", "--steps", "1", "--size", "32", "-o", "x.png"]
+    made = dit(*words, "--lora", "run-repa/ink.safetensors", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    refused = dit("train", "ink.toml", "-o", "run-no", "--objective", "masking", cwd=tmp_path)
+    assert refused.returncode == 7 and "masking: tokens can leave only where" in refused.stderr
+    refused = dit("train", "ink.toml", "-o", "run-no", "--objective", "variance-expansion", cwd=tmp_path)
+    assert refused.returncode == 2 and "it trains an autoencoder, and an adapter has none" in refused.stderr
 
 
 @pytest.mark.parametrize(

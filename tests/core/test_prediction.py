@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dit_tools.core.paths import Flow
+from dit_tools.core.paths import Flow, scales
 from dit_tools.core.prediction import KINDS, Prediction
 from tests.support.gaussian import LINEAR, start
 
@@ -54,3 +54,23 @@ def test_readings_that_do_not_exist_are_zero():
     assert (Prediction(x * 0.999, "eps", x, 1.0, Flow()).x0 == 0).all()
     assert (Prediction(x * 0.999, "x0", x, 0.0, Flow()).eps == 0).all()
     assert (Prediction(x, "flow", x, 1.0, Flow()).x0 == 0).all()  # x - 1 * raw, a real reading
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_a_batch_of_times_reads_as_each_time_alone(path, kind, convert):
+    """Targets and readings of (B, ...) with a time for each sample, as training has them."""
+    x0, noise = np.stack([start()] * 4), np.stack([start()[::-1].copy()] * 4)
+    times = np.array([1.0, *TIMES[1:]])  # alpha is 0 at the first on the flow
+    alpha, sigma = scales(path, convert(times), convert(x0))
+    assert alpha.shape == sigma.shape == (4,) + (1,) * (x0.ndim - 1)
+    x = alpha * convert(x0) + sigma * convert(noise)
+    raw = Prediction.target(kind, convert(x0), convert(noise), path, convert(times))
+    whole = Prediction(raw, kind, x, convert(times), path)
+    for i, t in enumerate(times.tolist()):
+        alone = Prediction(raw[i], kind, x[i], t, path)
+        wanted = Prediction.target(kind, convert(x0[i]), convert(noise[i]), path, t)
+        assert abs(raw[i] - wanted).max() < 1e-12
+        for reading in ("x0", "eps", "velocity"):
+            assert abs(getattr(whole, reading)[i] - getattr(alone, reading)).max() < 1e-9, (i, reading)

@@ -31,7 +31,7 @@ from dit_tools.core.registry import MethodInfo
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-    from torch.nn import Module
+    from torch.nn import Module, Parameter
 
     from dit_tools.core.blocks import Block
 
@@ -47,7 +47,7 @@ class Denoise(Protocol):
         """The hookable blocks in running order."""
         ...
 
-    def parameters(self) -> Sequence[Tensor]:
+    def parameters(self) -> Sequence[Parameter]:
         """The parameters of the transformer that are trained; empty for a teacher."""
         ...
 

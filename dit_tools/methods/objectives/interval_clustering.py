@@ -37,6 +37,8 @@ class IntervalClustering(Objective):
 
 
 class _Tasks(Term):
+    module: Any
+
     def __init__(self, chosen: IntervalClustering, path: Path):
         from dit_tools.nn.uncertainty import Uncertainty
 

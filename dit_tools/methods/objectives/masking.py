@@ -39,6 +39,8 @@ class Masking(Objective):
 
 
 class _Masking(Term):
+    module: Any
+
     def __init__(self, chosen: Masking, network: NetworkInfo):
         from dit_tools.nn.token_dropping import MaskToken
 

@@ -63,7 +63,8 @@ def read(
         lines = (root / data.captions).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(
-            f"{root / data.captions}: cannot be read: {error.strerror}", "give --data, or set DIT_DATA, to the folder of the data"
+            f"{root / data.captions}: cannot be read: {error.strerror}",
+            "give --data, or set DIT_DATA, to the folder of the data",
         ) from None
     for line in lines:
         row = json.loads(line)

@@ -32,7 +32,7 @@ class NetworksDenoise:
         """The transformer's blocks."""
         return blocks(self.networks.transformer, FAMILY.stacks, FAMILY.blocks)
 
-    def parameters(self) -> Sequence[torch.Tensor]:
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
         """The transformer's parameters that have gradients."""
         return [p for p in self.networks.transformer.parameters() if p.requires_grad]
 
@@ -54,7 +54,7 @@ class ModelDenoise:
         """The transformer's blocks."""
         return self.network.blocks()
 
-    def parameters(self) -> Sequence[torch.Tensor]:
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
         """The parameters that have gradients: those of an adapter."""
         return [p for p in self.network.module.parameters() if p.requires_grad]
 
@@ -114,7 +114,7 @@ class AveragedDenoise:
         """The transformer's blocks."""
         return self.denoise.blocks
 
-    def parameters(self) -> Sequence[torch.Tensor]:
+    def parameters(self) -> Sequence[torch.nn.Parameter]:
         """None: a teacher is not trained."""
         return ()
 

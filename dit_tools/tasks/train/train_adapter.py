@@ -33,7 +33,7 @@ from dit_tools.sampling import loop
 from dit_tools.tasks.train import collate, dataset, losses
 from dit_tools.tasks.train.denoisers import AveragedDenoise, ModelDenoise, ParameterAverage
 from dit_tools.tasks.train.optimizers import adamw
-from dit_tools.tasks.train.recipe import Recipe
+from dit_tools.tasks.train.recipe import Adapter, Recipe
 from dit_tools.tasks.train.session import Session, check_space
 from dit_tools.tasks.train.trainer import Batch, Subject, Trainer
 
@@ -60,6 +60,8 @@ class AdapterSubject(Subject):
 
     stage = "adapter"
     checkpoint_name = "adapter.pt"
+    settings: Adapter
+    denoise: ModelDenoise
 
     def __init__(self, recipe: Recipe, session: Session, model: Model, examples: Examples):
         a = recipe.adapter

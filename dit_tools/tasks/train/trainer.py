@@ -88,6 +88,7 @@ class Subject(ABC):
         """What is entered around forward and backward pass."""
         return nullcontext()
 
+    @abstractmethod
     def average(self) -> None:
         """Let the moving average follow."""
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from dit_tools.core import spec
-from dit_tools.core.registry import get, names
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Flow
+from dit_tools.core.registry import get, names
 from dit_tools.methods.objectives import NetworkInfo, TrainingStep
 from dit_tools.methods.objectives._assign import assign
 from dit_tools.methods.objectives.interval_clustering import intervals

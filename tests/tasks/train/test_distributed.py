@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dit_tools.core.errors import UsageError
 from dit_tools.tasks.train import checkpoint, plot
 from dit_tools.tasks.train.distributed import Team
+from tests.support import sd3
 from tests.support.program import PROGRAM, environment
 from tests.tasks.train.conftest import TEXT, draw_pictures
 
@@ -29,11 +31,11 @@ SHORT = (
 # a whole step, so weights are compared on average.
 
 
-def start(place: Path, rank: int, size: int, port: int) -> subprocess.Popen[str]:
+def start(place: Path, rank: int, size: int, port: int, recipe: str = "tiny.toml") -> subprocess.Popen[str]:
     words = [
         str(PROGRAM),
         "train",
-        "tiny.toml",
+        recipe,
         "-o",
         f"runs/{size}",
         "--dtype",
@@ -68,15 +70,40 @@ def start(place: Path, rank: int, size: int, port: int) -> subprocess.Popen[str]
     )
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    draw_pictures(tmp_path / "pictures")
-    (tmp_path / "tiny.toml").write_text(SHORT, encoding="utf-8")
+def train_alone_and_in_two(place: Path, recipe: str) -> list[tuple[str, str]]:
+    """Train once in one process and once in two; what each wrote to stdout and stderr."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = [start(tmp_path, 0, 1, 0), *(start(tmp_path, rank, 2, port) for rank in range(2))]
+    running = [start(place, 0, 1, 0, recipe), *(start(place, rank, 2, port, recipe) for rank in range(2))]
     told = [process.communicate(timeout=600) for process in running]
     assert [p.returncode for p in running] == [0, 0, 0], told
+    return told
+
+
+def test_an_adapter_in_two_processes_equals_one(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "pictures", 8)
+    sd3.pipeline(tmp_path / "model")
+    (tmp_path / "ink.toml").write_text(
+        'name = "ink"\n[data]\nfolder = "pictures"\nsize = 32\n[adapter]\nmodel = "model"\nmethod = "lora:rank=2"\n'
+        'samples = 16\nlearning_rate = 1e-2\nema_decay = 0.5\nobjectives = ["immiscible", "repa"]\n',
+        encoding="utf-8",
+    )
+    told = train_alone_and_in_two(tmp_path, "ink.toml")
+    assert [out for out, _ in told] == ["runs/1/ink.safetensors\n", "runs/2/ink.safetensors\n", ""]
+    assert told[2][1] == ""
+    one, two = (load_file(tmp_path / f"runs/{size}/ink.safetensors") for size in (1, 2))
+    apart = sum((one[name] - two[name]).abs().sum().item() for name in one)
+    assert apart < 0.02 * sum(tensor.abs().sum().item() for tensor in one.values())
+    losses = [[row["loss"] for row in plot.rows(tmp_path / f"runs/{size}")["adapter"]] for size in (1, 2)]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(*losses, rtol=5e-3)
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "pictures")
+    (tmp_path / "tiny.toml").write_text(SHORT, encoding="utf-8")
+    told = train_alone_and_in_two(tmp_path, "tiny.toml")
     assert [out for out, _ in told] == ["runs/1/pipeline\n", "runs/2/pipeline\n", ""]
     assert told[2][1] == ""  # the second process is silent
 

@@ -173,7 +173,9 @@ def test_targets_are_what_the_network_predicts() -> None:
 
 
 @pytest.mark.parametrize("family", ["flux", "sd3", "lumina2", "zimage"])
-@pytest.mark.parametrize("text", ["immiscible:assign=nearest", "repa:until=1", "sra:until=1", "curriculum", "interval-clustering"])
+@pytest.mark.parametrize(
+    "text", ["immiscible:assign=nearest", "repa:until=1", "sra:until=1", "curriculum", "interval-clustering"]
+)
 def test_objectives_train_adapters_of_other_families(family: str, text: str) -> None:
     """They change what is learned, train the adapter alone, and leave no hook behind."""
     more: dict[str, Any] = {"learning_rate": 1e-2, "ema_decay": 0.9}
