@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +17,32 @@ from dit_tools.core.errors import InputError, UsageError
 STAGES, DTYPES = ("all", "autoencoder"), ("auto", "bfloat16", "float32")
 
 
+def _recipes(incomplete: str) -> list[str]:
+    from dit_tools.tasks.train.builtin_recipes import paths
+
+    return [name for name in paths() if name.startswith(incomplete)]
+
+
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a TOML file.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Recipe: a TOML file, or the name of one that comes with dit: emoji, emoji-colour or emoji-small.",
+            autocompletion=_recipes,
+        ),
+    ] = None,
+    named: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME", help="The same as RECIPE.", autocompletion=_recipes)
+    ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FOLDER", help="Folder or zip of captioned images, in place of the recipe's."),
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            help="Folder or zip of captioned images, in place of the recipe's; for a recipe that comes with dit, "
+            "the folder that its list of captions is in (default: $DIT_DATA).",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -62,6 +82,15 @@ def train(
         bool,
         typer.Option("--compile/--no-compile", help="Compile the training step of the transformer with torch.compile."),
     ] = False,
+    terminal_step: Annotated[
+        str | None,
+        typer.Option(
+            "--terminal-step",
+            metavar="MODEL",
+            help="Instead of training a recipe, fit the extra first step of '--noise oms' to the images of --data "
+            "and write it into this model's folder.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -75,9 +104,14 @@ def train(
     'pipeline', a diffusers model for 'dit generate -m'. A recipe with [adapter] writes
     NAME.safetensors instead, for --lora. Prints the path of the result.
     """
-    from dit_cli.training import export_to, leads, prepare, settle, start
+    from dit_cli.training import export_to, fit_terminal_step, leads, plan, prepare, recipe_file, settle, start
 
-    made = prepare(Path(recipe), data, tuple(objective or ()), adapter)
+    teller = Teller(json, quiet)
+    if terminal_step is not None:
+        _print([str(fit_terminal_step(terminal_step, data, recipe or named, teller))], json)
+        return
+    source = recipe_file(recipe, named)
+    made = prepare(source, data, tuple(objective or ()), adapter)
     run = Path(output) if output else Path("runs") / made.name
     made = settle(made, run)
     if export and made.adapter.model:
@@ -86,7 +120,11 @@ def train(
         )
     _check(stage, dtype, run, export, overwrite)
     if dry_run:
-        say(f"dit: would train {made.name} in {run}")
+        found, words = plan(made, run, device or "auto", dtype, teller)
+        if json:
+            print(json_format.dumps(found))
+        for line in words:
+            say(f"dit: {line}")
         return
 
     options = {
@@ -97,7 +135,8 @@ def train(
         "save_every": save_every,
         "sample_every": sample_every,
     }
-    folder = start(made, Path(recipe), run, stage, overwrite, _teller(json, quiet), options)
+    with teller:
+        folder = start(made, source, run, stage, overwrite, teller, options)
     if not leads():
         return
     paths = [str(folder)] if folder else []
@@ -106,6 +145,10 @@ def train(
         paths.append(export)
     if folder is None:
         say(f"dit: stopped at --max-steps {max_steps}; the same command continues the run")
+    _print(paths, json)
+
+
+def _print(paths: list[str], json: bool) -> None:
     for path in paths:
         print(json_format.dumps({"type": "done", "path": path}) if json else path)
 
@@ -121,16 +164,51 @@ def _check(stage: str, dtype: str, run: Path, export: str | None, overwrite: boo
         raise InputError(f"--export {export}: the folder exists", "add --overwrite, or choose another folder")
 
 
-def _teller(json: bool, quiet: bool) -> Callable[[dict[str, Any]], None]:
-    def tell(event: dict[str, Any]) -> None:
-        if json:
+class Teller:
+    """Tells what happens: events as JSON on stdout, or lines and a progress bar on stderr."""
+
+    def __init__(self, json: bool, quiet: bool):
+        self.json, self.quiet = json, quiet
+        self.stage, self.bar = "", None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show an event of the training."""
+        if event["type"] == "progress":
+            self._advance(event)
+            return
+        if self.json:
             print(json_format.dumps(event), flush=True)
         if event["type"] == "skipped":  # always: nobody should miss it
-            say(f"dit: {event['file']}: {event['reason']}; skipped")
-        elif not quiet and not json and (line := _line(event)):
-            say(line)
+            self._say(f"dit: {event['file']}: {event['reason']}; skipped")
+        elif not self.quiet and not self.json and (line := _line(event)):
+            self._say(line)
 
-    return tell
+    def _advance(self, event: dict[str, Any]) -> None:
+        from dit_tools.jobs.progress import bar
+
+        if event["stage"] != self.stage:
+            self.close()
+            self.stage, self.bar = event["stage"], bar(event["steps"], event["stage"], self.quiet or self.json)
+            self.bar.initial = self.bar.n = event["step"] - 1
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def _say(self, line: str) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+        say(line)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+    def __enter__(self) -> Teller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -139,11 +217,19 @@ def _line(event: dict[str, Any]) -> str:
     if event["type"] != "step":
         return ""
     more = f", PSNR {event['psnr']} dB" if "psnr" in event else ""
+    parts = "".join(f", {name} {value:.4f}" for name, value in event.get("losses", {}).items())
     left = (event["steps"] - event["step"]) / max(event["steps"], 1)
     return (
-        f"dit: {event['stage']} {event['step']}/{event['steps']} ({1 - left:.0%}): loss "
-        f"{event['loss']:.4f}{more}, {event['images_per_second']:.1f} images/s"
+        f"dit: {event['stage']} {event['step']}/{event['steps']} ({1 - left:.0%}): "
+        f"loss {event['loss']:.4f}{parts}{more}, "
+        f"{event['images_per_second']:.1f} images/s, {_time(event['seconds_left'])} left"
     )
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
 
 
 command = make(train)

@@ -15,12 +15,46 @@ from dit_tools.tasks.train import recipe as recipes
 LEFT = ("transformer.pt", "vae.pt", "adapter.pt", "log.jsonl", "loss.png", "latents.safetensors")
 
 
+def recipe_file(argument: str | None, option: str | None) -> Path:
+    """The file of the recipe that was asked for. Raises UsageError unless there is exactly one."""
+    from dit_tools.tasks.train import builtin_recipes
+
+    if (argument is None) == (option is None):
+        known = ", ".join(builtin_recipes.paths())
+        reason = "no recipe was given" if argument is None else "a recipe was given twice"
+        raise UsageError(f"dit train: {reason}", f"give one TOML file, or one of {known}")
+    return builtin_recipes.find(argument or option or "")
+
+
+def fit_terminal_step(model: str, data: str | None, recipe: str | None, tell: Callable[[dict[str, Any]], None]) -> Path:
+    """The file of the extra step of ``--noise oms`` for a model's folder. Raises UsageError."""
+    from dit_tools.tasks.train import one_more_step
+
+    if recipe is not None:
+        raise UsageError("--terminal-step takes no recipe", "leave out RECIPE")
+    if data is None:
+        raise UsageError("--terminal-step needs images", "give --data FOLDER with captioned images")
+    return one_more_step.fit(Path(model), Path(data), tell)
+
+
+def plan(
+    recipe: recipes.Recipe, run: Path, device: str, dtype: str, tell: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """What a run would do, as a table and in words."""
+    from dit_tools.tasks.train import preview
+    from dit_tools.tasks.train.session import Session, check_device
+
+    found = preview.preview(recipe, Session(run, check_device(device), dtype, tell=tell))
+    return found, preview.lines(found)
+
+
 def prepare(path: Path, data: str | None, objectives: tuple[str, ...], adapter: str | None = None) -> recipes.Recipe:
     """The recipe with what the command line changes of it; nothing heavy is imported."""
     made = recipes.load(path)
     if data is not None:
-        folder = replace(made.data, folder=data, captions="")
-        made = replace(made, data=folder)
+        listed = made.data.captions and (Path(data) / made.data.captions).is_file()
+        changes: dict[str, str] = {"root": data} if listed else {"folder": data, "captions": ""}
+        made = replace(made, data=replace(made.data, **changes))
     if made.data.folder and not Path(made.data.folder).exists():
         raise InputError(f"{made.data.folder}: no such folder or zip", "correct --data or [data]")
     if adapter is not None and not made.adapter.model:

@@ -25,8 +25,8 @@ class Oms(Noise):
 
     Such a model saw a trace of the picture at its noisiest time, takes pure noise for a picture of
     middling brightness, and makes nothing very dark or bright. x0 is what the prompt's pictures are
-    on average, from ``one_more_step.safetensors`` in the model's folder, which ``python -m
-    dit_tools.tasks.train.one_more_step`` makes from captioned pictures; ``scale`` guides it. Differs
+    on average, from ``one_more_step.safetensors`` in the model's folder, which ``dit train
+    --terminal-step MODEL --data FOLDER`` makes from captioned images; ``scale`` guides it. Differs
     from the paper: a regression in place of a network (the best network says the same), and the
     deviation of the noise as the theory has it, where the authors' code takes the variance. On a
     flow, which ends at pure noise, it changes nothing: the built-in models have no use for it.
@@ -47,7 +47,7 @@ class Oms(Noise):
         if model.terminal is None:
             raise UnsupportedError(
                 f"--noise oms: {model.name} has no one_more_step.safetensors",
-                "make it with python -m dit_tools.tasks.train.one_more_step",
+                "make it with dit train --terminal-step MODEL --data FOLDER",
             )
         x0 = model.terminal(conditions["cond"], x)
         if self.scale != 1 and "uncond" in conditions:

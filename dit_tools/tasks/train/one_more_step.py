@@ -1,15 +1,10 @@
-"""The extra step of ``--noise oms`` for a model, from captioned pictures.
+"""The extra step of ``--noise oms`` for a model, fitted to captioned images: ``dit train --terminal-step``.
 
-    python -m dit_tools.tasks.train.one_more_step MODEL PICTURES
-
-``MODEL`` is a folder that is written to; ``PICTURES`` a folder or zip as ``dit train`` takes it.
 The model's own text encoder and autoencoder are used; its transformer is not touched.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from dit_tools.core.arrays import to_numpy
+from dit_tools.core.errors import ModelError
 from dit_tools.core.size import Size
 from dit_tools.models import one_more_step
 from dit_tools.models.family import ConditionRequest
 from dit_tools.tasks.train import image_folder
 
-BATCH = 16  # pictures that go through the autoencoder together
+BATCH = 16  # images that go through the autoencoder together
 
 
 def fitted(model: Any, pixels: np.ndarray, captions: Sequence[str], ridge: float) -> Any:
-    """The step of pictures, uint8 (N, 4, size, size), and their captions."""
+    """The step of images, uint8 (N, 4, size, size), and their captions."""
     size, text, latents = pixels.shape[-1], [], []
     channels = 4 if model.alpha else 3
     for start in range(0, len(captions), BATCH):
@@ -38,19 +34,16 @@ def fitted(model: Any, pixels: np.ndarray, captions: Sequence[str], ridge: float
     return one_more_step.fit(np.concatenate(text), np.concatenate(latents), ridge)
 
 
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("pictures", type=Path)
-    parser.add_argument("--ridge", type=float, default=1.0)
-    a = parser.parse_args()
+def fit(folder: Path, images: Path, tell: image_folder.Tell = lambda event: None, ridge: float = 1.0) -> Path:
+    """Write the step of captioned images into a model's folder; returns its file.
+
+    ``images``: a folder or zip as ``dit train`` takes it. ``ridge``: weight of the regularization.
+    Raises ModelError for a folder that is no model, InputError where there is no image with a caption.
+    """
     from dit_tools.models.loading.load import load
 
-    model = load(str(a.model))
-    pixels, captions = image_folder.read(a.pictures, model.defaults.size, lambda e: print(json.dumps(e)))
-    print(one_more_step.write(fitted(model, pixels, captions, a.ridge), a.model))
-
-
-if __name__ == "__main__":
-    main()
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: not a folder", "give the folder of a model, which the step is written into")
+    model = load(str(folder))
+    pixels, captions = image_folder.read(images, model.defaults.size, tell)
+    return one_more_step.write(fitted(model, pixels, captions, ridge), folder)

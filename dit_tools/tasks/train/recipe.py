@@ -15,6 +15,9 @@ from dit_tools.core import spec
 from dit_tools.core.errors import InputError
 from dit_tools.core.registry import nearest
 
+REPETITIONS = 200
+"""How often an adapter sees every image where the recipe does not say."""
+
 
 class RecipeError(InputError, ValueError):
     """A recipe cannot be read, or asks for something that does not exist."""
@@ -180,7 +183,9 @@ def load(path: Path) -> Recipe:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"{path}: cannot be read: {reason}", "give a recipe in TOML") from None
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not TOML: {error}", "see recipes/ for examples") from None
+        raise RecipeError(
+            f"{path}: not TOML: {error}", "correct it, or begin with a recipe that comes with dit"
+        ) from None
     for name, cls in SECTIONS.items():
         if name in table:
             if not isinstance(table[name], dict):

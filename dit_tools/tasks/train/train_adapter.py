@@ -33,11 +33,10 @@ from dit_tools.sampling import loop
 from dit_tools.tasks.train import collate, dataset, losses
 from dit_tools.tasks.train.denoisers import AveragedDenoise, ModelDenoise, ParameterAverage
 from dit_tools.tasks.train.optimizers import adamw
-from dit_tools.tasks.train.recipe import Adapter, Recipe
+from dit_tools.tasks.train.recipe import REPETITIONS, Adapter, Recipe
 from dit_tools.tasks.train.session import Session, check_space
 from dit_tools.tasks.train.trainer import Batch, Subject, Trainer
 
-REPETITIONS = 200  # how often every image is seen where the recipe does not say
 SHOWN = 8  # images of a sheet
 
 

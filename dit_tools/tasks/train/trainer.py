@@ -128,7 +128,7 @@ class Trainer:
         return self.subject.steps
 
     def advance(self) -> float:
-        """Make one step; returns its loss. ``losses`` then holds its parts in this process."""
+        """Make one step; returns its loss. ``losses`` then holds the parts that it is the sum of."""
         subject, team = self.subject, self.session.team
         whole = subject.batch(self.step, self.terms)
         whole.noise = self.terms.couple(whole.x0, whole.noise, self.step)
@@ -138,7 +138,9 @@ class Trainer:
         for index, chosen in enumerate(parts):
             step = self._train_on(batch.part(chosen) if len(parts) > 1 else batch, index, len(parts))
         team.average(subject.parameters())
-        number = team.mean(_total(self.losses.values())).item()
+        means = team.mean(torch.stack([*self.losses.values()]))
+        self.losses = dict(zip(self.losses, means, strict=True))
+        number = _total(means).item()
         check_loss(number, subject.stage, self.step + 1)
         torch.nn.utils.clip_grad_norm_(subject.parameters(), 1.0)
         settings = subject.settings

@@ -1,10 +1,8 @@
-"""The command that fits the extra step of ``--noise oms``: a tiny pipeline, a few pictures."""
+"""The option that fits the extra step of ``--noise oms``: a tiny pipeline, a few images."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,9 @@ from dit_tools.methods.noise.oms import Oms
 from dit_tools.models import one_more_step
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
+from dit_tools.tasks.train.one_more_step import fit
 from tests.support import pixart
+from tests.support.program import dit
 
 BRIGHT = {"black": 8, "gray": 128, "white": 250}
 
@@ -31,20 +31,16 @@ def pictures(folder, size):
     (folder / "captions.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
 
-def fit(model, folder, *options):
-    command = [sys.executable, "-m", "dit_tools.tasks.train.one_more_step", model, folder, *options]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
-
-
-def test_the_command_fits_what_oms_then_starts_from(tmp_path):
+def test_the_option_fits_what_oms_then_starts_from(tmp_path):
     home, folder = tmp_path / "model", tmp_path / "pictures"
     folder.mkdir()
     pixart.pipeline(home)
     size = load(str(home)).defaults.size
     pictures(folder, size)
-    done = fit(home, folder, "--ridge", "1e-6")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(home / one_more_step.NAME)
+    done = dit("train", "--terminal-step", home, "--data", folder)
+    assert (done.returncode, done.stdout) == (0, f"{home / one_more_step.NAME}\n"), done.stderr
+    whole = (home / one_more_step.NAME).read_bytes()
+    assert fit(home, folder, ridge=1e-6).read_bytes() != whole
 
     model = load(str(home))
     asked = ConditionRequest(tuple(BRIGHT), ("",) * 3, Size.square(size), ("cond",))
@@ -62,9 +58,20 @@ def test_the_command_fits_what_oms_then_starts_from(tmp_path):
     assert miss < 0.2 * spread  # each prompt its own pictures, not their common mean
 
 
-def test_no_pictures_no_step(tmp_path):
-    done = fit(tmp_path / "none", tmp_path)
-    assert done.returncode != 0 and not list(tmp_path.rglob(one_more_step.NAME))
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["gone", "--data", "."], 5, "gone: not a folder; give the folder of a model"),
+        (["emoji", "--data", "."], 5, "emoji: not a folder"),
+        (["."], 2, "--terminal-step needs images; give --data FOLDER"),
+        ([".", "--data", ".", "--recipe", "emoji"], 2, "--terminal-step takes no recipe"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_line(tmp_path, words, code, says):
+    done = dit("train", "--terminal-step", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob(one_more_step.NAME))
 
 
 @pytest.mark.parametrize("name", ["emoji", "emoji-small"])
