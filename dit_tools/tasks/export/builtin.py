@@ -1,14 +1,10 @@
 """A trained pipeline folder becomes a built-in model: half-precision weights, graphs, facts.
 
-``python -m dit_tools.tasks.export.builtin runs/emoji/pipeline dit_tools/builtin/emoji
---facts recipes/emoji.facts.json --card recipes/emoji.card.md
---notice recipes/emoji.NOTICE.txt``; ``dit_tools.tasks.quantize.release`` does this too, and adds the graph
-in int8 and the one in pieces.
+``tools/release.py`` does this for the models that come with dit, and adds the graphs in int8 and in pieces.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable
@@ -226,25 +222,3 @@ def write_facts(folder: Path, facts: dict[str, Any]) -> None:
     revision = hashlib.sha256("".join(weights).encode()).hexdigest()[:12]
     made = {"name": folder.name, **facts, "revision": revision, "files": files}
     (folder / "dit.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--facts", type=Path, required=True, help="JSON with what dit.json states")
-    parser.add_argument("--card", type=Path, required=True, help="model card, becomes README.md")
-    parser.add_argument("--notice", type=Path, required=True, help="notices of the data's licences")
-    arguments = parser.parse_args()
-    facts = json.loads(arguments.facts.read_text(encoding="utf-8"))
-    documents = {
-        "README.md": arguments.card.read_text(encoding="utf-8"),
-        "NOTICE.txt": arguments.notice.read_text(encoding="utf-8"),
-    }
-    for name, error in export(arguments.source, arguments.folder, facts, documents).items():
-        print(f"{name}.onnx: largest difference to torch {error:.1e}")
-
-
-if __name__ == "__main__":
-    main()

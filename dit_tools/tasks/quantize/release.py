@@ -1,16 +1,12 @@
-"""The built-in models' folders: exported, in pieces, with an int8 graph that ``dit quantize`` made.
+"""The folders of the models that come with dit: exported, in pieces, with an int8 graph that ``dit quantize`` made.
 
-``python -m dit_tools.tasks.quantize.release emoji emoji-small=runs/emoji-small/pipeline`` exports the
-second model anew (``exporting.builtin``, with facts, card and notice from ``recipes/``) and gives
-both their ``transformer.int8.onnx``, which is what ``dit quantize -m NAME --target
-onnx:beside=true`` writes, with the verdict in its metadata, and the transformer in pieces, for
-caches that skip blocks. ``dit.json`` then lists them.
+A folder keeps what describes its model through every new export: card (``README.md``), notice, recipes
+and the facts of ``dit.json``. A new model begins as a folder with a card, a recipe and a ``dit.json``
+that holds its facts alone. ``tools/release.py`` is the program for maintainers.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import tempfile
@@ -18,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core import spec
+from dit_tools.core.errors import ModelError
 from dit_tools.models.loading import validation
 from dit_tools.models.loading.resolve import BUILTIN, Resolved
 from dit_tools.tasks.quantize import packed_folder
@@ -25,21 +22,43 @@ from dit_tools.tasks.quantize.onnx_sidecar import INT8
 from dit_tools.tasks.quantize.quantize import Trial
 
 TARGET = "onnx:beside=true"
+WRITTEN = ("name", "revision", "files")
+"""What ``dit.json`` says of the weights as they are, beside the facts of the model."""
 
 
-def export(name: str, pipeline: Path, recipes: Path, models: Path = BUILTIN) -> dict[str, float]:
-    """Replace the built-in model ``name``; returns each graph's difference to torch."""
+def export(name: str, pipeline: Path, models: Path = BUILTIN) -> dict[str, float]:
+    """Replace the weights and graphs of the model ``name``; returns each graph's difference to torch.
+
+    Raises ModelError for a folder without facts, card or notice.
+    """
     from dit_tools.tasks.export import builtin
 
-    facts = json.loads((recipes / f"{name}.facts.json").read_text(encoding="utf-8"))
-    notice = recipes / f"{name}.NOTICE.txt"
-    if not notice.exists():  # a sibling has its elder's data
-        notice = recipes / f"{name.partition('-')[0]}.NOTICE.txt"
-    documents = {
-        "README.md": (recipes / f"{name}.card.md").read_text(encoding="utf-8"),
-        "NOTICE.txt": notice.read_text(encoding="utf-8"),
-    }
-    return builtin.export(pipeline, models / name, facts, documents)
+    folder = models / name
+    facts = {k: v for k, v in validation.read_json(folder / "dit.json").items() if k not in WRITTEN}
+    documents = {path.name: path.read_text(encoding="utf-8") for path in documents_of(folder)}
+    if "NOTICE.txt" not in documents:  # a small variant has the data of its parent
+        documents["NOTICE.txt"] = _text(models / name.partition("-")[0] / "NOTICE.txt")
+    documents["README.md"] = _text(folder / "README.md")
+    return builtin.export(pipeline, folder, facts, documents)
+
+
+def documents_of(folder: Path) -> list[Path]:
+    """What people wrote about a model: card, notice and recipes."""
+    return sorted([*folder.glob("README.md"), *folder.glob("NOTICE.txt"), *folder.glob("recipe*.toml")])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}", "write it before the export") from None
+
+
+def refresh_facts(folder: Path) -> None:
+    """Let ``dit.json`` list the files as they are, after a card or a recipe was edited."""
+    from dit_tools.tasks.export.builtin import write_facts
+
+    write_facts(folder, validation.read_json(folder / "dit.json"))
 
 
 def add_int8(folder: Path, trial: Trial) -> dict[str, Any]:
@@ -59,32 +78,3 @@ def add_int8(folder: Path, trial: Trial) -> dict[str, Any]:
         os.replace(part, folder / INT8)
     write_facts(folder, facts)
     return found
-
-
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="NAME[=PIPELINE]")
-    parser.add_argument("--recipes", type=Path, default=Path("recipes"))
-    parser.add_argument("--prompts", type=int, default=16, help="of the int8 graph's verdict")
-    arguments = parser.parse_args()
-    from dit_tools.tasks.export.builtin import add_pieces
-
-    for text in arguments.models:
-        name, _, pipeline = text.partition("=")
-        if pipeline:
-            for graph, error in export(name, Path(pipeline), arguments.recipes).items():
-                print(f"{name}: {graph}.onnx: largest difference to torch {error:.1e}")
-        folder = BUILTIN / name
-        tokens = int(validation.read_json(folder / "dit.json")["max_tokens"])
-        print(f"{name}: in pieces: largest difference to torch {add_pieces(folder, tokens):.1e}")
-        found = add_int8(BUILTIN / name, Trial(prompts=arguments.prompts, device="cpu"))
-        verdict = found.get("verdict", {})
-        print(
-            f"{name}: {INT8}: {found['bytes'] / 1e6:.1f} MB, {found['ratio']:.3f}x of float32, "
-            f"PSNR {verdict.get('psnr')} dB, worst {verdict.get('psnr_worst')} dB"
-        )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """The judge: a small picture and text encoder that never saw the generator, for ``dit eval``.
 
-``python -m dit_tools.tasks.train.clip recipes/judge64.toml`` trains it on real pictures with their
+``tools/train_clip.py dit_tools/models/clip64/recipe.toml`` trains it on real pictures with their
 names and keywords (symmetric InfoNCE, Radford et al. 2021, Fig. 3) and writes ``picture.onnx``,
 ``text.onnx`` and ``judge.json``. One tenth of the pictures is held out; the retrieval on those is
 the ceiling that generated pictures are compared with.
@@ -8,7 +8,6 @@ the ceiling that generated pictures are compared with.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -128,7 +127,7 @@ def train(recipe: JudgeRecipe, run: Path, stop: int | None = None) -> dict[str, 
             rate = (step + 1 - first) * recipe.batch_size / (time.time() - start)
             found = retrieval(judge, images[held], [c.name for c, h in zip(captions, held, strict=True) if h])
             line = {"step": step + 1, "loss": round(value.item(), 4), "retrieval": round(found, 3)}
-            print(json.dumps(line | {"pictures_per_second": round(rate, 1)}), flush=True)
+            print(json.dumps(line | {"images_per_second": round(rate, 1)}), flush=True)
     return _write(judge, recipe, run, images, captions, held)
 
 
@@ -218,17 +217,3 @@ def _half(path: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend(casts + nodes)
     onnx.save(model, path)
-
-
-def main() -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    arguments = parser.parse_args()
-    run = arguments.runs / arguments.recipe.stem
-    print(json.dumps(train(load(arguments.recipe), run)))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 
 from dit_tools.core import spec
-from dit_tools.core.errors import UnsupportedError, UsageError
+from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.models.loading import load as loading
 from dit_tools.models.loading.resolve import builtin_names, resolve
 from dit_tools.tasks.quantize import packed_folder, release
@@ -21,6 +23,7 @@ from tests.tasks.export.test_builtin import FACTS, trained
 __all__ = ["trained"]
 TRIAL = Trial(prompts=1, steps=2, device="cpu")
 INT8 = "transformer.int8.onnx"
+TOOL = Path(__file__).parents[3] / "tools/release.py"
 
 
 def graph(path: Path) -> bytes:
@@ -29,18 +32,33 @@ def graph(path: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def models(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of built-in models, exported by the module with what lies in ``recipes``."""
-    root = tmp_path_factory.mktemp("shipped")
-    recipes = root / "recipes"
-    recipes.mkdir()
-    (root / "models").mkdir()
-    facts = FACTS | {"alpha": True, "onnx_size": [32, 32]}
-    (recipes / "tiny-small.facts.json").write_text(json.dumps(facts))
-    (recipes / "tiny-small.card.md").write_text("card")
-    (recipes / "tiny.NOTICE.txt").write_text("notice")
-    release.export("tiny-small", trained, recipes, root / "models")
-    release.add_int8(root / "models/tiny-small", TRIAL)
-    return root / "models"
+    """A folder of built-in models: one described by people and exported, and its parent with the notice."""
+    models = tmp_path_factory.mktemp("models")
+    folder = models / "tiny-small"
+    folder.mkdir()
+    (models / "tiny").mkdir()
+    (folder / "dit.json").write_text(json.dumps(FACTS | {"alpha": True, "onnx_size": [32, 32]}))
+    (folder / "README.md").write_text("card")
+    (folder / "recipe.toml").write_text("name = 'tiny-small'")
+    with pytest.raises(ModelError, match="NOTICE.txt: cannot be read: No such file"):
+        release.export("tiny-small", trained, models)
+    (models / "tiny/NOTICE.txt").write_text("notice")
+    release.export("tiny-small", trained, models)
+    release.add_int8(folder, TRIAL)
+    return models
+
+
+def test_documents_stay_and_are_listed_anew(models: Path) -> None:
+    folder = models / "tiny-small"
+    assert (folder / "recipe.toml").read_text() == "name = 'tiny-small'"
+    before = json.loads((folder / "dit.json").read_text())
+    (folder / "README.md").write_text("another card")
+    words = [sys.executable, TOOL, "tiny-small", "--documents", "--builtin", models]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    after = json.loads((folder / "dit.json").read_text())
+    assert after["files"].pop("README.md") != before["files"].pop("README.md")
+    assert after == before
 
 
 def test_the_folder_lists_its_graph_and_keeps_its_facts(models: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dit_tools.core.errors import UsageError
+from dit_tools.tasks.train import builtin_recipes
 from dit_tools.tasks.train import recipe as recipes
 
-RECIPE = Path(__file__).parents[3] / "recipes/emoji.toml"
+RECIPE = builtin_recipes.find("emoji")
 COLOURS = ("red", "green", "blue", "orange")
 
 

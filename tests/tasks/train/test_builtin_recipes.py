@@ -1,0 +1,29 @@
+"""Recipes by name: those of the built-in models, which an installed dit has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dit_tools.core.errors import InputError
+from dit_tools.models.loading.resolve import builtin_names
+from dit_tools.tasks.train import builtin_recipes
+from dit_tools.tasks.train import recipe as recipes
+
+
+def test_every_built_in_model_has_a_recipe_of_its_name() -> None:
+    known = builtin_recipes.paths()
+    assert set(builtin_names()) <= set(known)
+    assert {recipes.load(path).name for path in known.values()} == set(known)
+
+
+def test_a_name_is_found_and_a_path_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert builtin_recipes.find("emoji-colour").name == "recipe-colour.toml"
+    assert builtin_recipes.find("mine.toml") == Path("mine.toml")
+    assert builtin_recipes.find("runs/mine") == Path("runs/mine")
+    with pytest.raises(InputError, match="emojy: no recipe of this name; did you mean 'emoji'"):
+        builtin_recipes.find("emojy")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("")
+    assert builtin_recipes.find("mine") == Path("mine")
