@@ -41,9 +41,7 @@ def main() -> None:
     """Read the command line and renew every model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="NAME[=PIPELINE]")
-    parser.add_argument(
-        "--prompts", type=int, default=16, help="prompts that the int8 graph is judged by (default: 16)"
-    )
+    parser.add_argument("--prompts", type=int, default=16, help="prompts that judge the int8 graph (default: 16)")
     parser.add_argument("--documents", action="store_true", help="only renew the list of files in dit.json")
     parser.add_argument("--builtin", type=Path, default=BUILTIN, help="folder of the models (default: that of dit)")
     given = parser.parse_args()
