@@ -15,7 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
 LARGEST = 100_000_000  # bytes: the limit of the package index
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

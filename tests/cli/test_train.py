@@ -123,7 +123,7 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
     )
     assert (made.returncode, made.stdout.split()) == (0, ["x.png"]), made.stderr
     refused = dit("train", recipe, "--export", "x", cwd=tmp_path)
-    assert refused.returncode == 2 and "--export: an adapter is one file" in refused.stderr
+    assert refused.returncode == 2 and "--export is not available for adapters" in refused.stderr
     other = dit("train", "tiny.toml", "--adapter", "lora", "-o", "x", cwd=place)
     assert other.returncode == 2 and "--adapter: the recipe trains a model" in other.stderr
 
