@@ -89,7 +89,8 @@ def _line(value: Any) -> str:
     unit = f" {value.unit}" if value.unit else ""
     arrow = "higher" if value.higher_is_better else "lower"
     count = f"{value.count} image" + ("" if value.count == 1 else "s")
-    return f"{value.metric:<10} {value.value:.4g}{unit} ({count}; {arrow} is better)"
+    note = f"; {value.note}" if value.note else ""
+    return f"{value.metric:<10} {value.value:.4g}{unit} ({count}; {arrow} is better{note})"
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 r"""The value of ``--prompt-file``: many prompts, each with options of its own.
 
 ``.txt``: a prompt per line; blank lines and lines that start with ``#`` are skipped (``\#`` starts
-a prompt with ``#``). ``.csv``: a header with a ``prompt`` column, the others named like options; an
+a prompt with ``#``); a line of options (``--prompt "a cat" --seed 7``) is read as on the command
+line. ``.csv``: a header with a ``prompt`` column, the others named like options; an
 empty cell leaves its option alone. ``.jsonl``: an object per line with ``prompt`` and options, or a
-bare string. Files are read as a stream; memory holds the prompts only.
+bare string; the ``metadata.jsonl`` of an image folder (``file_name`` and ``text``) is read, too.
+Files are read as a stream; memory holds the prompts only.
 """
 
 from __future__ import annotations
 
 import csv
-import json
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dit_tools.core.errors import InputError
+from dit_tools.core.reading import parse_json
 
 FILE_LIMIT = 256 << 20  # bytes
 PROMPT_LIMIT = 100_000  # bytes of UTF-8
@@ -133,8 +136,30 @@ def _known(where: str, key: str, known: frozenset[str]) -> str:
 def _read_text(name: str, lines: Iterator[Line], known: frozenset[str]) -> Iterator[PromptItem]:
     for number, text in lines:
         text = text.strip()
-        if text and not text.startswith("#"):
+        if text.startswith("--"):
+            yield _item(name, number, *_command_line(f"{name}:{number}", text, known))
+        elif text and not text.startswith("#"):
             yield _item(name, number, text.removeprefix("\\") if text[:2] == "\\#" else text, {})
+
+
+def _command_line(where: str, text: str, known: frozenset[str]) -> tuple[str, dict[str, Value]]:
+    """The prompt and the options of a line such as ``--prompt "a cat" --seed 7``."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{where}: a line of options: {error}", "check its quotes") from None
+    found: dict[str, Value] = {}
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        if not flag.startswith("--"):
+            raise InputError(f"{where}: {flag[:40]!r} belongs to no option", "put values with spaces in quotes")
+        key = "prompt" if flag == "--prompt" else _known(where, flag, known)
+        follows = not equals and bool(words) and not words[0].startswith("--")
+        if key in found:
+            raise InputError(f"{where}: {flag} is given twice", "keep one of them")
+        found[key] = value if equals else words.pop(0) if follows else True
+    prompt = found.pop("prompt", "")
+    return (prompt if isinstance(prompt, str) else ""), found
 
 
 def _read_csv(name: str, lines: Iterator[Line], known: frozenset[str]) -> Iterator[PromptItem]:
@@ -177,15 +202,7 @@ def _read_jsonl(name: str, lines: Iterator[Line], known: frozenset[str]) -> Iter
         if not text.strip():
             continue
         where = f"{name}:{number}"
-        try:
-            entry = json.loads(text, parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "bad number or depth"
-            raise InputError(f"{where}: bad JSON: {reason}", "one object per line") from None
-        if isinstance(entry, str):
-            entry = {"prompt": entry}
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: neither an object nor a string", 'write {"prompt": ...}')
+        entry = _entry(where, text)
         options: dict[str, Value] = {}
         for key, value in entry.items():
             if key == "prompt":
@@ -199,5 +216,16 @@ def _read_jsonl(name: str, lines: Iterator[Line], known: frozenset[str]) -> Iter
         yield _item(name, number, entry.get("prompt"), options)
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)  # NaN and Infinity are not JSON
+def _entry(where: str, text: str) -> dict[str, Any]:
+    """The object of a line; a bare string is its prompt."""
+    try:
+        entry = parse_json(text, where)
+    except InputError as error:
+        raise InputError(f"{where}: bad JSON: {error.message.removeprefix(where)[2:]}", "one object per line") from None
+    if isinstance(entry, str):
+        entry = {"prompt": entry}
+    if not isinstance(entry, dict):
+        raise InputError(f"{where}: neither an object nor a string", 'write {"prompt": ...}')
+    if "file_name" in entry and "text" in entry:  # of an image folder
+        entry = {"prompt": entry["text"]}
+    return entry

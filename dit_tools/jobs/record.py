@@ -7,7 +7,6 @@ others must not tell where on a disk it was made.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,8 @@ from dit_tools.core import spec
 from dit_tools.core.errors import DitError, InputError
 from dit_tools.jobs.options import read_values, without_scale
 from dit_tools.jobs.result import Drawn
-from dit_tools.media.metadata import VERSION, read_parameters, read_record
+from dit_tools.media.foreign import read_generation
+from dit_tools.media.metadata import VERSION, read_record
 from dit_tools.models.loading.lora import parse_lora
 from dit_tools.models.model import Model
 
@@ -60,7 +60,6 @@ _BACK = (
     "base",
     *_GIVEN,
 )
-_A1111 = {"Steps": "steps", "CFG scale": "cfg_scale", "Seed": "seed", "Size": "size"}
 
 
 def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = None) -> dict:
@@ -142,16 +141,23 @@ def versions(backend: str) -> dict[str, str]:
 def from_picture(path: str) -> tuple[str | None, dict[str, Any], list[str]]:
     """What a picture's metadata asks for: prompt, read options, and what was left aside, in words.
 
-    Takes the ``dit`` record, else the A1111 text of other programs, of which prompt, negative
-    prompt, steps, scale, seed and size are understood. Raises InputError without either.
+    Takes the ``dit`` record, else what other programs wrote (``dit_tools.media.foreign``), of which
+    prompt, negative prompt, steps, scale, seed and size are understood. Raises InputError without
+    either.
     """
     record = read_record(path)
     if record is not None:
-        return record.get("prompt"), options_of(record, path), []
-    text = read_parameters(path)
-    if text is None:
+        prompt = record.get("prompt")
+        if prompt is not None and not isinstance(prompt, str):
+            raise InputError(f"{path}: its 'dit' record is damaged: the prompt is no text", "give the options by hand")
+        return prompt, options_of(record, path), []
+    found = read_generation(path)
+    if found is None:
         raise InputError(f"{path}: holds no parameters of a generation", "give the options by hand")
-    return _from_a1111(text, path)
+    try:
+        return found.prompt, read_values(found.values, path), found.aside
+    except DitError as error:
+        raise InputError(error.message, error.hint) from None
 
 
 def options_of(record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -173,18 +179,3 @@ def _lora_texts(entries: Any, where: str) -> list[str]:
         return [f"{entry['name']}:{float(entry['scale'])!r}" for entry in entries]
     except (TypeError, KeyError, ValueError):
         raise InputError(f"{where}: its 'dit' record is damaged", "give the options by hand") from None
-
-
-def _from_a1111(text: str, where: str) -> tuple[str | None, dict[str, Any], list[str]]:
-    head, _, line = text.rstrip("\n").rpartition("\n")
-    if not line.startswith("Steps: "):
-        head, line = text, ""
-    prompt, _, negative = head.partition("\nNegative prompt: ")
-    pairs = dict(re.findall(r'([A-Z][A-Za-z0-9 ]*): ("(?:[^"\\]|\\.)*"|[^,]*)(?:, |$)', line))
-    values = {name: pairs[key] for key, name in _A1111.items() if key in pairs}
-    if negative:
-        values["negative_prompt"] = negative
-    try:
-        return prompt, read_values(values, where), [key for key in pairs if key not in _A1111]
-    except DitError as error:
-        raise InputError(error.message, error.hint) from None

@@ -178,6 +178,15 @@ def read_parameters(source: str | Path | bytes) -> str | None:
     return text
 
 
+def read_texts(source: str | Path | bytes) -> dict[str, str]:
+    """The texts of a PNG that ComfyUI (``prompt``) and NovelAI (``Comment``) write, by keyword.
+
+    Raises InputError: unreadable or damaged file.
+    """
+    texts = _open(source)[0].texts
+    return {key.decode(): texts[key.decode()] for key in containers.FOREIGN if key.decode() in texts}
+
+
 def _from_exif(embedded: containers.Embedded, name: str, own: str | None) -> str | None:
     comment = embedded.comment or _user_comment(embedded.exif, name)
     if not comment or (own is not None and comment == _comment(own)):

@@ -10,19 +10,21 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import DitError, InputError, UsageError
 from dit_tools.media import image
-from dit_tools.media.metadata import read_parameters, read_record
+from dit_tools.media.foreign import read_generation
+from dit_tools.media.metadata import read_record
 from dit_tools.methods.metrics import Metric
 
 
 @dataclass(frozen=True)
 class Value:
-    """One number: of metric ``metric`` over ``count`` pictures."""
+    """One number: of metric ``metric`` over ``count`` pictures; ``note`` says how far it can be trusted."""
 
     metric: str
     value: float
     unit: str
     higher_is_better: bool
     count: int
+    note: str | None = None
 
 
 @dataclass
@@ -78,7 +80,9 @@ def evaluate(question: Question, progress: Callable[[], Any] = lambda: None) -> 
         if not count:  # every picture failed, and is named
             continue
         try:
-            value = Value(metric.info.name, meter.value(), metric.unit, metric.higher_is_better, count)
+            value = Value(
+                metric.info.name, meter.value(), metric.unit, metric.higher_is_better, count, meter.note or None
+            )
             outcome.values.append(value)
         except ValueError as error:
             outcome.failed.append(InputError(str(error)))
@@ -167,16 +171,16 @@ def layers(path: Path) -> Array:
 
 
 def prompt_of(path: Path) -> str:
-    """The prompt that a picture carries: dit's record, else the A1111 text.
+    """The prompt that a picture carries: dit's record, else what another program wrote.
 
     Raises InputError when it carries none.
     """
     record = read_record(path)
     if record and record.get("prompt"):
         return str(record["prompt"])
-    text = (read_parameters(path) or "").partition("\nNegative prompt:")[0]
-    text = text.partition("\nSteps:")[0].strip()
-    if not text or text.startswith("Steps:"):
+    found = read_generation(path)
+    text = (found.prompt or "").strip() if found else ""
+    if not text:
         raise InputError(f"{path}: carries no prompt", "give --prompts with a line for it")
     return text
 

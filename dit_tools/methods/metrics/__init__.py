@@ -23,6 +23,9 @@ from dit_tools.core.registry import MethodInfo
 class Meter(ABC):
     """The state of one measurement."""
 
+    note: str = ""
+    """How far the value can be trusted, in words; known when ``value`` has been called."""
+
     @abstractmethod
     def update(self, a: Array, b: Any) -> None:
         """Take in pictures ``a`` (B, C, H, W) in [0, 1] and what they are compared with."""

@@ -8,6 +8,10 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method
 from dit_tools.methods.metrics import Meter, Metric
 
+ENOUGH = 512
+"""Images in each set below which the bias is larger than what is measured: the judge's features have
+as many dimensions, and fewer images do not even span them."""
+
 
 @method(
     paper="arXiv:1706.08500",
@@ -44,7 +48,10 @@ class _Sets(Meter):
     def value(self) -> float:
         import numpy as np
 
-        if min(len(self._a), len(self._b)) < 2:
+        fewest = min(len(self._a), len(self._b))
+        if fewest < ENOUGH:
+            self.note = f"mostly noise: {fewest} images in a set, {ENOUGH} are needed"
+        if fewest < 2:
             raise ValueError("frechet: at least two pictures in each set are needed")
         return frechet(np.stack(self._a), np.stack(self._b))
 

@@ -49,7 +49,9 @@ class _Found(Meter):
 
         from dit_tools.models.clip import judge, share_found
 
-        if len(set(self._names)) < 2:
+        candidates = min(len(set(self._names)), self._metric.among)
+        self.note = f"each from {candidates} prompts; chance is {100 / max(candidates, 1):.3g} %"
+        if candidates < 2:
             raise ValueError("retrieval: pictures of at least two different prompts are needed")
         features, texts = np.stack(self._features), judge().texts(self._names)
         return 100 * share_found(features, texts, self._names, self._metric.among, self._metric.seed)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import method
 from dit_tools.methods.noise import Noise, Stream
+
+SEEDS = 2**32
+"""PyTorch's CPU generator (MT19937) keeps the lower 32 bits of a seed."""
 
 
 class _TorchStream:
@@ -25,9 +29,16 @@ class _TorchStream:
 class TorchCpu(Noise):
     """What diffusers draws for a list of CPU generators with these seeds, as other tools do.
 
-    A picture with seed 7 starts from the noise of ``torch.Generator("cpu").manual_seed(7)``.
+    A picture with seed 7 starts from the noise of ``torch.Generator("cpu").manual_seed(7)``. Seeds
+    of 2**32 and more are refused: they would repeat the images of smaller ones.
     """
 
     def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
-        """A ``torch.Generator`` on the CPU per seed."""
+        """A ``torch.Generator`` on the CPU per seed. Raises UsageError for a seed from 2**32 on."""
+        for seed in seeds:
+            if not 0 <= seed < SEEDS:
+                raise UsageError(
+                    f"--noise torch-cpu: seed {seed} gives the image of seed {seed % SEEDS}",
+                    f"use a seed below {SEEDS}, or --noise philox",
+                )
         return _TorchStream(shape, seeds)

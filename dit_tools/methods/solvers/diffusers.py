@@ -18,6 +18,22 @@ DEFAULTS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 """What a config that does not say it means; some scheduler classes have other defaults."""
 
 
+VARIANCE_PRESERVING = (
+    *("DDIM", "DDIMParallel", "DDPM", "DDPMParallel", "DEISMultistep", "DPMSolverMultistep", "DPMSolverSDE"),
+    *("DPMSolverSinglestep", "EulerAncestralDiscrete", "EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete"),
+    *("KDPM2Discrete", "LCM", "LMSDiscrete", "PNDM", "SASolver", "TCD", "UniPCMultistep"),
+)
+FLOW = (
+    *("DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "FlowMatchEulerDiscrete"),
+    *("FlowMatchHeunDiscrete", "FlowMatchLCM", "SASolver", "UniPCMultistep"),
+)
+"""Schedulers of each noise process that reach clean data, which the tests measure for all of them.
+Others of diffusers are for inversion, tokens, other noise processes or one network."""
+STOPS_ABOVE_ZERO = ("DEISMultistep", "SASolver", "TCD")
+"""Their last step goes to the lowest noise level, or nowhere, and would leave that noise in the
+image. Its place takes the prediction of the clean image, which is a first-order step to zero."""
+
+
 @method(needs={"torch"})
 class Diffusers(Solver):
     """A scheduler class of diffusers, configured from the model's own scheduler.
@@ -25,6 +41,8 @@ class Diffusers(Solver):
     It keeps its own times, so that only the number of steps is taken from the schedule, and its
     own noise, drawn from one generator per picture. Not for schedulers whose noise process
     differs from the model's: a flow needs a FlowMatch scheduler or one with use_flow_sigmas.
+    Differs from diffusers: DEIS, SASolver and TCD end at clean data, where their own last step
+    leaves noise; PNDM does, unless the model's config says otherwise.
     """
 
     own_times = True
@@ -53,7 +71,12 @@ class _Bound(Solver):
         Raises UsageError for a name that is not a scheduler or does not suit the model.
         """
         scheduler = make(self.name, self.target)
-        scheduler.set_timesteps(len(times) - 1, device=x.device, **_timing(scheduler, len(times) - 1, self.target))
+        count = len(times) - 1
+        try:
+            scheduler.set_timesteps(count, device=x.device, **_timing(scheduler, count, self.target))
+        except (ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0][:100]
+            raise UsageError(f"--solver diffusers: {self.name} at {count} steps: {reason}", "use more steps") from None
         marks, extra = scheduler.timesteps, _randomness(scheduler, x, noise)
         x = x * getattr(scheduler, "init_noise_sigma", 1.0)  # flow schedulers have none
         scaled = _scaled(scheduler, x, marks[0])
@@ -61,6 +84,8 @@ class _Bound(Solver):
             p = denoise(scaled, self._time(mark))
             x = scheduler.step(_output(p, scheduler), mark, x, return_dict=False, **extra)[0]
             last = i + 1 == len(marks)
+            if last and self.name.removesuffix("Scheduler") in STOPS_ABOVE_ZERO:
+                x = p.x0.to(x.dtype)
             scaled = x if last else _scaled(scheduler, x, marks[i + 1])
             yield Step(i, len(marks), 0.0 if last else self._time(marks[i + 1]), scaled, p)
 
@@ -77,18 +102,16 @@ def make(name: str, target: Target) -> Any:
     Raises UsageError for a name that is not a scheduler or does not suit the model.
     """
     cls = _find(name)
+    _check_kind(name, isinstance(target.path, Flow))
     known = inspect.signature(cls.__init__).parameters
     given = DEFAULTS | dict(target.scheduler)
     config = {key: value for key, value in given.items() if key in known}
+    if "set_alpha_to_one" in known:  # PNDM alone has another default
+        config.setdefault("set_alpha_to_one", True)
     if str(config.get("variance_type") or "").startswith("learned"):
         del config["variance_type"]  # the denoiser has dropped the learned variance
     if isinstance(target.path, Flow):
         config |= _flow_options(name, known, target.scheduler)
-    elif name.startswith("FlowMatch"):
-        raise UsageError(
-            f"--solver diffusers: {name} is for flow models and this is none",
-            "use for example class=EulerDiscreteScheduler",
-        )
     return cls(**config)
 
 
@@ -105,15 +128,25 @@ def _find(name: str) -> Any:
     raise UsageError(f"--solver diffusers: no scheduler class {name!r}", nearest(name, names))
 
 
+def _check_kind(name: str, flow: bool) -> None:
+    """Raise UsageError for a scheduler that does not take the model's noise to clean data."""
+    plain = name.removesuffix("Scheduler")
+    if plain in (FLOW if flow else VARIANCE_PRESERVING):
+        return
+    if flow and plain in VARIANCE_PRESERVING:
+        reason, hint = "cannot sample a flow model", "FlowMatchHeunDiscreteScheduler or DPMSolverMultistepScheduler"
+    elif not flow and plain in FLOW:
+        reason, hint = "is for flow models and this is none", "for example EulerDiscreteScheduler"
+    else:
+        reason = "does not take this model's noise to a clean image"
+        hint = f"one of {', '.join(FLOW if flow else VARIANCE_PRESERVING)} (each with Scheduler behind it)"
+    raise UsageError(f"--solver diffusers: {name} {reason}", f"use {hint}")
+
+
 def _flow_options(name: str, known: Mapping[str, Any], c: Mapping[str, Any]) -> dict[str, Any]:
     shift = c.get("flow_shift") or c.get("shift", 1.0)
     if name.startswith("FlowMatch"):
         return {"shift": shift} if "shift" in known else {}
-    if "use_flow_sigmas" not in known:
-        raise UsageError(
-            f"--solver diffusers: {name} cannot sample a flow model",
-            "use FlowMatchHeunDiscreteScheduler or DPMSolverMultistepScheduler, for example",
-        )
     kind = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     return kind | ({"flow_shift": shift} if "flow_shift" in known else {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -84,8 +85,8 @@ def _layers(request: Request) -> tuple[list[dict[str, Any]], list[str], list[str
     if request.config is not None:
         config, presets = read_config(request.config)
     preset = read_preset(request.preset, presets, request.config or "") if request.preset else {}
-    prompts = config.pop("prompt", None) or preset.get("prompt") or []
-    preset.pop("prompt", None)
+    prompts = preset.pop("prompt", None) or config.pop("prompt", None) or []
+    config.pop("prompt", None)
     picture: dict[str, Any] = {}
     notes: list[str] = []
     if request.from_image is not None:
@@ -93,7 +94,17 @@ def _layers(request: Request) -> tuple[list[dict[str, Any]], list[str], list[str
         prompts = [prompt] if prompt is not None else prompts
         if aside:
             notes.append(f"{request.from_image}: not understood: {', '.join(aside)}")
-    return [preset, config, picture, read_values(request.values)], prompts, notes
+    notes += [note for text in request.prompts if (note := _is_path(text))]
+    return [config, preset, picture, read_values(request.values)], prompts, notes
+
+
+def _is_path(text: str) -> str | None:
+    """A word of warning where a prompt is the path of a file: a second file that a pattern gave."""
+    if text == "-" or len(text) > 4096 or "\0" in text or not os.path.isfile(text):
+        return None
+    return (
+        f"the prompt {text!r} is the path of a file; files are given with --from-latent, --from-image or --prompt-file"
+    )
 
 
 def _items(request: Request, fallback: Sequence[str]) -> list[PromptItem]:
