@@ -116,13 +116,20 @@ def base_name(reference: str) -> str:
 
 
 def _loras(texts: Sequence[str], model: Model) -> list[dict[str, Any]] | None:
-    """Name, scale and hash of every LoRA; the loaded model knows, else the options say."""
+    """Name, scale and hash of every LoRA; the loaded model knows, else the options say.
+
+    ``unmatched`` of ``keys`` tensors fit nothing in the model, where there are such.
+    """
     applied = model.notes.get("loras")
     if not applied:
         parsed = [parse_lora(text) for text in texts]
         applied = [{"name": lora.path.name, "scale": lora.scale} for lora in parsed]
     kept = ("name", "scale", "sha256")
-    return [{key: lora[key] for key in kept if key in lora} for lora in applied] or None
+    counts = ("keys", "unmatched")
+    return [
+        {key: lora[key] for key in (*kept, *(counts if lora.get("unmatched") else ())) if key in lora}
+        for lora in applied
+    ] or None
 
 
 def versions(backend: str) -> dict[str, str]:

@@ -27,6 +27,16 @@ class DiT(Family):
     pipelines = ("DiTPipeline",)
     marks = ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",)
     original = "facebook/DiT-XL-2-256"
+    lora = {
+        "blocks.{}.attn.qkv": (
+            "transformer_blocks.{}.attn1.to_q",
+            "transformer_blocks.{}.attn1.to_k",
+            "transformer_blocks.{}.attn1.to_v",
+        ),
+        "blocks.{}.attn.proj": ("transformer_blocks.{}.attn1.to_out.0",),
+        "blocks.{}.mlp.fc1": ("transformer_blocks.{}.ff.net.0.proj",),
+        "blocks.{}.mlp.fc2": ("transformer_blocks.{}.ff.net.2",),
+    }
     blocks = {
         "BasicTransformerBlock": BlockSpec(
             attention=(AttentionSpec("attn1", SELF), AttentionSpec("attn2", CROSS)), mlp=("ff",)

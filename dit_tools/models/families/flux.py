@@ -36,6 +36,56 @@ class Flux(PackedFamily):
     pipelines = ("FluxPipeline",)
     marks = ("single_transformer_blocks.0.attn.norm_q.weight", "double_blocks.0.img_attn.norm.key_norm.scale")
     original = "black-forest-labs/FLUX.1-dev"
+    lora = {
+        "double_blocks.{}.img_attn.qkv": (
+            "transformer_blocks.{}.attn.to_q",
+            "transformer_blocks.{}.attn.to_k",
+            "transformer_blocks.{}.attn.to_v",
+        ),
+        "double_blocks.{}.img_attn.proj": ("transformer_blocks.{}.attn.to_out.0",),
+        "double_blocks.{}.processor.qkv_lora1": (
+            "transformer_blocks.{}.attn.to_q",
+            "transformer_blocks.{}.attn.to_k",
+            "transformer_blocks.{}.attn.to_v",
+        ),
+        "double_blocks.{}.processor.proj_lora1": ("transformer_blocks.{}.attn.to_out.0",),
+        "double_blocks.{}.img_mlp.0": ("transformer_blocks.{}.ff.net.0.proj",),
+        "double_blocks.{}.img_mlp.2": ("transformer_blocks.{}.ff.net.2",),
+        "double_blocks.{}.img_mod.lin": ("transformer_blocks.{}.norm1.linear",),
+        "double_blocks.{}.txt_attn.qkv": (
+            "transformer_blocks.{}.attn.add_q_proj",
+            "transformer_blocks.{}.attn.add_k_proj",
+            "transformer_blocks.{}.attn.add_v_proj",
+        ),
+        "double_blocks.{}.txt_attn.proj": ("transformer_blocks.{}.attn.to_add_out",),
+        "double_blocks.{}.processor.qkv_lora2": (
+            "transformer_blocks.{}.attn.add_q_proj",
+            "transformer_blocks.{}.attn.add_k_proj",
+            "transformer_blocks.{}.attn.add_v_proj",
+        ),
+        "double_blocks.{}.processor.proj_lora2": ("transformer_blocks.{}.attn.to_add_out",),
+        "double_blocks.{}.txt_mlp.0": ("transformer_blocks.{}.ff_context.net.0.proj",),
+        "double_blocks.{}.txt_mlp.2": ("transformer_blocks.{}.ff_context.net.2",),
+        "double_blocks.{}.txt_mod.lin": ("transformer_blocks.{}.norm1_context.linear",),
+        "single_blocks.{}.linear1": (
+            "single_transformer_blocks.{}.attn.to_q",
+            "single_transformer_blocks.{}.attn.to_k",
+            "single_transformer_blocks.{}.attn.to_v",
+            "single_transformer_blocks.{}.proj_mlp",
+        ),
+        "single_blocks.{}.linear2": ("single_transformer_blocks.{}.proj_out",),
+        "single_blocks.{}.modulation.lin": ("single_transformer_blocks.{}.norm.linear",),
+        "img_in": ("x_embedder",),
+        "txt_in": ("context_embedder",),
+        "time_in.in_layer": ("time_text_embed.timestep_embedder.linear_1",),
+        "time_in.out_layer": ("time_text_embed.timestep_embedder.linear_2",),
+        "vector_in.in_layer": ("time_text_embed.text_embedder.linear_1",),
+        "vector_in.out_layer": ("time_text_embed.text_embedder.linear_2",),
+        "guidance_in.in_layer": ("time_text_embed.guidance_embedder.linear_1",),
+        "guidance_in.out_layer": ("time_text_embed.guidance_embedder.linear_2",),
+        "final_layer.linear": ("proj_out",),
+        "final_layer.adaLN_modulation.1": ("norm_out.linear~",),
+    }
     blocks = {
         "FluxTransformerBlock": BlockSpec(
             output=1,

@@ -42,6 +42,38 @@ class Lumina2(Family):
     pipelines = ("Lumina2Pipeline", "Lumina2Text2ImgPipeline")
     marks = ("time_caption_embed.caption_embedder.0.weight", "cap_embedder.0.weight+layers.0.adaLN_modulation.1.weight")
     original = "Alpha-VLLM/Lumina-Image-2.0"
+    lora = {
+        "layers.{}.attention.qkv": ("layers.{}.attn.to_q", "layers.{}.attn.to_k", "layers.{}.attn.to_v"),
+        "layers.{}.attention.out": ("layers.{}.attn.to_out.0",),
+        "layers.{}.feed_forward.w1": ("layers.{}.feed_forward.linear_1",),
+        "layers.{}.feed_forward.w2": ("layers.{}.feed_forward.linear_2",),
+        "layers.{}.feed_forward.w3": ("layers.{}.feed_forward.linear_3",),
+        "layers.{}.adaLN_modulation.1": ("layers.{}.norm1.linear",),
+        "noise_refiner.{}.attention.qkv": (
+            "noise_refiner.{}.attn.to_q",
+            "noise_refiner.{}.attn.to_k",
+            "noise_refiner.{}.attn.to_v",
+        ),
+        "noise_refiner.{}.attention.out": ("noise_refiner.{}.attn.to_out.0",),
+        "noise_refiner.{}.feed_forward.w1": ("noise_refiner.{}.feed_forward.linear_1",),
+        "noise_refiner.{}.feed_forward.w2": ("noise_refiner.{}.feed_forward.linear_2",),
+        "noise_refiner.{}.feed_forward.w3": ("noise_refiner.{}.feed_forward.linear_3",),
+        "noise_refiner.{}.adaLN_modulation.1": ("noise_refiner.{}.norm1.linear",),
+        "context_refiner.{}.attention.qkv": (
+            "context_refiner.{}.attn.to_q",
+            "context_refiner.{}.attn.to_k",
+            "context_refiner.{}.attn.to_v",
+        ),
+        "context_refiner.{}.attention.out": ("context_refiner.{}.attn.to_out.0",),
+        "context_refiner.{}.feed_forward.w1": ("context_refiner.{}.feed_forward.linear_1",),
+        "context_refiner.{}.feed_forward.w2": ("context_refiner.{}.feed_forward.linear_2",),
+        "context_refiner.{}.feed_forward.w3": ("context_refiner.{}.feed_forward.linear_3",),
+        "cap_embedder.1": ("time_caption_embed.caption_embedder.1",),
+        "t_embedder.mlp.0": ("time_caption_embed.timestep_embedder.linear_1",),
+        "t_embedder.mlp.2": ("time_caption_embed.timestep_embedder.linear_2",),
+        "final_layer.linear": ("norm_out.linear_2",),
+        "final_layer.adaLN_modulation.1": ("norm_out.linear_1",),
+    }
     blocks = {
         "Lumina2TransformerBlock": BlockSpec(  # one stream: text, then the image's tokens, then padding
             attention=(AttentionSpec("attn", JOINT, BEHIND),),

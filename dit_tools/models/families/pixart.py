@@ -38,6 +38,19 @@ class PixArt(Family):
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
     marks = ("adaln_single.linear.weight", "t_block.1.weight")
     original = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
+    lora = {
+        "blocks.{}.attn.qkv": (
+            "transformer_blocks.{}.attn1.to_q",
+            "transformer_blocks.{}.attn1.to_k",
+            "transformer_blocks.{}.attn1.to_v",
+        ),
+        "blocks.{}.attn.proj": ("transformer_blocks.{}.attn1.to_out.0",),
+        "blocks.{}.cross_attn.q_linear": ("transformer_blocks.{}.attn2.to_q",),
+        "blocks.{}.cross_attn.kv_linear": ("transformer_blocks.{}.attn2.to_k", "transformer_blocks.{}.attn2.to_v"),
+        "blocks.{}.cross_attn.proj": ("transformer_blocks.{}.attn2.to_out.0",),
+        "blocks.{}.mlp.fc1": ("transformer_blocks.{}.ff.net.0.proj",),
+        "blocks.{}.mlp.fc2": ("transformer_blocks.{}.ff.net.2",),
+    }
     blocks = {
         "BasicTransformerBlock": BlockSpec(
             attention=(AttentionSpec("attn1", SELF), AttentionSpec("attn2", CROSS)), mlp=("ff",)

@@ -26,6 +26,17 @@ class Sana(Family):
     pipelines = ("SanaPipeline",)
     marks = ("caption_norm.weight", "blocks.0.cross_attn.q_linear.weight")
     original = "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
+    lora = {
+        "blocks.{}.attn.qkv": (
+            "transformer_blocks.{}.attn1.to_q",
+            "transformer_blocks.{}.attn1.to_k",
+            "transformer_blocks.{}.attn1.to_v",
+        ),
+        "blocks.{}.attn.proj": ("transformer_blocks.{}.attn1.to_out.0",),
+        "blocks.{}.cross_attn.q_linear": ("transformer_blocks.{}.attn2.to_q",),
+        "blocks.{}.cross_attn.kv_linear": ("transformer_blocks.{}.attn2.to_k", "transformer_blocks.{}.attn2.to_v"),
+        "blocks.{}.cross_attn.proj": ("transformer_blocks.{}.attn2.to_out.0",),
+    }
     blocks = {
         "SanaTransformerBlock": BlockSpec(
             attention=(AttentionSpec("attn1", SELF, softmax=False), AttentionSpec("attn2", CROSS)),

@@ -31,6 +31,31 @@ class SD3(Family):
         "joint_blocks.0.context_block.adaLN_modulation.1.bias",
     )
     original = "stabilityai/stable-diffusion-3.5-medium"
+    lora = {
+        "joint_blocks.{}.x_block.attn.qkv": (
+            "transformer_blocks.{}.attn.to_q",
+            "transformer_blocks.{}.attn.to_k",
+            "transformer_blocks.{}.attn.to_v",
+        ),
+        "joint_blocks.{}.x_block.attn.proj": ("transformer_blocks.{}.attn.to_out.0",),
+        "joint_blocks.{}.x_block.mlp.fc1": ("transformer_blocks.{}.ff.net.0.proj",),
+        "joint_blocks.{}.x_block.mlp.fc2": ("transformer_blocks.{}.ff.net.2",),
+        "joint_blocks.{}.context_block.attn.qkv": (
+            "transformer_blocks.{}.attn.add_q_proj",
+            "transformer_blocks.{}.attn.add_k_proj",
+            "transformer_blocks.{}.attn.add_v_proj",
+        ),
+        "joint_blocks.{}.context_block.attn.proj": ("transformer_blocks.{}.attn.to_add_out",),
+        "joint_blocks.{}.context_block.mlp.fc1": ("transformer_blocks.{}.ff_context.net.0.proj",),
+        "joint_blocks.{}.context_block.mlp.fc2": ("transformer_blocks.{}.ff_context.net.2",),
+        "joint_blocks.{}.x_block.attn2.qkv": (
+            "transformer_blocks.{}.attn2.to_q",
+            "transformer_blocks.{}.attn2.to_k",
+            "transformer_blocks.{}.attn2.to_v",
+        ),
+        "joint_blocks.{}.x_block.attn2.proj": ("transformer_blocks.{}.attn2.to_out.0",),
+        "joint_blocks.{}.x_block.adaLN_modulation.1": ("transformer_blocks.{}.norm1.linear",),
+    }
     blocks = {
         "JointTransformerBlock": BlockSpec(  # gives (encoder_hidden_states or None, hidden_states)
             output=1,

@@ -32,6 +32,25 @@ class ZImage(Family):
     pipelines = ("ZImagePipeline",)
     marks = ("all_final_layer.2-1.linear.weight", "final_layer.2-1.linear.weight", "layers.0.adaLN_modulation.0.weight")
     original = "Tongyi-MAI/Z-Image-Turbo"
+    lora = {
+        "layers.{}.attention.qkv": ("layers.{}.attention.to_q", "layers.{}.attention.to_k", "layers.{}.attention.to_v"),
+        "layers.{}.attention.out": ("layers.{}.attention.to_out.0",),
+        "noise_refiner.{}.attention.qkv": (
+            "noise_refiner.{}.attention.to_q",
+            "noise_refiner.{}.attention.to_k",
+            "noise_refiner.{}.attention.to_v",
+        ),
+        "noise_refiner.{}.attention.out": ("noise_refiner.{}.attention.to_out.0",),
+        "context_refiner.{}.attention.qkv": (
+            "context_refiner.{}.attention.to_q",
+            "context_refiner.{}.attention.to_k",
+            "context_refiner.{}.attention.to_v",
+        ),
+        "context_refiner.{}.attention.out": ("context_refiner.{}.attention.to_out.0",),
+        "x_embedder": ("all_x_embedder.2-1",),
+        "final_layer.linear": ("all_final_layer.2-1.linear",),
+        "final_layer.adaLN_modulation.1": ("all_final_layer.2-1.adaLN_modulation.1",),
+    }
     blocks = {
         "ZImageTransformerBlock": BlockSpec(  # one stream: the image's tokens, then text
             attention=(AttentionSpec("attention", JOINT),),

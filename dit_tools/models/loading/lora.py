@@ -1,18 +1,17 @@
-"""LoRA files on a diffusers pipeline (``--lora PATH[:SCALE]``), through peft.
+"""LoRA files and their kin on a diffusers pipeline (``--lora PATH[:SCALE]``).
 
-Hu et al. 2021 (arXiv:2106.09685): a layer's weight W becomes ``W + scale * alpha / r * B A``. The
-adapters stay beside the weights, so that half precision loses nothing of them. Pipelines that can
-load LoRA convert the formats that other trainers write; for the rest (DiT, PixArt, HunyuanDiT) the
-names of peft, diffusers and kohya are understood here. Other adapters of ``dit train`` (DiffFit,
-DiffScaler) say so in their file and are taken by the same option.
+A layer's weight W becomes ``W + scale * alpha / r * B A`` (Hu et al. 2021, arXiv:2106.09685), or what
+``nn.weight_changes`` says for LoHa, LoKr and DoRA. The changes stay beside the weights. The names of
+all tools are first brought into one form (``lora_names``), with alpha, rank-stabilized alpha and
+peft's patterns; what cannot be applied exactly is refused by name. Pipelines without a family whose
+names are not understood are left to diffusers. Other adapters of ``dit train`` (DiffFit, DiffScaler)
+say so in their file and are taken by the same option.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import ModelError, UsageError
+from dit_tools.models.families import family_class
 from dit_tools.models.loading import validation
+from dit_tools.models.loading.lora_file import NETWORKS, WEIGHTS, change_layers, changes_nothing, does_not_fit, read
 
-WEIGHTS = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-"""File names inside a folder, as diffusers and peft save them."""
-PREFIXES = ("base_model.model.", "diffusion_model.", "transformer.", "unet.")
-SUFFIX = re.compile(r"\.(?:lora_(?:A|B|down|up)(?:\.default)?|lora\.(?:down|up)|alpha)(?:\.weight)?$")
-DOWN = re.compile(r"lora_A|lora_down|lora\.down")
-NETWORKS = ("transformer", "unet")
 ADAPTER = "dit_adapter"
 """Metadata of an adapter that is no LoRA: JSON with its method."""
 
@@ -61,33 +56,26 @@ def parse_lora(text: str) -> Lora:
 def apply(pipe: Any, loras: Sequence[Lora]) -> list[dict[str, Any]]:
     """Put LoRAs on a pipeline that is not on its device yet; what was done, for metadata.
 
-    One table per file: ``name``, ``scale``, ``sha256``, ``layers`` (how many were changed).
-    Raises ModelError naming the file when it is missing, damaged, a pickle, fits nothing in the
-    model, or changes nothing.
+    One table per file: ``name``, ``scale``, ``sha256``, ``layers`` (how many were changed), ``keys``
+    (tensors of the file) and ``unmatched`` (how many of them fit nothing in the model). Keys that fit
+    nothing are named in one warning. Raises ModelError naming the file when it is missing, damaged,
+    a pickle, fits nothing in the model, or changes nothing; UnsupportedError for what cannot be
+    applied exactly.
     """
     done, scales = [], {}
     for i, lora in enumerate(loras):
-        name, path = f"lora_{i}", _file(lora.path)
+        path, extra = _file(lora.path), {}
         if ADAPTER in validation.metadata(path):
-            done.append(_entry(path, lora, _put(_network(pipe), path, lora.scale)))
-            continue
-        with _explained(path):
-            if hasattr(pipe, "load_lora_weights"):
-                pipe.load_lora_weights(
-                    str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True
-                )
-            else:
-                _inject(_network(pipe), path, name)
-        layers = [layer for layer in _layers(pipe) if name in layer.scaling]
-        _check_effect(layers, name, path)
-        scales[name] = lora.scale
-        done.append(_entry(path, lora, len(layers)))
+            layers = _put(_network(pipe), path, lora.scale)
+        elif (found := read(pipe, path)).layers or family_class(type(pipe).__name__) or not _loads_itself(pipe):
+            layers = change_layers(found, path, lora.scale)
+            extra = {"keys": found.count, "unmatched": len(found.unmatched)}
+        else:
+            layers = _by_diffusers(pipe, path, f"lora_{i}")
+            scales[f"lora_{i}"] = lora.scale
+        done.append({"name": path.name, "scale": lora.scale, "sha256": _sha256(path), "layers": layers, **extra})
     _activate(pipe, scales)
     return done
-
-
-def _entry(path: Path, lora: Lora, layers: int) -> dict[str, Any]:
-    return {"name": path.name, "scale": lora.scale, "sha256": _sha256(path), "layers": layers}
 
 
 def _put(network: Any, path: Path, scale: float) -> int:
@@ -99,14 +87,10 @@ def _put(network: Any, path: Path, scale: float) -> int:
     try:
         changed = put(network, load_file(path), scale)
     except ValueError as error:
-        raise _unmatched(path, str(error)) from None
+        raise does_not_fit(path, str(error)) from None
     if not changed:
-        raise _idle(path)
+        raise changes_nothing(path)
     return changed
-
-
-def _idle(path: Path) -> ModelError:
-    return ModelError(f"--lora {path}: changes no weight", "its training was not started")
 
 
 def _file(path: Path) -> Path:
@@ -137,28 +121,32 @@ def _explained(path: Path) -> Iterator[None]:
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
         if type(error).__name__ == "OutOfMemoryError":
             raise
-        raise _unmatched(path, str(error)) from error
+        raise does_not_fit(path, str(error)) from error
     finally:
         logging.set_verbosity(level)
 
 
-def _unmatched(path: Path, why: str = "") -> ModelError:
-    keys = sorted(validation.header(path))
-    shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-    lines = [line.strip() for line in why.splitlines() if line.strip()]
-    lines = lines[1:2] if lines and lines[0].startswith("Error(s) in loading") else lines[:1]
-    reason = f" ({lines[0][:120]})" if lines else ""
-    return ModelError(
-        f"--lora {path}: does not fit this model{reason}; unmatched: {shown}",
-        "use a LoRA that was trained for this model",
-    )
+def _loads_itself(pipe: Any) -> bool:
+    return hasattr(pipe, "load_lora_weights")
 
 
-def _check_effect(layers: Sequence[Any], name: str, path: Path) -> None:
+def _network(pipe: Any) -> Any:
+    return next(getattr(pipe, part) for part in NETWORKS if getattr(pipe, part, None) is not None)
+
+
+# pipelines without a family -------------------------------------------------------------------------
+
+
+def _by_diffusers(pipe: Any, path: Path, name: str) -> int:
+    """Let diffusers load the file; the number of layers changed."""
+    with _explained(path):
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
+    layers = [layer for layer in _layers(pipe) if name in layer.scaling]
     if not layers:
-        raise _unmatched(path)
+        raise does_not_fit(path)
     if not any(bool(layer.get_delta_weight(name).any()) for layer in layers):
-        raise _idle(path)
+        raise changes_nothing(path)
+    return len(layers)
 
 
 def _layers(pipe: Any) -> Iterator[Any]:
@@ -178,77 +166,6 @@ def _activate(pipe: Any, scales: Mapping[str, float]) -> None:
         layer.requires_grad_(False)
         for name in present:
             layer.set_scale(name, scales[name])
-
-
-# pipelines that cannot load LoRA themselves -----------------------------------------------------
-
-
-def _network(pipe: Any) -> Any:
-    return next(getattr(pipe, part) for part in NETWORKS if getattr(pipe, part, None) is not None)
-
-
-def _inject(network: Any, path: Path, name: str) -> None:
-    """Add the file's adapters to ``network``. Keys that name no layer of it are left out."""
-    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    tensors, alphas = _sorted_by_layer(load_file(path), network)
-    if not tensors:
-        raise _unmatched(path)
-    ranks = {layer: pair["lora_A"].shape[0] for layer, pair in tensors.items()}
-    given = _alpha(path)
-    alphas = {layer: alphas.get(layer, given or rank) for layer, rank in ranks.items()}
-    config = LoraConfig(
-        r=1,
-        lora_alpha=1,
-        target_modules="|".join(re.escape(layer) for layer in ranks),
-        rank_pattern={f"^{re.escape(layer)}": rank for layer, rank in ranks.items()},
-        alpha_pattern={f"^{re.escape(layer)}": alpha for layer, alpha in alphas.items()},
-    )
-    inject_adapter_in_model(config, network, adapter_name=name)
-    flat = {f"{layer}.{half}.weight": t for layer, p in tensors.items() for half, t in p.items()}
-    set_peft_model_state_dict(network, flat, adapter_name=name)
-
-
-def _sorted_by_layer(tensors: Mapping[str, Any], network: Any) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Layer -> its ``lora_A`` and ``lora_B``, and layer -> alpha, for layers that exist."""
-    names = {name for name, _ in network.named_modules()}
-    flat = {name.replace(".", "_"): name for name in names}  # kohya's spelling
-    found: dict[str, dict[str, Any]] = {}
-    alphas: dict[str, float] = {}
-    for key, tensor in tensors.items():
-        suffix = SUFFIX.search(key)
-        layer = _layer(key[: suffix.start()], names, flat) if suffix else None
-        if suffix is None or layer is None:
-            continue
-        if "alpha" in suffix[0]:
-            alphas[layer] = float(tensor)
-        else:
-            found.setdefault(layer, {})["lora_A" if DOWN.search(suffix[0]) else "lora_B"] = tensor
-    return {layer: pair for layer, pair in found.items() if len(pair) == 2}, alphas
-
-
-def _layer(stem: str, names: set[str], flat: Mapping[str, str]) -> str | None:
-    for prefix in PREFIXES:
-        stem = stem.removeprefix(prefix)
-    if stem in names:
-        return stem
-    return flat.get(re.sub(r"^lora_(unet|transformer|te)_", "", stem))
-
-
-def _alpha(path: Path) -> float | None:
-    """``lora_alpha`` as peft or diffusers wrote it: beside the weights, or in their metadata."""
-    beside = path.parent / "adapter_config.json"
-    if path.name == WEIGHTS[1] and beside.is_file():
-        value = validation.read_json(beside, 1_000_000).get("lora_alpha")
-    else:
-        try:
-            table = json.loads(validation.metadata(path).get("lora_adapter_metadata", "{}"))
-        except ValueError:
-            table = {}
-        values = [v for k, v in table.items() if k.split(".")[-1] == "lora_alpha"]
-        value = values[0] if values else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _sha256(path: Path) -> str:

@@ -67,11 +67,13 @@ def header(path: Path) -> dict[str, dict[str, Any]]:
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
-            refuse_magic(path, start)
             length = int.from_bytes(start, "little")
             if len(start) < 8 or not 2 <= length <= min(HEADER_LIMIT, size - 8):
+                refuse_magic(path, start)
                 raise _damaged(path, "its header does not fit into the file")
             raw = file.read(length)
+            if not raw.startswith(b"{"):  # a header of 640 bytes begins as a pickle does
+                refuse_magic(path, start)
         tensors = json.loads(raw.decode("utf-8"))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}", "check path and rights") from None
@@ -79,7 +81,7 @@ def header(path: Path) -> dict[str, dict[str, Any]]:
         raise _damaged(path, "its header is not JSON") from None
     if not isinstance(tensors, dict):
         raise _damaged(path, "its header is not a table")
-    _check_metadata(path, tensors.pop("__metadata__", {}))
+    _check_metadata(path, tensors.pop("__metadata__", None) or {})
     _check_ranges(path, tensors, size - 8 - length)
     return tensors
 
@@ -89,7 +91,7 @@ def metadata(path: Path) -> dict[str, str]:
     header(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        return json.loads(file.read(length)).get("__metadata__", {})
+        return json.loads(file.read(length)).get("__metadata__") or {}
 
 
 def refuse_magic(path: Path, start: bytes) -> None:

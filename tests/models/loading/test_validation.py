@@ -384,3 +384,18 @@ def test_a_single_file_has_a_content_hash_too(tmp_path):
     one = sound(tmp_path / "x.safetensors")
     (tmp_path / "elsewhere").mkdir()
     assert validation.content_hash(one) == validation.content_hash(sound(tmp_path / "elsewhere/x.safetensors"))
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(length, tmp_path):
+    """The first two bytes of such a file are those of a pickle of protocol 2 to 5."""
+    head = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    (tmp_path / "x.safetensors").write_bytes(length.to_bytes(8, "little") + head + bytes(4))
+    assert set(validation.header(tmp_path / "x.safetensors")) == {"a"}
+
+
+def test_metadata_may_be_null(tmp_path):
+    head = b'{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (tmp_path / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
+    assert set(validation.header(tmp_path / "x.safetensors")) == {"a"}
+    assert validation.metadata(tmp_path / "x.safetensors") == {}
