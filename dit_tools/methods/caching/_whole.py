@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.blocks import Block, BlockSpec
 from dit_tools.methods.caching._stack import Skipping
 
-
-@dataclass(frozen=True)
-class _Whole:
-    """A block that gives one array."""
-
-    output: None = None
-
-
-WHOLE = _Whole()
+WHOLE = Block(0, "network", None, BlockSpec())
+"""A block that gives one array."""
 
 
 class Forecasting:
