@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from dit_tools.jobs.models import Known, Load, Loader
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record
 from dit_tools.jobs.result import Drawn, layers
+from dit_tools.jobs.settings import Settings
 from dit_tools.jobs.sweep import Axis
 from dit_tools.media import image
 from dit_tools.models.model import Model
@@ -49,6 +51,7 @@ def items_of(
     Raises UsageError for a format that ``-o`` contradicts or that holds no transparency.
     """
     formats: dict[str | None, str] = {}
+    options = cache(Settings.pixel_options)  # shared by the seeds of a prompt, of which there may be 100,000
     made = []
     for job in jobs:
         settings, model = job.settings, known[job.settings.model]
@@ -58,7 +61,7 @@ def items_of(
         check_transparency(settings, kind)
         steps = settings.steps or (model.defaults.steps if model.defaults else 20)
         identity = {
-            **settings.pixel_options(),
+            "options": options(settings),
             "model": model.name,
             "revision": model.revision,
             "prompt": job.prompt,
