@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +33,9 @@ COLOURS = (
 TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "iec61966-2-1", "-color_range", "tv")
 
 
-def write_animation(path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0) -> None:
+def write_animation(
+    path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0, name: str | Path | None = None
+) -> None:
     """Write frames as a film that loops (GIF, WebP) or plays (MP4, H.264, 4:2:0).
 
     It writes straight to ``path``: give it the hidden path of ``batch.atomic.atomic_path``. MP4 is
@@ -37,6 +47,7 @@ def write_animation(path: str | Path, frames: Iterable[np.ndarray], fps: float, 
         frames: float ``(H, W, C)`` in [0, 1], all of one size; C = 1 or 3, or 4, put over white.
         fps: frames a second: above 0, to 50 for GIF, 240 for MP4.
         hold: seconds that the last frame stays longer, 0..60.
+        name: what errors call the file (default: ``path``).
 
     Raises:
         UsageError: another suffix, a speed or hold out of range, no frame, frames of two sizes.
@@ -57,10 +68,10 @@ def write_animation(path: str | Path, frames: Iterable[np.ndarray], fps: float, 
             _loop(path, list(_uniform(frames)), fps, hold)
     except ImportError as error:
         hint = "install dit with its media extra"
-        raise UnsupportedError(f"{path}: {error.name} is missing", hint) from None
+        raise UnsupportedError(f"{name or path}: {error.name} is missing", hint) from None
     except OSError as error:
         reason = (error.strerror or str(error)).strip().splitlines()[0]
-        raise InputError(f"{path}: cannot be written: {reason}", "choose another with -o") from None
+        raise InputError(f"{name or path}: cannot be written: {reason}", "choose another with -o") from error
 
 
 def _uniform(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -91,7 +102,10 @@ def _loop(path: str | Path, frames: list[np.ndarray], fps: float, hold: float) -
     options = {"loop": 0, "duration": durations if len(frames) > 1 else durations[0]}
     if suffix == ".webp":
         options |= {"quality": 90, "method": 4}
-    imageio.imwrite(path, frames, plugin="pillow", **options)
+    # In memory first: where a write to the disk fails, the writer would try it again as it goes away.
+    content = io.BytesIO()
+    imageio.imwrite(content, frames, plugin="pillow", extension=suffix, **options)
+    Path(path).write_bytes(content.getvalue())
 
 
 def pauses(count: int, fps: float, tick: int) -> list[int]:
@@ -104,25 +118,56 @@ def pauses(count: int, fps: float, tick: int) -> list[int]:
 
 
 def _film(path: str | Path, frames: Iterator[np.ndarray], fps: float, hold: float) -> None:
-    import imageio.v2 as imageio
     import numpy as np
+    from imageio_ffmpeg import get_ffmpeg_exe
 
-    frame = next(frames)  # before the encoder starts, so that no frame leaves no file
-    writer = imageio.get_writer(
-        path,
-        format="FFMPEG",
-        fps=fps,
-        codec="libx264",
-        pixelformat="yuv420p",
-        macro_block_size=1,
-        ffmpeg_log_level="error",
-        output_params=["-vf", COLOURS, *TAGS, "-crf", "18", "-movflags", "+faststart"],
-    )
-    with writer:
-        height, width = frame.shape[:2]
-        edge = ((0, height % 2), (0, width % 2), (0, 0))
-        writer.append_data(np.pad(frame, edge, "edge"))
-        for frame in frames:
-            writer.append_data(np.pad(frame, edge, "edge"))
+    first = next(frames)  # before the encoder starts, so that no frame leaves no file
+    height, width = (side + side % 2 for side in first.shape[:2])
+    edge = ((0, height - first.shape[0]), (0, width - first.shape[1]), (0, 0))
+    given = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:.02f}", "-i", "-")
+    coded = ("-an", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-vf", COLOURS, *TAGS, "-crf", "18")
+    command = [get_ffmpeg_exe(), "-v", "error", "-y", *given, *coded, "-movflags", "+faststart", str(path)]
+    with _encoder(command) as take:
+        last = b""
+        for frame in itertools.chain([first], frames):
+            last = np.pad(frame, edge, "edge").tobytes()
+            take(last)
         for _ in range(math.floor(hold * fps)):
-            writer.append_data(np.pad(frame, edge, "edge"))
+            take(last)
+
+
+@contextlib.contextmanager
+def _encoder(command: list[str]) -> Iterator[Callable[[bytes], object]]:
+    """A running ffmpeg that takes frames; raises OSError with its reason where it did not finish the file.
+
+    In its own session, so that Ctrl-C does not end it before its file is whole.
+    """
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True
+        )
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # its exit status says why it went away
+                yield process.stdin.write
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            status = process.wait()
+        if status:
+            told.seek(0)
+            raise _failure(status, told.read().decode(errors="replace"))
+
+
+def _failure(status: int, told: str) -> OSError:
+    """The reason of an encoder that failed: the system's own error where it names one."""
+    if status == -getattr(signal, "SIGXFSZ", 0):
+        return OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT):
+        if os.strerror(number) in told:
+            return OSError(number, os.strerror(number))
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return OSError(errno.EIO, lines[-1] if lines else f"ffmpeg ended with status {status}")

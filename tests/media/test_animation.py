@@ -1,11 +1,16 @@
 """Animations are decoded again and compared: number, order, times and sizes of frames."""
 
+import errno
+import subprocess
+import sys
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 from PIL import Image
 
 from dit_tools.core.errors import InputError, UsageError
+from dit_tools.media import animation
 from dit_tools.media.animation import write_animation
 from dit_tools.media.frames import of_film
 
@@ -102,3 +107,36 @@ def test_refusals_leave_no_film(tmp_path, suffix):
 def test_missing_folder(tmp_path, suffix):
     with pytest.raises(InputError, match="no/a"):
         write_animation(tmp_path / "no" / f"a{suffix}", frames(), fps=5)
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from dit_tools.core.errors import InputError
+from dit_tools.media import animation
+from dit_tools.media.animation import write_animation
+frames = np.random.default_rng(0).random((30, 64, 64, 3), np.float32)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+try:
+    write_animation(sys.argv[1], frames, 10, name="film")
+except InputError as error:
+    print(error, error.__cause__.errno)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mp4"])
+@pytest.mark.parametrize("limit", [1_000, 60_000])
+def test_a_disk_that_fills_up_is_one_error_and_never_a_cut_film(tmp_path, name, limit):
+    """A real failing write(2): the file size limit stands in for the full disk."""
+    words = [sys.executable, "-c", FULL, str(tmp_path / name), str(limit)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith("film: cannot be written: File too large"), done.stdout
+    assert done.stdout.endswith(f" {errno.EFBIG}\n") and done.stderr == ""
+
+
+def test_what_an_encoder_says_becomes_an_error_of_the_system():
+    full = "[out#0/mp4] Error writing trailer: No space left on device\nConversion failed!\n"
+    assert animation._failure(1, full).errno == errno.ENOSPC
+    assert animation._failure(1, "x\nUnknown encoder\n").strerror == "Unknown encoder"
+    assert animation._failure(-9, "").strerror == "ffmpeg ended with status -9"

@@ -56,7 +56,7 @@ class Animations:
         path = self._names.claim(values | dict(job.labels))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
-            animation.write_animation(part, _floats(frames), self.fps)
+            animation.write_animation(part, _floats(frames), self.fps, name=path)
         frames.clear()
         return [str(path)]
 

@@ -171,7 +171,7 @@ class Stream(Task):
             for drawn in self._drawn():
                 yield layers(drawn, self._session.model.alpha)
 
-        animation.write_animation(path, pictures(), self.request.fps, hold=0)
+        animation.write_animation(path, pictures(), self.request.fps, hold=0, name=self.request.output)
 
     def _record(self, drawn: Drawn) -> dict[str, Any]:
         extra = {"command": "stream", "source": Path(self.request.source).name, "strength": self.request.strength}

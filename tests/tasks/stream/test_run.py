@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import UsageError
+from dit_tools.jobs.manifest import NAME
 from dit_tools.media import image, metadata
 from dit_tools.tasks.stream.run import Request, assemble
 from tests.support.numpy_model import Counting
@@ -65,7 +66,7 @@ def go(source="in", prompts=("cat",), **options):
 
 
 def names(folder):
-    return sorted(path.name for path in Path(folder).iterdir())
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != NAME)
 
 
 def test_every_frame_gets_a_picture_in_order():
@@ -102,6 +103,19 @@ def test_duplicates_cost_nothing_and_repeat_the_picture():
     made = [image.read(f"out/{name}").pixels for name in names("out")]
     assert np.array_equal(made[0], made[2]) and np.array_equal(made[3], made[4])
     assert not np.array_equal(made[2], made[3])
+
+
+def test_a_second_run_makes_no_second_pictures_and_what_is_missing():
+    write([0.1, 0.6, 0.3])
+    go(output="out/")
+    before = {name: Path("out", name).read_bytes() for name in names("out")}
+    Path("out/00002.png").unlink()
+    outcome, events, *_ = go(output="out/")
+    assert outcome.skipped == 2 and outcome.written == ["out/00002.png"] and names("out") == sorted(before)
+    assert [e["type"] for e in events] == ["start", "skip", "item", "skip", "done"]
+    assert np.array_equal(image.read("out/00002.png").pixels, image.read(before["00002.png"]).pixels)
+    Path("in/001.png").write_bytes(image.encode(frame(0.9), "png"))
+    assert go(output="out/")[0].written == [f"out/0000{i}-2.png" for i in (1, 2, 3)]
 
 
 def test_more_strength_goes_farther_from_the_frames():
