@@ -251,7 +251,7 @@ def test_config_and_preset_in_their_order():
     Path("c.toml").write_text('prompt = ["a", "b"]\nsteps = 4\nseed = 2\n[preset.fine]\nsteps = 9\ncfg-scale = 1\n')
     go(config="c.toml", preset="fine", seed=3)
     record = metadata.read_record("b-3.png")
-    assert (record["steps"], record["cfg_scale"], record["seed"]) == (4, 1.0, 3)
+    assert (record["steps"], record["cfg_scale"], record["seed"]) == (9, 1.0, 3)
 
 
 def test_a_dry_run_writes_nothing_and_names_the_same_files(tmp_path):
