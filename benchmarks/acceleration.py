@@ -160,13 +160,12 @@ def sample_once(
 ) -> Sampled:
     """Sample and count; blocks of runs that hook none count 0. ``second``: of ``--combine``."""
     from dit_tools.core.arrays import to_numpy
-    from dit_tools.core.run import RunState
-    from dit_tools.sampling import loop
+    from dit_tools.sampling.sampler import Sampler
 
-    size = model.defaults.size
-    x, noise = loop.start(model, chosen, model.family.latent_shape(Size.square(size)), seeds)
-    times = chosen.times(model, x.shape)
-    run = RunState(times, chosen.solver.calls(len(times) - 1), scorer=scorer)
+    sampler = Sampler(model, chosen)
+    sampler.state.scorer = scorer
+    noise = sampler.noise(seeds)
+    x = noise.fresh()
     rival = getattr(model.network, "start", None)
     if rival:
         rival()
@@ -174,11 +173,11 @@ def sample_once(
     wanted = {name: conditions[name] for name in conditions if name in named}
     began = time.perf_counter()
     other = second if chosen.combine.takes else None
-    for step in loop.sample(model, wanted, x, chosen, noise, run=run, second=other):
+    for step in sampler.sample(x, wanted, noise, second=other):
         x = step.x
     to_numpy(x)  # waits for the device
     seconds = time.perf_counter() - began
-    count = run.count
+    count = sampler.state.count
     skipped = count["blocks skipped"] + count["modules skipped"]
     computed = count["blocks computed"] + count["modules computed"]
     computed = model.network.computed if rival else computed
@@ -222,7 +221,7 @@ def measure(
 def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
     """Conditions, seeds, and the second model with its conditions, for ``sample_once``."""
     from dit_tools.models.family import ConditionRequest
-    from dit_tools.sampling.loop import Second
+    from dit_tools.sampling.sampler import Second
 
     size, other = model.defaults.size, model.second
     asked = ConditionRequest(tuple(prompts), ("",) * len(prompts), Size.square(size))

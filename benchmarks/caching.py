@@ -111,8 +111,7 @@ def sample_once(model: Any, conditions: Any, cache: str, seeds: list[int], steps
     """Sample with a cache and count. Blocks of the plain run are not hooked and count 0."""
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
-    from dit_tools.core.run import RunState
-    from dit_tools.sampling import loop
+    from dit_tools.sampling.sampler import Sampler
 
     plan = Plan.parse(
         steps,
@@ -124,17 +123,16 @@ def sample_once(model: Any, conditions: Any, cache: str, seeds: list[int], steps
             "cache": cache,
         },
     )
-    size = model.defaults.size
-    x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), seeds)
-    times = plan.times(model, x.shape)
-    run = RunState(times, plan.solver.calls(len(times) - 1))
+    sampler = Sampler(model, plan)
+    noise = sampler.noise(seeds)
+    x = noise.fresh()
     began = time.perf_counter()
-    for step in loop.sample(model, conditions, x, plan, noise, run=run):
+    for step in sampler.sample(x, conditions, noise):
         x = step.x
     to_numpy(x)  # waits for the device
     seconds = time.perf_counter() - began
-    pixels = model.codec.decode(x)
-    return Sampled(pixels, seconds, run.count["blocks computed"], run.count["blocks skipped"])
+    pixels, count = model.codec.decode(x), sampler.state.count
+    return Sampled(pixels, seconds, count["blocks computed"], count["blocks skipped"])
 
 
 def measure(

@@ -137,7 +137,7 @@ class Editor:
         origin = None
         if run.source_model:
             origin = self.session(run.source_model, run.needs, ask)
-            origin.run = session.run
+            origin.state = session.state
         picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
         mask = case.mask if run.masked else None
         task = Task("", case.target, case.source, None, run.method, self.settings(self.model), 0)

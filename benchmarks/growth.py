@@ -96,24 +96,24 @@ def sampled(model: Any, cache: str, tokens: int, pictures: int, steps: int) -> t
     import torch
 
     from dit_tools.core.plan import Plan
-    from dit_tools.core.run import RunState
-    from dit_tools.sampling import loop
+    from dit_tools.sampling.sampler import NoiseSource, Sampler
 
     plan = Plan.parse(
         steps, {"schedule": "uniform", "solver": "euler", "guidance": "none", "noise": "philox", "cache": cache}
     )
     side = side_of(tokens)
-    x, noise = loop.start(model, plan, (4, side, side), list(range(pictures)))
+    noise = NoiseSource(plan.noise.stream((4, side, side), list(range(pictures))), model.to_array)
+    x, sampler = noise.fresh(), Sampler(model, plan)
     text = torch.randn(pictures, TEXT, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(pictures, TEXT, dtype=torch.int64)
     conditions = {"cond": {"encoder_hidden_states": text, "encoder_attention_mask": mask}}
-    run = RunState(plan.times(model, x.shape), steps)
     began = time.perf_counter()
-    for step in loop.sample(model, conditions, x, plan, noise, run=run):
+    for step in sampler.sample(x, conditions, noise):
         x = step.x
     float(x.sum())  # waits for the device
     seconds = time.perf_counter() - began
-    computed, skipped = run.count["blocks computed"], run.count["blocks skipped"]
+    count = sampler.state.count
+    computed, skipped = count["blocks computed"], count["blocks skipped"]
     return seconds, computed / (computed + skipped) if computed + skipped else 1.0
 
 

@@ -73,7 +73,7 @@ def sample(model: Any, network: Any, prompt: str, seed: int, steps: int) -> tupl
 
     from dit_tools.core.plan import Plan
     from dit_tools.models.family import ConditionRequest
-    from dit_tools.sampling import loop
+    from dit_tools.sampling.sampler import Sampler
 
     model, size = replace(model, network=network), model.defaults.size
     plan = Plan.parse(
@@ -87,9 +87,11 @@ def sample(model: Any, network: Any, prompt: str, seed: int, steps: int) -> tupl
         },
     )
     conditions = model.encode(ConditionRequest((prompt,), ("",), Size.square(size)))
-    x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), [seed])
+    sampler = Sampler(model, plan)
+    noise = sampler.noise([seed])
+    x = noise.fresh()
     began = time.perf_counter()
-    for step in loop.sample(model, conditions, x, plan, noise):
+    for step in sampler.sample(x, conditions, noise):
         x = step.x
     return time.perf_counter() - began, model.codec.decode(x)[0]
 

@@ -163,7 +163,7 @@ def interleaved(model: Any, ways: Mapping[Any, Way], count: int) -> dict[Any, Ma
 def way(model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int], seconds: Sequence[str] = ()) -> Way:
     """The way of a plan; ``seconds`` are second prompts, for plans that combine."""
     from dit_tools.models.family import ConditionRequest
-    from dit_tools.sampling.loop import Second
+    from dit_tools.sampling.sampler import Second
     from dit_tools.tasks.generate.scorer import Critic
 
     size = model.defaults.size

@@ -31,7 +31,7 @@ def ours(folder: str, steps: int) -> Callable[[list[str], list[int]], None]:
     from dit_tools.core.plan import Plan
     from dit_tools.models.family import ConditionRequest
     from dit_tools.models.loading.load import load
-    from dit_tools.sampling import loop
+    from dit_tools.sampling.sampler import Sampler
 
     model = load(folder, backend="onnx")
     plan = Plan.parse(
@@ -50,8 +50,10 @@ def ours(folder: str, steps: int) -> Callable[[list[str], list[int]], None]:
         conditions = model.encode(
             ConditionRequest(tuple(prompts), ("",) * len(prompts), Size.square(size), ("cond", "uncond"))
         )
-        x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), seeds)
-        for step in loop.sample(model, conditions, x, plan, noise):
+        sampler = Sampler(model, plan)
+        noise = sampler.noise(seeds)
+        x = noise.fresh()
+        for step in sampler.sample(x, conditions, noise):
             x = step.x
         model.codec.decode(x)
 

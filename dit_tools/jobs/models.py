@@ -183,11 +183,11 @@ def open_sampler(model: Model, settings: Settings) -> Sampler:
     plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
     plan.check(model)
     size = size_of(settings, model.defaults.size)
+    model.family.latent_shape(Size(*size))
     return Sampler(
         model,
         plan,
         size,
-        model.family.latent_shape(Size(*size)),
         seed=int(settings.seed),
         negative_prompt=settings.negative_prompt,
         embedded_guidance=settings.embedded_guidance,

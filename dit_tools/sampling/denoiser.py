@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dit_tools.core.arrays import Array, all_finite, concat, split
+from dit_tools.core.arrays import Array, all_finite, concat, precise, split
 from dit_tools.core.branches import Branch
 from dit_tools.core.errors import ModelError
+from dit_tools.core.paths import Path
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import Guide, Guiding
@@ -15,6 +16,8 @@ from dit_tools.methods.token_reduction import Watch
 
 Condition = Mapping[str, Array]
 """What the network is told besides latents and time: arrays whose first axis is the batch."""
+Conditions = Mapping[str, Condition]
+"""Branch name -> Condition."""
 Asked = tuple[Branch, ...]
 Answers = tuple[Prediction, ...]
 
@@ -47,48 +50,74 @@ class Denoiser:
     output. Branches whose conditions have equal shapes go through the network in one batch.
     ``watch`` is that of ``--tokens``: it fills in what the network left out.
     ``listen(branches, predictions)`` is told what the network said before guidance joins it.
+    ``asker`` is the denoiser's number among those that take turns on the network; calls are counted
+    for each, beginning at the step of the run's times at which it is first asked.
+
+    ``precise``: predictions get the precision of the latents. A network answers in float32. A
+    float32 output times a number, added to latents in float64, often lands just between two float32
+    numbers, where the next call's rounding decides by the last bit of float64: exact inversion
+    would be lost to 1e-7.
     """
 
     def __init__(
         self,
         family: Any,
         network: Any,
-        conditions: Mapping[str, Condition],
+        conditions: Conditions,
         guide: Guide,
         run: RunState,
         watch: Watch | None = None,
+        asker: int = 0,
+        precise: bool = False,
     ):
         self._family, self._network = family, network
         self._conditions, self._guide, self._run = conditions, guide, run
         self._joined: dict[tuple[str, ...], Condition] = {}
         self._watch = watch or Watch()
+        self._asker, self._precise = asker, precise
+        self._calls: int | None = None  # guided evaluations so far
         self.listen: Callable[[tuple[Any, ...], tuple[Prediction, ...]], None] | None = None
 
     def __call__(self, x: Array, t: float) -> Prediction:
         """The guided prediction. Raises ModelError when the network gives NaN or infinity."""
-        self._run.call += 1
-        self._run.t, self._run.x = t, x
+        self._turn(x, t)
         (guided,) = drive([self._guide(x, t)], lambda asked: [self._evaluate(asked[0][1], x, t)])
         guided = self._watch.guided(guided)
         _check_finite(t, guided.raw)
+        if self._precise:
+            return guided.with_raw(precise(guided.raw, str(x.dtype).removeprefix("torch.")))
         return guided
 
     def ask(self, branches: Sequence[Any], x: Array, t: float) -> tuple[Prediction, ...]:
         """The predictions of branches, without guidance. Counts as one evaluation."""
-        self._run.call += 1
-        self._run.t, self._run.x = t, x
+        self._turn(x, t)
         found = self._evaluate(tuple(branches), x, t)
         _check_finite(t, *(p.raw for p in found))
         return found
 
+    def _turn(self, x: Array, t: float) -> None:
+        """The run's state is that of this denoiser's next call."""
+        run = self._run
+        if self._calls is None:
+            # an edit may begin anywhere in the run's times; a sampling run begins at the first
+            self._calls = next((i for i, s in enumerate(run.times) if s <= t + 1e-9), 0) if self._precise else 0
+        else:
+            self._calls += 1
+        run.asker, run.call, run.t, run.x = self._asker, self._calls, t, x
+
     @property
-    def conditions(self) -> Mapping[str, Condition]:
+    def path(self) -> Path:
+        """The model's noise path."""
+        return self._family.facts.path
+
+    @property
+    def conditions(self) -> Conditions:
         """Branch name -> what the network is told."""
         return self._conditions
 
     def branch(self, name: str, x: Array, t: float, condition: Condition | None = None):
         """What one branch says by itself; ``condition`` stands in for its own."""
-        self._run.t, self._run.x = t, x
+        self._run.asker, self._run.t, self._run.x = self._asker, t, x
         condition = self._conditions[name] if condition is None else condition
         return self._family.read(self._call((name,), x, t, condition), x, t)
 

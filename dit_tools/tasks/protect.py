@@ -144,8 +144,9 @@ def protected(
     pixels = model.to_array(seen)
     hole = None if mask is None else frame.cut(mask.astype(np.float32)[:, :, None])[:, :, 0]
     encode: Callable[[Array], Array] = model.codec.encode
-    shield = Shield(pixels, encode, session.denoiser([prompt], 1.0), model.path, session.noise().fresh, hole)
-    change = method.protect(shield)
+    with session.prompted([prompt], 1.0) as denoise:
+        shield = Shield(pixels, encode, denoise, model.path, session.noise().fresh, hole)
+        change = method.protect(shield)
     levels = int(getattr(method, "levels", 0))
     made = _added(picture, change.cpu().numpy()[0], frame, levels)
     if not levels:

@@ -19,7 +19,7 @@ from dit_tools.core.size import Size
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from dit_tools.models.model import Model
-from dit_tools.sampling import loop
+from tests.support import loop
 
 FOLDER = Path(__file__).parents[2] / "dit_tools/builtin/emoji"
 GOLDEN = Path(__file__).parents[1] / "data/emoji-golden.png"

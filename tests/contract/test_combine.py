@@ -12,9 +12,8 @@ from dit_tools.core import spec
 from dit_tools.core.registry import names
 from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
-from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, methods
-from tests.support import small
+from tests.support import loop, small
 
 COMBINATIONS = [name for name in names("composition") if name != "none"]
 every = pytest.mark.parametrize("name", COMBINATIONS)

@@ -12,9 +12,8 @@ from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
 from dit_tools.core.size import Size
 from dit_tools.methods.highres._positions import Positions, interpolated, plain
-from dit_tools.sampling import loop
 from tests.contract.conftest import Subject, hooked, methods
-from tests.support import small
+from tests.support import loop, small
 
 METHODS = [name for name in names("highres") if name != "none"]
 POSITIONS = [name for name in METHODS if issubclass(get("highres", name), Positions)]

@@ -46,7 +46,7 @@ def sampled(model: Any, steps: int = 3, size: tuple[int, int] | None = None) -> 
     from dit_tools.core.arrays import to_numpy
     from dit_tools.core.plan import Plan
     from dit_tools.models.family import ConditionRequest
-    from dit_tools.sampling import loop
+    from tests.support import loop
 
     words = ("1", "207") if model.family.name == "dit" else ("a red apple", "blue night by the sea")
     size = size or picture(model.family)

@@ -35,7 +35,7 @@ def draw(model: Any, steps: int = 3) -> tuple[Any, Any]:
     """Latents and pixels of a short guided run."""
     from dit_tools.core.plan import Plan
     from dit_tools.models.family import ConditionRequest
-    from dit_tools.sampling import loop
+    from tests.support import loop
 
     plan = Plan.parse(steps, PLAN)
     asked = ConditionRequest(("a red apple",), ("blurry",), Size.square(32))

@@ -84,7 +84,7 @@ def plan(cache: Any = "none", steps: int = 10, guidance: Any = "none", **fields:
 
 def steps(model: Any, given: dict[str, Any], chosen: Plan, seeds: tuple[int, ...] = (3,)) -> Any:
     """A started run: the generator of its steps, and the ``RunState`` whose counters it fills."""
-    from dit_tools.sampling import loop
+    from tests.support import loop
 
     shape = model.family.latent_shape(Size.square(model.defaults.size))
     x, noise = loop.start(model, chosen, shape, seeds)

@@ -23,7 +23,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dit_tools.core.arrays import Array
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 Sampler = Any
 """A ``sampling.sampler.Sampler``: the model with the plan, for as many prompts as a method asks."""
 Denoiser = Any
-"""A ``sampling.sampler.Precise``: ``denoise(x, t) -> Prediction`` in the precision of ``x``."""
+"""A ``sampling.denoiser.Denoiser``: ``denoise(x, t) -> Prediction`` in the precision of ``x``."""
 Change = Callable[[dict[str, dict[str, Array]]], dict[str, dict[str, Array]]]
 """From conditions per branch to others."""
 Watch = Callable[[Denoiser, tuple[str, ...]], Any]
@@ -73,7 +74,8 @@ class Scene:
     is the method of ``--inversion``. ``pixels`` (1, 3 or 4, H, W) is what ``x0`` encodes,
     ``frame`` where it lies in the user's picture, ``selection`` (H, W) the user's mask there, while
     ``mask`` is what may change. ``watch`` stands between the method and each of its denoisers.
-    ``inverted`` is what ``--inversion FILE.latent`` holds, ``origin`` the ``--source-model``.
+    ``inverted`` is what ``--inversion FILE.latent`` holds, ``origin`` the ``--source-model``. A scene
+    is a context: when it is left, what its denoisers attached to the network is taken off.
     """
 
     session: Sampler
@@ -91,6 +93,14 @@ class Scene:
     watch: Watch | None = None
     inverted: Inverted | None = None
     origin: Origin | None = None
+    open: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Take what the denoisers of this edit attached off the network."""
+        self.open.close()
 
     @property
     def path(self) -> Path:
@@ -107,11 +117,21 @@ class Scene:
     def ask(self, *which: str, scale: float | None = None, change: Change | None = None) -> Denoiser:
         """A denoiser with a row for each of these prompts; the plan's guidance, or CFG.
 
-        ``change`` as in ``Sampler.denoiser``.
+        ``change`` as in ``Sampler.prompted``. It is open until the edit ends.
         """
         texts = {"source": self.source, "target": self.target}
-        made = self.session.denoiser([texts[name] for name in which], scale, change=change)
+        made = self.prompted([texts[name] for name in which], scale, change=change)
         return self.watch(made, which) if self.watch else made
+
+    def prompted(
+        self,
+        prompts: Sequence[str],
+        scale: float | None = None,
+        change: Change | None = None,
+        sampler: Sampler | None = None,
+    ) -> Denoiser:
+        """A denoiser of any prompts, of this edit's sampler or of another one."""
+        return self.open.enter_context((sampler or self.session).prompted(prompts, scale, change=change))
 
 
 class Editing(ABC):

@@ -65,6 +65,6 @@ class InversionEdit(Editing):
         if scene.origin is None:
             ask, x0 = scene.ask("source", scale=scale), scene.x0
         else:
-            ask = scene.origin.session.denoiser([scene.source], scale)
+            ask = scene.prompted([scene.source], scale, sampler=scene.origin.session)
             x0 = scene.origin.x0
         return chosen.invert(ask, precise(x0, scene.session.precision), times, scene.stream)

@@ -45,7 +45,7 @@ class MasaCtrl(Editing):
         both = pair(scene, times, 1.0, self.target_scale)
         steps = len(times) - 1
         begin = times[min(round(self.start * steps), steps)]
-        control = Appearance(scene.session.run, begin, self.depth)
+        control = Appearance(scene.session.state, begin, self.depth)
         blocks = scene.session.model.network.blocks()
         with ExitStack() as stack:
             stack.enter_context(linear_appearance(blocks, control))

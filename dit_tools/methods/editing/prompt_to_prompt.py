@@ -52,7 +52,7 @@ class PromptToPrompt(Editing):
         pairs, old, new = aligned(before, after, self.swap)
         maps = attention_injection.Maps([(0, old), (1, new)]) if self.blend else None
         control = attention_injection.PromptToPrompt(
-            scene.session.run, pairs, new, _until(times, self.cross), _until(times, self.structure), self.boost, maps
+            scene.session.state, pairs, new, _until(times, self.cross), _until(times, self.structure), self.boost, maps
         )
         held = control_attention(
             model.network.blocks(),

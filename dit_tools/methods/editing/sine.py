@@ -78,7 +78,7 @@ class Sine(Editing):
         session = scene.session
         negative = session.negative_prompt
         copy.on = False
-        none = session.denoiser([negative], 1.0)(x, t)
+        none = scene.prompted([negative], 1.0)(x, t)
         target = scene.ask("target", scale=1.0)(x, t)
         copy.on = True
         learnt = scene.ask("source", scale=1.0)(x, t)

@@ -66,7 +66,7 @@ class TextInjection(Editing):
     def _mixed(self, scene: Scene) -> Any:
         """From the target's conditions to the mixture's."""
         source: list[Any] = []
-        scene.session.denoiser([scene.source], 1.0, change=lambda c: source.append(c) or c)
+        scene.prompted([scene.source], 1.0, change=lambda c: source.append(c) or c)
 
         def change(conditions: dict[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
             target, other = conditions["cond"], source[0]["cond"]
@@ -92,7 +92,7 @@ class TextInjection(Editing):
         tuned = start.detach().clone().float().requires_grad_(True)
         rate = self.rate * float(start.float().square().mean().sqrt())
         optimizer = torch.optim.Adam([tuned], lr=rate)
-        plain = scene.session.denoiser([scene.target], 1.0).denoise
+        plain = scene.prompted([scene.target], 1.0)
         least = scene.times[-2]
         for i in range(self.tune):
             t = least + (scene.times[0] - least) * ((i * 0.618034) % 1.0)

@@ -1,11 +1,10 @@
 """High resolution: pictures larger than the model was made for (``--highres``).
 
 Contract: ``attach(network, run) -> context manager`` changes how the network sees positions while
-it lasts; ``run.grid`` says rows and columns of image tokens. ``steps(scene) -> Iterator[Step]``
+it lasts; ``run.grid`` says rows and columns of image tokens. ``steps(batch) -> Iterator[Step]``
 makes the picture: one run at the size that was asked for, unless a method climbs to it, as
 ``diffusehigh`` does. At its identity parameters a method is bit-equal to none.
 
-Furniture: ``_base.HighRes`` and ``_base.Scene``; ``dit_tools.nn.positions``.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ Correct = Callable[[int, Prediction], Prediction]
 """``correct(call, prediction)``: the guided prediction of a call, changed before the step."""
 
 
-class Scene(Protocol):
-    """One batch of pictures that is about to be made, as ``sampling.Scene`` offers it."""
+class SamplingRequest(Protocol):
+    """One batch of pictures that is about to be made, as ``sampling.images.ImageBatch`` is."""
 
     native: Size  # that the model was made for
     size: Size  # that was asked for
@@ -64,6 +63,6 @@ class HighRes:
         """Change the network's positions until the context is left. Here: not at all."""
         return nullcontext()
 
-    def steps(self, scene: Scene) -> Iterator[Any]:
+    def steps(self, batch: SamplingRequest) -> Iterator[Any]:
         """The steps of the picture; the last one's ``x`` is the result. Here: one run."""
-        yield from scene.run(scene.size)
+        yield from batch.run(batch.size)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.methods.highres import Correct, HighRes, Scene, Size
+from dit_tools.methods.highres import Correct, HighRes, SamplingRequest, Size
 from dit_tools.methods.highres._bands import FILTERS, enlarged, sharpened, with_low_band
 
 
@@ -39,38 +39,38 @@ class DiffuseHigh(HighRes):
     sharpness: float = param(1.0, "a; 0 = none", ge=0, le=10)
     growth: float = param(2.0, "sides grow by this at most at a time", gt=1, le=16)
 
-    def steps(self, scene: Scene) -> Iterator[Any]:
+    def steps(self, batch: SamplingRequest) -> Iterator[Any]:
         """Raises UsageError for sides that ``level`` cannot halve."""
-        first, *larger = self.sizes(scene)
+        first, *larger = self.sizes(batch)
         step = None
-        for step in scene.run(first):
+        for step in batch.run(first):
             yield step
         for size in larger:
             assert step is not None
-            guide = sharpened(enlarged(scene.decode(step.x), size), self.sharpness)
-            correct = self._correct(scene, guide)
-            for step in scene.run(size, scene.encode(guide), self.share, correct):
+            guide = sharpened(enlarged(batch.decode(step.x), size), self.sharpness)
+            correct = self._correct(batch, guide)
+            for step in batch.run(size, batch.encode(guide), self.share, correct):
                 yield step
 
-    def sizes(self, scene: Scene) -> list[Size]:
+    def sizes(self, batch: SamplingRequest) -> list[Size]:
         """Heights and widths from the model's size to the one asked for."""
-        ratio = max(n / m for n, m in zip(scene.size, scene.native, strict=True))
+        ratio = max(n / m for n, m in zip(batch.size, batch.native, strict=True))
         if ratio <= 1 or self.share == 1:
-            return [scene.size]
-        made = [scene.size]
+            return [batch.size]
+        made = [batch.size]
         while ratio > 1 + 1e-9:
             ratio = max(ratio / self.growth, 1.0)
-            factor = ratio / max(n / m for n, m in zip(scene.size, scene.native, strict=True))
-            height, width = (max(round(n * factor / scene.multiple), 1) * scene.multiple for n in scene.size)
+            factor = ratio / max(n / m for n, m in zip(batch.size, batch.native, strict=True))
+            height, width = (max(round(n * factor / batch.multiple), 1) * batch.multiple for n in batch.size)
             made.append((height, width))
         return made[::-1]
 
-    def _correct(self, scene: Scene, guide: Any) -> Correct:
+    def _correct(self, batch: SamplingRequest, guide: Any) -> Correct:
         def correct(call: int, prediction: Prediction) -> Prediction:
             if call >= self.guided:
                 return prediction
-            pixels = scene.decode(prediction.x0)
+            pixels = batch.decode(prediction.x0)
             pixels = with_low_band(pixels, guide, self.wave, self.level)
-            return prediction.with_x0(scene.encode(pixels))
+            return prediction.with_x0(batch.encode(pixels))
 
         return correct

@@ -141,7 +141,7 @@ class Nulled(Stepper):
 
 def _guided(denoise: Any) -> Guided:
     """The denoiser itself. Raises UnsupportedError where it has no branch for no prompt."""
-    plain = getattr(denoise, "denoise", denoise)
+    plain = denoise
     conditions = getattr(plain, "conditions", {})
     if set(conditions) != {"cond", "uncond"}:
         raise UnsupportedError(

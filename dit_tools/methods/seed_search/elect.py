@@ -94,7 +94,7 @@ class _Trial:
     def watch(self, denoise: Any, names: tuple[str, ...]) -> Denoise:
         """The denoiser, recorded; raises _Stopped at the stop, when the target has answered."""
         if "target" in names:
-            denoise.denoise.listen = self._listen
+            denoise.listen = self._listen
 
         def asked(x: Array, t: float) -> Prediction:
             falling = t < self.last

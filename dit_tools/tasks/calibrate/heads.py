@@ -14,9 +14,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
-from dit_tools.core.size import Size
-from dit_tools.models.family import ConditionRequest
-from dit_tools.sampling import loop
+from dit_tools.sampling.sampler import Sampler
 
 Head = tuple[int, int]
 """Block and head."""
@@ -106,11 +104,8 @@ class Draws:
     def __init__(self, model: Any, plan: Plan, prompts: Sequence[str], score: Score, seed: int):
         self._model, self._plan, self._score, self._prompts = model, plan, score, tuple(prompts)
         self._seeds = [seed + i for i in range(len(prompts))]
-        size = model.defaults.size
-        self._shape = model.family.latent_shape(Size.square(size))
-        branches = tuple(branch.name for branch in plan.guidance.branches)
-        blank = ("",) * len(self._prompts)
-        self._conditions = model.encode(ConditionRequest(self._prompts, blank, Size.square(size), branches))
+        sampler = Sampler(model, plan)
+        self._conditions = sampler.conditions(sampler.request(self._prompts))
 
     def mean(self, heads: Sequence[Head]) -> float:
         """The mean score with these heads perturbed; without any the weight is 0."""
@@ -123,7 +118,9 @@ class Draws:
         if heads is not None:
             changes = {"heads": Round(tuple(heads), 0.0).text} if heads else {"weight": 0.0}
             plan = replace(plan, guidance=replace(plan.guidance, **changes))
-        x, noise = loop.start(self._model, plan, self._shape, self._seeds)
-        for step in loop.sample(self._model, self._conditions, x, plan, noise):
+        sampler = Sampler(self._model, plan)
+        noise = sampler.noise(self._seeds)
+        x = noise.fresh()
+        for step in sampler.sample(x, self._conditions, noise):
             x = step.x
         return [float(value) for value in self._score(x, self._prompts)]

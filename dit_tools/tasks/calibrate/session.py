@@ -14,9 +14,8 @@ from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.caching import Cache
 from dit_tools.models.calibration import Calibration
-from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
-from dit_tools.sampling import loop
+from dit_tools.sampling.sampler import Sampler
 
 Wrap = Callable[[Any, RunState], Any]
 """``wrap(network, run)``: what is called in place of the network."""
@@ -86,20 +85,15 @@ class Session:
     def run(self, cache: Cache, correct: Correct | None = None) -> tuple[Array, RunState]:
         """Sample the prompts with a cache: final latents (B, C, h, w), and the run.
 
-        ``correct`` is that of ``sampling.sample``: it sees guided predictions, and may change them.
+        ``correct`` is that of ``Sampler.sample``: it sees guided predictions, and may change them.
         """
-        model, plan = self.model, replace(self.plan, cache=cache)
-        height, width = self.size
-        branches = tuple(branch.name for branch in plan.guidance.branches)
-        blank = ("",) * len(self.prompts)
-        conditions = model.encode(ConditionRequest(self.prompts, blank, Size(height, width), branches))
-        seeds = [self.seed + i for i in range(len(self.prompts))]
-        x, noise = loop.start(model, plan, model.family.latent_shape(Size(height, width)), seeds)
-        times = plan.times(model, x.shape)
-        run = RunState(times, plan.solver.calls(len(times) - 1))
-        for step in loop.sample(model, conditions, x, plan, noise, run=run, correct=correct):
+        sampler = Sampler(self.model, replace(self.plan, cache=cache), self.size)
+        conditions = sampler.conditions(sampler.request(self.prompts))
+        noise = sampler.noise([self.seed + i for i in range(len(self.prompts))])
+        x = noise.fresh()
+        for step in sampler.sample(x, conditions, noise, correct=correct):
             x = step.x
-        return x, run
+        return x, sampler.state
 
     def plain(
         self, wrap: Wrap | None = None, attach: Attach | None = None, correct: Correct | None = None

@@ -105,5 +105,5 @@ def origin(source: Source, session: Sampler, settings: Settings, load: Load | No
             f"({two.backend})",
             "choose two models of one autoencoder, schedule and backend",
         )
-    made.run = session.run
+    made.state = session.state
     return made

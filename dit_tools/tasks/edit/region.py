@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import InputError, UsageError
+from dit_tools.core.steps import Denoise
 from dit_tools.media import crop as frames
 from dit_tools.media.image import Picture
 from dit_tools.models.words import where
@@ -116,19 +117,24 @@ def phrase_mask(session: Sampler, picture: Picture, phrase: str, prompt: str) ->
 
 def attention_map(session: Sampler, x0: Any, prompt: str, phrase: str) -> np.ndarray:
     """Attention of image tokens to a phrase of the prompt, float32 (tokens,), at most 1."""
-    import torch
-
-    from dit_tools.nn.attention_control import ALL, control_attention
-    from dit_tools.nn.attention_injection import Maps
-
-    model, lengths = session.model, [0]
+    lengths = [0]
 
     def look(conditions: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         lengths[0] = int(conditions["cond"]["encoder_hidden_states"].shape[1])
         return conditions
 
-    denoise = session.denoiser([prompt], 1.0, change=look)
-    words = where(partial(model.family.words, model.pipe, length=lengths[0]), prompt, phrase)
+    with session.prompted([prompt], 1.0, change=look) as denoise:
+        return _attention_map(session, denoise, x0, prompt, phrase, lengths[0])
+
+
+def _attention_map(session: Sampler, denoise: Denoise, x0: Any, prompt: str, phrase: str, length: int) -> np.ndarray:
+    import torch
+
+    from dit_tools.nn.attention_control import ALL, control_attention
+    from dit_tools.nn.attention_injection import Maps
+
+    model = session.model
+    words = where(partial(model.family.words, model.pipe, length=length), prompt, phrase)
     if not words:
         raise UsageError(
             f"--mask-text {phrase}: the model does not see these words", "name the thing in one or two plain words"

@@ -113,7 +113,8 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
             inverted,
             origin,
         )
-        made = task.method.edit(scene)
+        with scene:
+            made = task.method.edit(scene)
         if made is x0:
             return x0
         made = precise(made, "float32")

@@ -353,7 +353,7 @@ class EditImages(job_items.Task):
         if self.origin is None:
             self.origin = inversion_source.origin(self.source, session, task.settings, self.load)
         elif self.origin is not None:
-            self.origin.run = session.run
+            self.origin.state = session.state
         return session
 
     def _edited(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dit_tools.core.errors import MemoryLimitError
 from dit_tools.core.plan import Plan
@@ -17,7 +15,8 @@ from dit_tools.jobs.result import Drawn
 from dit_tools.jobs.settings import check_offers, plan_of, size_of
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
-from dit_tools.sampling.loop import Scene, Second
+from dit_tools.sampling.images import image_steps
+from dit_tools.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,17 +58,10 @@ def draw(model: Model, jobs: Sequence[Job], progress: Progress | None = None, fr
                 raise model.pipeline.refuse("--save-steps")
             pixels = model.pipeline.pixels(prompts, seeds, plan, progress)
         else:
-            scene = Scene(
-                model,
-                plan,
-                _encoder(model, prompts),
-                (height, width),
-                seeds,
-                second=_second(model, plan, prompts),
-                scorer=_scorer(plan, model, prompts),
-            )
+            sampler = Sampler(model, plan, (height, width))
+            sampler.state.scorer = _scorer(plan, model, prompts)
             x = None
-            for step in plan.highres.steps(scene):
+            for step in image_steps(sampler, prompts, seeds):
                 x = step.x
                 if frames:
                     _keep(kept, model.codec.decode(step.prediction.x0))
@@ -100,22 +92,6 @@ def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> Cond
     )
 
 
-def _encoder(model: Model, prompts: ConditionRequest) -> Callable[[tuple[int, int]], Any]:
-    """Conditions by size, encoded once; again where the network is told the size."""
-
-    @functools.cache
-    def encode(size: tuple[int, int]) -> Any:
-        asked = replace(prompts, size=Size(*size), second=None)
-        made = model.encode(asked)
-        if prompts.second is not None and model.second is None:
-            other = model.encode(replace(asked, texts=prompts.second, branches=("cond",)))
-            made = {**made, "second": other["cond"]}
-        return made
-
-    told = getattr(model.family, "micro_conditions", False)
-    return lambda size: encode(size if told else prompts.size.sides)
-
-
 def _scorer(plan: Plan, model: Model, prompts: ConditionRequest) -> ImageTextScorer | None:
     """Who tells guidance that looks at images what they show."""
     if not plan.guidance.sees:
@@ -123,17 +99,6 @@ def _scorer(plan: Plan, model: Model, prompts: ConditionRequest) -> ImageTextSco
     from dit_tools.tasks.generate.scorer import Critic
 
     return Critic(model, prompts.texts)
-
-
-def _second(model: Model, plan: Plan, prompts: ConditionRequest) -> Callable[[tuple[int, int]], Second] | None:
-    """The other model of a combined run, with conditions by size; None for a model alone."""
-    other = model.second
-    if other is None or not plan.combine.takes:
-        return None
-    branches = tuple(branch.name for branch in plan.combine.second(plan.guidance).branches)
-    asked = replace(prompts, texts=prompts.second or prompts.texts, branches=branches)
-    encode = _encoder(other, replace(asked, second=None))
-    return lambda size: Second(other, encode(size))
 
 
 def _keep(kept: list[list[np.ndarray]], pixels: np.ndarray) -> None:

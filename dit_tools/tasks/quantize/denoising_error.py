@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dit_tools.core.plan import Plan
-from dit_tools.core.size import Size
-from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
-from dit_tools.sampling import loop
+from dit_tools.sampling.sampler import Sampler
 
 Array = Any
 
@@ -84,13 +82,12 @@ def walks(
     model: Model, prompts: Sequence[str], steps: int | None
 ) -> Iterator[tuple[Mapping[str, Any], tuple[float, ...], Iterator[Any]]]:
     """Conditions, times and the steps of sampling each prompt; the seed is the prompt's number."""
-    plan, size = plan_of(model, steps), model.defaults.size
-    shape = model.family.latent_shape(Size.square(size))
+    plan = plan_of(model, steps)
     for seed, prompt in enumerate(prompts):
-        conditions = model.encode(ConditionRequest((prompt,), ("",), Size.square(size)))
-        x, noise = loop.start(model, plan, shape, [seed])
-        times = plan.times(model, x.shape)
-        yield conditions, times, loop.sample(model, conditions, x, plan, noise)
+        sampler = Sampler(model, plan)
+        conditions = sampler.conditions(sampler.request((prompt,)))
+        noise = sampler.noise([seed])
+        yield conditions, sampler.times(), sampler.sample(noise.fresh(), conditions, noise)
 
 
 @dataclass(frozen=True)

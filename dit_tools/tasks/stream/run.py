@@ -24,7 +24,6 @@ from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings, merge
 from dit_tools.media import animation, frames, image
 from dit_tools.media.crop import to_model, whole
-from dit_tools.sampling.loop import start
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.generate.sample_batch import prompts_of
 from dit_tools.tasks.stream.batch import StreamBatch
@@ -238,8 +237,8 @@ class Stream(Task):
         times = session.times()
         count = max(round(self.request.strength * (len(times) - 1)), 1)
         job = Job(0, self.request.prompts[0], self.seed, self.settings)
-        conditions = model.encode(prompts_of([job], plan, *session.size))
-        noise, _ = start(model, plan, session.shape, [self.seed])
+        conditions = session.conditions(prompts_of([job], plan, *session.size))
+        noise = session.noise([self.seed]).fresh()
         return StreamBatch(model, conditions, plan.guidance, times[-count - 1 :], noise)
 
 

@@ -29,7 +29,7 @@ from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import Wishes, load
 from dit_tools.models.loading.lora import ADAPTER
 from dit_tools.models.model import Model
-from dit_tools.sampling import loop
+from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.train import collate, dataset, losses
 from dit_tools.tasks.train.denoisers import AveragedDenoise, ModelDenoise, ParameterAverage
 from dit_tools.tasks.train.optimizers import adamw
@@ -186,9 +186,10 @@ class AdapterSubject(Subject):
         with self.averaged.in_place() if self.averaged else nullcontext():
             for i, text in enumerate(texts):
                 asked = ConditionRequest((text,), ("",), Size.square(size))
-                x, noise = loop.start(model, plan, model.family.latent_shape(Size.square(size)), (0,))
+                sampler = Sampler(model, plan, (size, size))
+                noise = sampler.noise([0])
                 with torch.no_grad():
-                    *_, last = loop.sample(model, model.encode(asked), x, plan, noise)
+                    *_, last = sampler.sample(noise.fresh(), sampler.conditions(sampler.request([text])), noise)
                 pixels = model.codec.decode(last.x)[0, :3].transpose(1, 2, 0)
                 image.paste(Image.fromarray((pixels * 255).round().astype(np.uint8)), (i * size, 0))
         path = self.session.run / f"sheet-{step:06d}.png"

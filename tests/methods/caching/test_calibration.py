@@ -62,7 +62,7 @@ def kept_as(kept, model, chosen, made):
 
 def run(model, chosen):
     from dit_tools.models.family import ConditionRequest
-    from dit_tools.sampling import loop
+    from tests.support import loop
 
     x, noise = loop.start(model, chosen, (3, 16, 16), (5,))
     conditions = model.encode(ConditionRequest(("red",), ("blue",), Size.square(16)))

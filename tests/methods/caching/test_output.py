@@ -11,8 +11,7 @@ from dit_tools.core.forecast import Forecast
 from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.models.family import ConditionRequest
-from dit_tools.sampling import loop
-from tests.support import numpy_model, small
+from tests.support import loop, numpy_model, small
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.composition.diversity import Diversity
 from dit_tools.methods.composition.t_stitch import TStitch
-from dit_tools.sampling import loop
-from tests.support import small
+from tests.support import loop, small
 
 GUIDED = "cfg:scale=3.0"
 

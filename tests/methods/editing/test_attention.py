@@ -63,12 +63,12 @@ def everything(scene, both):
     family, pipe = scene.session.model.family, scene.session.model.pipe
     ids = [family.words(pipe, text, both.length) for text in (scene.source, scene.target)]
     pairs, _, new = aligned(*ids)
-    return PromptToPrompt(scene.session.run, pairs, new, 0.0, 0.0)
+    return PromptToPrompt(scene.session.state, pairs, new, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("family", ["emoji", *FAMILIES])
 def test_the_same_prompt_makes_target_and_source_equal_bit_for_bit(family):
-    for control in (everything, lambda scene, both: Appearance(scene.session.run, 1.0, 0.0)):
+    for control in (everything, lambda scene, both: Appearance(scene.session.state, 1.0, 0.0)):
         source, target = rows(scene_of(family, "a cat", "a cat"), control)
         assert torch.equal(source, target)
 
@@ -116,7 +116,7 @@ def test_replaced_maps_sum_to_one_and_hold_the_text_maps_given(call):
 
 def test_an_appearance_takes_keys_and_values_of_image_tokens_alone():
     call = call_of("joint", 9, 3, 3)
-    run = scene_of("sd3").session.run
+    run = scene_of("sd3").session.state
     made = Appearance(run, 1.0, 0.0)(call)
     k, v = call.k.clone(), call.v.clone()
     k[1, :, 3:], v[1, :, 3:] = k[0, :, 3:], v[0, :, 3:]
@@ -140,7 +140,7 @@ def test_the_words_of_a_family_are_found_where_its_text_states_change(family):
     states = []
     for text in ("a cat", "a house"):
         conditions = []
-        scene.session.denoiser([text], 1.0, change=lambda c, seen=conditions: seen.append(c) or c)
+        scene.prompted([text], 1.0, change=lambda c, seen=conditions: seen.append(c) or c)
         states.append(conditions[0]["cond"]["encoder_hidden_states"][0])
     length = len(states[0])
     one, two = (model.family.words(model.pipe, text, length) for text in ("a cat", "a house"))

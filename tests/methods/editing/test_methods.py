@@ -11,8 +11,7 @@ from dit_tools.core.steps import moved
 from dit_tools.jobs.models import open_sampler
 from dit_tools.jobs.settings import merge
 from dit_tools.methods.editing import late
-from dit_tools.sampling import loop
-from tests.support import numpy_model
+from tests.support import loop, numpy_model
 from tests.support.scenes import QUICK, half, model_of, of, scene_of
 
 METHODS = names("editing")
@@ -46,7 +45,7 @@ def test_img2img_at_full_strength_is_generation_with_the_same_seed():
     scene = scene_of("emoji", target="red heart", seed="5", steps=4)
     session = scene.session
     x, noise = loop.start(session.model, session.plan, session.shape, [5])
-    given = session.denoiser(["red heart"]).denoise._conditions
+    given = session.conditions(session.request(["red heart"]))
     for step in loop.sample(session.model, given, x, session.plan, noise):
         x = step.x
     assert np.array_equal(of("img2img:strength=1").edit(scene), x)

@@ -33,7 +33,7 @@ def test_the_guidance_is_that_of_equation_7():
         copy.on = False
         plain = scene.ask("source", scale=1.0)(x, 0.8).raw
         target = scene.ask("target", scale=1.0)(x, 0.8).raw
-        none = scene.session.denoiser([""], 1.0)(x, 0.8).raw
+        none = scene.prompted([""], 1.0)(x, 0.8).raw
     assert not torch.allclose(learnt, plain)
     expected = none + 4 * (0.4 * target + 0.6 * learnt - none)
     assert torch.allclose(found, expected, atol=1e-5)

@@ -12,8 +12,10 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.methods.highres._bands import FILTERS, _low, enlarged, sharpened, with_low_band
-from dit_tools.sampling.loop import Scene, sample, start
+from dit_tools.sampling.images import ImageBatch
+from dit_tools.sampling.sampler import Sampler
 from tests.support import small
+from tests.support.loop import sample, start
 
 
 class Plain:
@@ -26,14 +28,15 @@ class Plain:
         return torch.as_tensor(pixels)
 
 
-def scene(highres: str, size: tuple[int, int] = (16, 16), steps: int = 10) -> Scene:
-    """A picture of a model whose own size is 8 x 8."""
+def scene(highres: str, size: tuple[int, int] = (16, 16), steps: int = 10) -> ImageBatch:
+    """An image of a model whose own size is 8 x 8."""
     model = replace(small.pixart(), codec=Plain())
-    return Scene(model, small.plan(steps=steps, highres=highres), lambda _: small.conditions(), size, (3,))
+    sampler = Sampler(model, small.plan(steps=steps, highres=highres), size)
+    return ImageBatch(sampler, lambda _: small.conditions(), (3,))
 
 
-def final(made: Scene) -> tuple[Any, list[Any]]:
-    found = list(made.plan.highres.steps(made))
+def final(made: ImageBatch) -> tuple[Any, list[Any]]:
+    found = list(made.sampler.plan.highres.steps(made))
     return found[-1].x, found
 
 
@@ -90,7 +93,7 @@ def test_enlarging_and_sharpening():
 )
 def test_sizes_grow_step_by_step(size, text, expected):
     made = scene(f"diffusehigh:{text}", size)
-    assert made.plan.highres.sizes(made) == expected
+    assert made.sampler.plan.highres.sizes(made) == expected
 
 
 def test_it_draws_small_enlarges_and_draws_the_rest():
@@ -105,10 +108,10 @@ def test_without_the_low_band_it_is_sdedit():
     made = scene("diffusehigh:share=0.3,guided=0,sharpness=0")
     ours, found = final(made)
     g = torch.as_tensor(enlarged(found[9].x.numpy(), (16, 16)))
-    x, noise = start(made.model, made.plan, (4, 16, 16), (3,))
-    times = made.plan.times(made.model, x.shape)[7:]
+    x, noise = start(made.sampler.model, made.sampler.plan, (4, 16, 16), (3,))
+    times = made.sampler.plan.times(made.sampler.model, x.shape)[7:]
     x = (1 - times[0]) * g + times[0] * x
-    *_, last = sample(made.model, small.conditions(), x, made.plan, noise, times)
+    *_, last = sample(made.sampler.model, small.conditions(), x, made.sampler.plan, noise, times)
     torch.testing.assert_close(ours, last.x)
 
 
@@ -126,6 +129,6 @@ def test_the_low_band_stays_near_the_small_picture():
 
 def test_solvers_that_cannot_start_midway_are_refused():
     made = scene("diffusehigh")
-    plan = replace(made.plan, solver=spec.parse("solvers", "diffusers"))
+    plan = replace(made.sampler.plan, solver=spec.parse("solvers", "diffusers"))
     with pytest.raises(Exception, match="cannot start midway"):
-        list(plan.highres.steps(replace(made, plan=plan)))
+        list(plan.highres.steps(replace(made, sampler=replace(made.sampler, plan=plan))))

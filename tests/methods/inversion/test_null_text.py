@@ -94,8 +94,8 @@ def test_it_runs_on_every_family_with_a_text(family):
 def test_repeated_tokens_say_what_one_says():
     """The room for tuning, but for its jitter, leaves the prediction as it is."""
     session = open_sampler(model_of("emoji"), merge([{"cfg_scale": 5.0, "steps": 2}]))
-    plain_ = session.denoiser(["x"]).denoise
-    empty = plain_.conditions["uncond"]
+    with session.prompted(["x"]) as plain_:
+        empty = plain_.conditions["uncond"]
     own = empty[STATES][:1, : int(empty[MASK].sum())]
     x = torch.randn(1, *session.shape, generator=torch.Generator().manual_seed(1))
     said = _saying(empty, own.repeat(1, 8, 1).reshape(1, -1))
@@ -109,7 +109,7 @@ def test_without_guidance_it_is_refused():
         run("null-text", scale=1.0)
     with pytest.raises(UnsupportedError, match="another length"):
         session = open_sampler(model_of("emoji"), merge([{"cfg_scale": 5.0}]))
-        _saying(session.denoiser(["x"]).denoise.conditions["uncond"], torch.zeros(1, 7))
+        _saying(session.conditions(session.request(["x"]))["uncond"], torch.zeros(1, 7))
 
 
 def test_its_file_comes_back_and_edits_with_the_guidance_it_was_made_for(tmp_path):

@@ -27,7 +27,7 @@ def shield_of(family="pixart", mask=None):
     scene = scene_of(family, "1", "1")
     model = scene.session.model
     pixels = model.to_array(0.1 + 0.8 * scene.pixels)
-    return Shield(pixels, model.codec.encode, scene.session.denoiser(["1"], 1.0), model.path, scene.stream.fresh, mask)
+    return Shield(pixels, model.codec.encode, scene.prompted(["1"], 1.0), model.path, scene.stream.fresh, mask)
 
 
 def photo(size=(70, 90), channels=3, bits=8):

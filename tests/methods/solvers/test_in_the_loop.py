@@ -6,8 +6,7 @@ import torch
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import names
 from dit_tools.core.run import RunState
-from dit_tools.sampling import loop
-from tests.support import small
+from tests.support import loop, small
 
 
 def run(plan, times=None, model=None):

@@ -10,7 +10,7 @@ from dit_tools.core.plan import Plan
 from dit_tools.core.size import Size
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of, model_from_pipeline
-from dit_tools.sampling import loop
+from tests.support import loop
 
 WORDS = ("a red apple", "a small cat on a table", "blue night", "flowers by the sea")
 LATENTS, PIXELS = 1e-4, 1 / 255

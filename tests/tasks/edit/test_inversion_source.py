@@ -222,9 +222,9 @@ def test_a_tuned_embedding_describes_the_picture_better():
     scene = methods.scene_of("emoji-torch", "red heart", "cat face", steps=3)
     chosen = spec.parse("editing", "text-injection:tune=12,rate=0.05")
     seen: list = []
-    scene.session.denoiser(["cat face"], 1.0, change=lambda c: seen.append(c["cond"]) or c)
+    scene.prompted(["cat face"], 1.0, change=lambda c: seen.append(c["cond"]) or c)
     tuned = chosen._tuned(scene, seen[0])
-    ask = scene.session.denoiser(["cat face"], 1.0).denoise
+    ask = scene.prompted(["cat face"], 1.0)
     misses = []
     for said in (seen[0], tuned):
         noises = scene.session.noise()

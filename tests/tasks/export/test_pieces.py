@@ -24,8 +24,8 @@ from dit_tools.models.backends.onnx_network import PIECES
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
-from dit_tools.sampling import loop
 from dit_tools.tasks.export.preflight import Wanted, check
+from tests.support import loop
 from tests.support.exports import FAMILIES, picture, relative
 
 Folder = Callable[[str], Path]

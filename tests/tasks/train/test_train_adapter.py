@@ -333,7 +333,7 @@ def test_twenty_pictures_teach_the_built_in_model_a_style(tmp_path: Path) -> Non
 
 def brightness(text: str, loras: tuple[str, ...]) -> float:
     """Mean of a drawn picture in [0, 1]."""
-    from dit_tools.sampling import loop
+    from tests.support import loop
     from tests.support.small import plan
 
     model = load("emoji", loras=loras, backend="torch")
