@@ -75,6 +75,7 @@ def test_a_network_without_attention_is_refused():
     scene = scene_of("pixart", "1", "2")
     scene.session.model.network, kept = torch.nn.Module(), scene.session.model.network
     scene.session.model.network.module = torch.nn.Linear(2, 2)
+    scene.session.model.network.offers = kept.offers
     try:
         with pytest.raises(UnsupportedError, match="no attention layers"):
             of("sine:train=1").edit(scene)
