@@ -137,6 +137,9 @@ HighRes = Annotated[
 Combine = Annotated[
     str | None, _option("--combine", "composition", "Composition of two models or two prompts (default: none).")
 ]
+NoCombine = Annotated[
+    str | None, typer.Option("--combine", metavar=METAVAR, hidden=True, callback=_check("composition"))
+]
 Scheme = Annotated[
     str | None, _option("--scheme", "quantization", "Quantization scheme for the weights (default: rtn).")
 ]

@@ -27,6 +27,11 @@ class Run(TypedDict):
     lora: o.Lora
     schedule: _method_options.Schedule
     guidance: _method_options.Guidance
+    cache: _method_options.Cache
+    calibration: o.Calibration
+    attention: _method_options.Attention
+    tokens: _method_options.Tokens
+    highres: _method_options.HighRes
     device: o.Device
     dtype: o.Dtype
     backend: o.Backend

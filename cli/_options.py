@@ -302,3 +302,12 @@ Quiet = Annotated[bool, _option("-q", "--quiet", help="Print errors only, no pro
 Verbose = Annotated[
     int, _option("-v", "--verbose", count=True, show_default=False, help="Print more detail.", rich_help_panel=RUN)
 ]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        rich_help_panel=METHODS,
+        help="Calibration file for --cache, written by 'dit calibrate' (default: looked up by model).",
+    ),
+]

@@ -136,6 +136,7 @@ def edit(
     source_model: SourceModel = None,
     steer: _method_options.Steering = None,
     protect: _method_options.Protecting = None,
+    combine: _method_options.NoCombine = None,
     **given: Any,
 ) -> int:
     """Edit an image and keep everything that the edit does not concern.
@@ -160,7 +161,7 @@ def edit(
             picture,
             prompt if prompt is not None else prompt_option,
             source_prompt,
-            _option_groups.values(given),
+            _option_groups.values(given, combine=combine),
             instructions,
             method,
             inversion,

@@ -113,15 +113,6 @@ FromLatent = Annotated[
         help="Start from a .latent file written by 'dit invert'.",
     ),
 ]
-Calibration = Annotated[
-    str | None,
-    typer.Option(
-        "--calibration",
-        metavar="FILE",
-        rich_help_panel=o.METHODS,
-        help="Calibration file for --cache, written by 'dit calibrate' (default: looked up by model).",
-    ),
-]
 MinPsnr = Annotated[
     str | None,
     typer.Option(
@@ -155,12 +146,7 @@ def generate(
     sweep: Sweep = None,
     base: Base = None,
     allow_pickle: o.AllowPickle = None,
-    cache: _method_options.Cache = None,
-    calibration: Calibration = None,
     min_psnr: MinPsnr = None,
-    attention: _method_options.Attention = None,
-    tokens: _method_options.Tokens = None,
-    highres: _method_options.HighRes = None,
     combine: _method_options.Combine = None,
     second_model: SecondModel = None,
     second_prompt: SecondPrompt = None,

@@ -26,6 +26,7 @@ def invert(
     height: o.Height = None,
     inversion: _method_options.Inversion = None,
     precision: Precision = "float64",
+    combine: _method_options.NoCombine = None,
     **given: Any,
 ) -> int:
     """Find the noise from which a model reproduces an image.
@@ -44,7 +45,7 @@ def invert(
         request = Request(
             pictures,
             prompt or "",
-            _option_groups.values(given, width=width, height=height),
+            _option_groups.values(given, width=width, height=height, combine=combine),
             inversion or "edict",
             precision,
             given["output"],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.paths import Target
 from dit_tools.core.registry import SAMPLING_CATEGORIES
 
@@ -30,8 +30,13 @@ OPTIONAL = ("attention", "tokens", "highres", "combine")
 IN_PIECES = "write the graph in pieces with 'dit export --split', or use --backend torch"
 
 
-def _none(room: str) -> Any:
-    return field(default_factory=lambda: spec.parse(room, "none"))
+def _usual(category: str, text: str = "none") -> Any:
+    return field(default_factory=lambda: spec.parse(category, text))
+
+
+def needs_of(method: Any) -> frozenset[str]:
+    """What a method needs of the network, with its parameters."""
+    return getattr(method, "needs", method.info.needs)
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,15 @@ class Plan:
     """Everything that decides how a model is sampled. ``specs()`` writes it, ``parse`` reads it."""
 
     steps: int
-    schedule: Any
-    solver: Any
-    guidance: Any
-    noise: Any
-    cache: Any
-    attention: Any = _none("sparse_attention")
-    tokens: Any = _none("token_reduction")
-    highres: Any = _none("highres")
-    combine: Any = _none("composition")
+    schedule: Any = _usual("schedules", "native")
+    solver: Any = _usual("solvers", "euler")
+    guidance: Any = _usual("guidance")
+    noise: Any = _usual("noise", "philox")
+    cache: Any = _usual("caching")
+    attention: Any = _usual("sparse_attention")
+    tokens: Any = _usual("token_reduction")
+    highres: Any = _usual("highres")
+    combine: Any = _usual("composition")
 
     @classmethod
     def parse(cls, steps: int, specs: Mapping[str, str]) -> Plan:
@@ -69,8 +74,24 @@ class Plan:
 
     def needs(self) -> dict[str, frozenset[str]]:
         """Field -> what its method needs of the network."""
-        methods = {name: getattr(self, name) for name in FIELDS}
-        return {n: getattr(method, "needs", method.info.needs) for n, method in methods.items()}
+        return {name: needs_of(getattr(self, name)) for name in FIELDS}
+
+    def remembering(self) -> tuple[str, ...]:
+        """Those methods, as options, that carry something over from one network call to the next."""
+        named = {"cache": self.cache, "attention": self.attention, "tokens": self.tokens}
+        return tuple(f"--{name} {m.info.name}" for name, m in named.items() if getattr(m, "remembers", True))
+
+    def check_runs(self, by: str) -> None:
+        """Raise UsageError for a method that starts sampling runs of its own.
+
+        ``by`` is the option that takes the steps instead, such as ``--method flowedit``.
+        """
+        if self.combine.info.name != "none":
+            message = f"--combine {self.combine.info.name}: it makes the steps itself, and so does {by}"
+            raise UsageError(message, "leave one of them out")
+        if self.highres.several_runs:
+            message = f"--highres {self.highres.info.name}: it draws from noise at several sizes, which {by} does not"
+            raise UsageError(message, "use --highres ntk, yarn or time-aware, or leave it out")
 
     def check(self, model: Any) -> None:
         """Raise UnsupportedError, with the remedy, when the network lacks what a method needs.

@@ -29,6 +29,11 @@ class Known:
     defaults: Defaults | None = None  # None: only the loaded model says
     family: Family | None = None  # None: sizes are checked when it is loaded
 
+    @property
+    def guidance(self) -> str:
+        """The model's own guidance spec, without scale."""
+        return self.family.default_guidance if self.family is not None else "cfg"
+
     def check_size(self, settings: Settings) -> None:
         """Raise UsageError for a size that the model cannot make, where that is known."""
         if self.family is not None and self.defaults is not None:
@@ -180,7 +185,7 @@ def open_sampler(model: Model, settings: Settings) -> Sampler:
             f"--model {model.name}: its pipeline has no adapter, and only makes pictures",
             "choose a model of a family that dit samples itself (docs/models.md)",
         )
-    plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
+    plan = plan_of(settings, model.defaults, model.family.default_guidance)
     plan.check(model)
     size = size_of(settings, model.defaults.size)
     model.family.latent_shape(Size(*size))

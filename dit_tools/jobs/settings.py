@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
-from dit_tools.core.plan import FIELDS, Plan
+from dit_tools.core.plan import FIELDS, Plan, needs_of
 from dit_tools.jobs.options import has_scale, takes_scale, without_scale
 from dit_tools.methods.caching import PRESETS
 from dit_tools.models.cache_presets import resolve as resolve_preset
@@ -63,14 +64,35 @@ class Settings:
         """The options that decide the file that is written, for the manifest."""
         return {k: v for k, v in asdict(self).items() if k not in _OUTSIDE_PIXELS}
 
+    @cached_property
+    def methods(self) -> Mapping[str, Any]:
+        """Plan field -> the method that was named for it, parsed once; a word for a cache is left out.
+
+        What such a word stands for depends on the model's steps (``cache_of``).
+        """
+        given = {name: getattr(self, name) for name in FIELDS}
+        if self.cache.strip() in PRESETS:
+            del given["cache"]
+        return {name: spec.parse(FIELDS[name], text) for name, text in given.items() if text is not None}
+
     def needs(self) -> frozenset[str]:
         """What the chosen methods need of the network, known before a model is loaded."""
-        found = plan_of(self, STAND_IN, "cfg").needs().values()
-        return frozenset().union(*found)
+        chosen = [*self.methods.values(), cache_of(self, self.steps or USUAL_STEPS)]
+        return frozenset[str]().union(*(needs_of(method) for method in chosen))
+
+    def check(self, defaults: Defaults | None = None, guidance: str = "none", by: str = "") -> Plan:
+        """The plan, as far as it is known before the model is loaded.
+
+        ``by``: the option that takes the steps in place of a solver, such as ``--method flowedit``.
+        Raises UsageError for methods that cannot run together, or not with that. Where the
+        ``defaults`` of the model are not known, what the user has not named is left to ``Plan``.
+        """
+        if by:
+            Plan(1, combine=self.methods["combine"], highres=self.methods["highres"]).check_runs(by)
+        return plan_of(self, defaults, guidance)
 
 
-STAND_IN = Defaults(steps=20, cfg=4.0, size=64, solver="euler")
-"""Defaults in place of a model's own, to check the rest of a request without loading it."""
+USUAL_STEPS = 20  # for words that stand for a cache, where the model's own steps are not known
 
 
 def merge(layers: Iterable[Mapping[str, Any]]) -> Settings:
@@ -101,57 +123,61 @@ def _settle_scale(below: dict[str, Any], above: Mapping[str, Any]) -> None:
         del below["guidance"]  # a scale asks for guidance, and the stronger layer wins
 
 
-def guidance_spec(settings: Settings, default: str, default_scale: float) -> str:
-    """The guidance spec with its scale: the user's, else the model's.
+def guidance_of(settings: Settings, default: str, default_scale: float) -> Any:
+    """The guidance method with its scale: the user's, else the model's.
 
     A guidance-distilled model has the default scale 1, which switches guidance off; where the user
     names a method for such a model, the method's own default scale stands.
     """
     text = settings.guidance or default
-    if has_scale(text) or not takes_scale(text):
-        return text
+    method = settings.methods.get("guidance") or spec.parse("guidance", default)
+    if has_scale(text) or not hasattr(method, "scale"):
+        return method
     scale = settings.cfg_scale
     if scale is None and (settings.guidance is None or default_scale != 1):
         scale = default_scale
-    if scale is None:
-        return text
-    return f"{text}{',' if ':' in text else ':'}scale={scale!r}"
+    return method if scale is None else replace(method, scale=float(scale))
 
 
-def cache_spec(settings: Settings, steps: int) -> str:
-    """The cache spec: a word such as ``fast`` means what was measured on the model.
+def cache_of(settings: Settings, steps: int) -> Any:
+    """The cache: a word such as ``fast`` means what was measured on the model.
 
     ``--calibration`` becomes its parameter. Raises UsageError for a cache that takes none.
     """
-    text = resolve_preset(settings.cache, settings.model, steps, PRESETS)
+    cache = settings.methods.get("cache")
+    if cache is None:
+        cache = spec.parse("caching", resolve_preset(settings.cache, settings.model, steps, PRESETS))
     if settings.calibration is None:
-        return text
-    cache = spec.parse("caching", text)
+        return cache
     shown = f"--calibration {settings.calibration}"
     if cache.calibrated_by is None:
         raise UsageError(f"{shown}: --cache {cache.info.name} takes none", "leave it out")
     if cache.calibration != "auto":
         raise UsageError(f"{shown}: --cache names one too", "give one of them")
-    return f"{text}{',' if ':' in text else ':'}calibration={settings.calibration}"
+    return replace(cache, calibration=settings.calibration)
 
 
-def plan_of(settings: Settings, defaults: Defaults, guidance: str) -> Plan:
-    """The plan of a picture; ``guidance`` is the model's own guidance spec without scale."""
-    combine = spec.parse("composition", settings.combine)
+def plan_of(settings: Settings, defaults: Defaults | None, guidance: str) -> Plan:
+    """The plan of an image; ``guidance`` is the model's own guidance spec without scale.
+
+    Raises UsageError for methods that cannot run together.
+    """
+    chosen = dict(settings.methods)
+    combine = chosen["combine"]
     _check_seconds(settings, combine)
-    specs = {
-        "schedule": settings.schedule or defaults.schedule,
-        "solver": settings.solver or combine.own_solver or defaults.solver,
-        "guidance": guidance_spec(settings, guidance, defaults.cfg),
-        "noise": settings.noise,
-        "cache": cache_spec(settings, settings.steps or defaults.steps),
-        "attention": settings.attention,
-        "tokens": settings.tokens,
-        "highres": settings.highres,
-        "combine": settings.combine,
-    }
-    assert specs.keys() == FIELDS.keys()
-    return Plan.parse(settings.steps or defaults.steps, specs)
+    if "solver" not in chosen and combine.own_solver:
+        chosen["solver"] = spec.parse("solvers", combine.own_solver)
+    steps = settings.steps or USUAL_STEPS
+    if defaults is not None:
+        steps = settings.steps or defaults.steps
+        for name in ("schedule", "solver"):
+            chosen.setdefault(name, spec.parse(FIELDS[name], getattr(defaults, name)))
+    if defaults is not None or "guidance" in chosen or settings.cfg_scale is not None:
+        usual = "cfg" if defaults is None and guidance == "none" else guidance
+        chosen["guidance"] = guidance_of(settings, usual, defaults.cfg if defaults else 1.0)
+    made = Plan(steps, **(chosen | {"cache": cache_of(settings, steps)}))
+    made.compose()
+    return made
 
 
 def _check_seconds(settings: Settings, combine: Any) -> None:

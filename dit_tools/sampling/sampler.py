@@ -156,6 +156,12 @@ class Sampler:
         with self._hooked(None, (1, *self.shape)) as hooks:
             yield self._denoiser(hooks, conditions, guidance or self.plan.guidance, precise=True)
 
+    @contextmanager
+    def attached(self) -> Iterator[Any]:
+        """The network with the plan's methods on it, for who makes its inputs and answers guides itself."""
+        with self._hooked(None, (1, *self.shape)) as hooks:
+            yield hooks.network
+
     def prompted(
         self,
         prompts: Sequence[str],

@@ -35,9 +35,7 @@ DECIDED = (
     "schedule",
     "solver",
     "noise",
-    "cache",
     "attention",
-    "tokens",
     "highres",
     "combine",
     "second_model",
@@ -69,12 +67,13 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     for prompt in prompts:
         check_prompt(prompt, "--prompt")
     settings = settings_of(latent, given)
-    settings.needs()
     try:
         known = look_up(settings)
     except ModelError as error:
         raise ModelError(f"{request.latent}: {error.message}", error.hint) from None
     check_revision(request.latent, latent, known.revision, known.name)
+    plan = settings.check(known.defaults, known.guidance, by="--from-latent")
+    spec.parse("inversion", latent.record["inversion"]).compose(plan)
     outputs = Outputs(request.output, "{prompt}", request.overwrite, request.skip_existing)
     outputs.single(len(prompts))
     kind = output_format(request.output, settings.format)
@@ -136,6 +135,8 @@ def settings_of(latent: Latent, given: Mapping[str, Any], own_prompt: bool = Tru
         "max_tokens",
         "backend",
         "schedule",
+        "attention",
+        "highres",
     ]
     base = {name: record[name] for name in names if record.get(name) is not None}
     if own_prompt and "guidance" not in given and "cfg_scale" not in given:

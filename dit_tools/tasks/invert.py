@@ -31,6 +31,9 @@ from dit_tools.media.latent_file import SUFFIX, Latent, pack
 from dit_tools.methods.inversion import Inversion
 from dit_tools.sampling.sampler import Sampler
 
+ATTACHED = ("cache", "attention", "tokens", "highres")
+"""Plan fields whose methods change what the network says."""
+
 
 @dataclass
 class Request:
@@ -56,7 +59,6 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
         raise UsageError(f"--precision {request.precision[:20]}: no such choice", f"use {' or '.join(PRECISIONS)}")
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
         raise UsageError("--seed: a picture is inverted once", "give one seed")
-    settings.needs()
     found = expand(request.pictures)
     outputs = Outputs(
         request.output, "{stem}", request.overwrite, request.skip_existing, resume=several(request.pictures, found)
@@ -64,6 +66,7 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     outputs.single(len(found))
     known = look_up(settings)
     known.check_size(settings)
+    chosen.compose(settings.check(known.defaults, known.guidance, by="dit invert"))
     identity = {
         **settings.pixel_options(),
         "command": "invert",
@@ -162,6 +165,7 @@ class Invert(Task):
             "times": list(times),
             "schedule": spec.format(plan.schedule),
             "guidance": spec.format(plan.guidance),
+            **{k: v for k, v in plan.specs().items() if k in ATTACHED and v != "none"},
             "inversion": spec.format(self.chosen),
             "precision": self.request.precision,
             "embedded_guidance": self.settings.embedded_guidance,

@@ -33,12 +33,29 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+UNUSED = (
+    "steps",
+    "cfg_scale",
+    "schedule",
+    "solver",
+    "guidance",
+    "cache",
+    "calibration",
+    "attention",
+    "tokens",
+    "highres",
+    "combine",
+)
+"""Options of sampling, which protection has no use for."""
+
+
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults.
 
     The prompt, none by default, is what the picture shows.
     """
-    settings = merge([{"cfg_scale": 1.0}, read_values(request.values)])
+    given = read_values(request.values)
+    settings = merge([{"cfg_scale": 1.0}, given])
     assert request.protect is not None, "the command asks for protection"
     method: Protecting = spec.parse("protection", request.protect)
     refused = ("method", "steer", "instructions", "strength", "inversion", "mask_text", "outpaint", "source_model")
@@ -46,6 +63,10 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
         if getattr(request, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: --protect {method.info.name} makes no edit", "leave it out")
+    for name in UNUSED:
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: --protect {method.info.name} samples no image", "leave it out")
     check_prompt(request.prompt or "", "--prompt")
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
         raise UsageError("--seed: a picture is protected once", "give one seed")

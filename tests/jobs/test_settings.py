@@ -2,9 +2,10 @@
 
 import pytest
 
+from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.jobs.options import read_values
-from dit_tools.jobs.settings import Settings, check_offers, guidance_spec, merge, plan_of, size_of
+from dit_tools.jobs.settings import Settings, check_offers, guidance_of, merge, plan_of, size_of
 from dit_tools.models.model import Defaults
 from tests.support import numpy_model
 
@@ -48,7 +49,7 @@ def test_transparent_and_background_exclude_each_other():
     ],
 )
 def test_guidance_takes_its_scale_from_the_nearest_source(settings, default, scale, expected):
-    assert guidance_spec(settings, default, scale) == expected
+    assert guidance_of(settings, default, scale) == spec.parse("guidance", expected)
 
 
 def test_the_plan_fills_in_the_models_defaults():

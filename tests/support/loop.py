@@ -7,7 +7,9 @@ from typing import Any
 
 from dit_tools.core.plan import Plan
 from dit_tools.core.run import RunState
-from dit_tools.sampling.sampler import NoiseSource, Sampler
+from dit_tools.sampling.sampler import NoiseSource, Sampler, Second
+
+__all__ = ["Second", "sample", "start"]
 
 
 def start(model: Any, plan: Plan, shape: tuple[int, ...], seeds: Sequence[int]) -> tuple[Any, NoiseSource]:

@@ -79,6 +79,11 @@ class Cache(ABC):
         """What it needs of a network with these parameters."""
         return self.info.needs
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it carries anything over from one network call to the next."""
+        return self.info.name != "none"
+
     def prepare(self, model: Any, plan: Any, run: RunState) -> None:
         """Find what the run needs to know: called once, before ``attach``, with the run's times.
 

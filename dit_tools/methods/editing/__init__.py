@@ -28,7 +28,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UsageError
 from dit_tools.core.paths import Path
+from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
 from dit_tools.core.steps import Inverted, posterior
@@ -139,7 +141,9 @@ class Editing(ABC):
 
     ``needs_mask``: it has nothing to do without one. ``references``: how many other pictures it
     takes, at least and at most. ``needs_prompt``: False where the source prompt will do.
-    ``inverts``: whether it goes by ``--inversion``.
+    ``inverts``: whether it goes by ``--inversion``. ``guidance_scale``: the parameter that
+    ``--cfg-scale`` sets; None where the method follows the plan's guidance. ``solves``: whether it
+    takes the steps of ``--solver``.
     """
 
     info: ClassVar[MethodInfo]
@@ -147,6 +151,32 @@ class Editing(ABC):
     needs_prompt: ClassVar[bool] = True
     inverts: ClassVar[bool] = False
     references: ClassVar[tuple[int, int]] = (0, 0)
+    guidance_scale: ClassVar[str | None] = None
+    solves: ClassVar[bool] = False
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether each of its denoisers goes through the times once and is asked once a step."""
+        return False
+
+    def compose(self, plan: Plan) -> None:
+        """Raise UsageError, with the reason, for a method of the plan that cannot be used in this edit."""
+        flag, needs = f"--method {self.info.name}", self.info.needs & {"blocks", "gradients"}
+        options = plan.remembering()
+        if not options and needs and plan.attention.info.name != "none":
+            options = (f"--attention {plan.attention.info.name}",)
+        if options and needs:
+            raise UsageError(f"{options[0]}: {flag} looks into every call of the network", "leave one of them out")
+        if options and not self.one_pass:
+            raise UsageError(
+                f"{options[0]}: {flag} does not go through the times once, call by call",
+                "use a method that does, such as flowedit, img2img or flowchef",
+            )
+        if plan.tokens.whole_runs:
+            name = plan.tokens.info.name
+            raise UsageError(
+                f"--tokens {name}: its stages begin at pure noise, and an edit at an image", "use --tokens ras"
+            )
 
     def region(self, mask: np.ndarray) -> np.ndarray:
         """What may change when the user's mask is this, both bool (H, W) of the picture."""

@@ -34,6 +34,8 @@ class Boundary(Editing):
     no bottleneck in a transformer.
     """
 
+    guidance_scale = "scale"
+
     shift: float = param(1.0, "how far, in gaps of the two kinds; negative: back", ge=-20, le=20)
     strength: float = param(0.78, "share of the steps that are run", ge=0, le=1)
     examples: int = param(16, "sampled latents of each kind", ge=2, le=1000)

@@ -31,6 +31,8 @@ class Eim(Editing):
     place of its Hessian-regularized distillation, whose constants are not published.
     """
 
+    guidance_scale = "scale"
+
     amount: float = param(1.0, "how far to go; negative is away from it", ge=-10, le=10)
     picture: float = param(0.5, "share of the picture's direction, beside the text's", ge=0, le=10)
     strength: float = param(0.7, "share of the steps that are run", ge=0, le=1)

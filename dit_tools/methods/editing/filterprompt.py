@@ -38,6 +38,11 @@ class FilterPrompt(Editing):
     hold: float = param(0.0, "share of those steps that pull", ge=0, le=1)
     pull: float = param(0.3, "share of the distance made up a step; 1 = all", ge=0, le=1)
 
+    @property
+    def one_pass(self) -> bool:
+        """Once over the times of the run."""
+        return True
+
     def edit(self, scene: Scene) -> Array:
         """One guided prediction a step."""
         times = late(scene.times, self.strength)

@@ -30,6 +30,11 @@ class FlowChef(Editing):
     pull: float = param(0.05, "share of the distance made up a step; 1 = all", ge=0, le=1)
     whole: float = param(0.5, "share of the steps that pull everywhere", ge=0, le=1)
 
+    @property
+    def one_pass(self) -> bool:
+        """Once over all times."""
+        return True
+
     def edit(self, scene: Scene) -> Array:
         """One guided prediction a step."""
         denoise, steps = scene.ask("target"), len(scene.times) - 1

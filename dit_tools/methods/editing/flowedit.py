@@ -26,11 +26,18 @@ class FlowEdit(Editing):
     velocities. Two guided predictions a step and average.
     """
 
+    guidance_scale = "target_scale"
+
     strength: float = param(0.85, "share of the steps that are run", ge=0, le=1)
     source_scale: float = param(1.0, "guidance towards the source prompt", ge=0)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
     average: int = param(1, "noises a step, averaged", ge=1, le=100)
     finish: float = param(0.0, "share of the steps that are plain sampling at the end", ge=0, le=1)
+
+    @property
+    def one_pass(self) -> bool:
+        """With one noise a step."""
+        return self.average == 1
 
     def edit(self, scene: Scene) -> Array:
         """The source's latents plus what the two prompts differ by."""

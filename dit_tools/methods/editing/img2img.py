@@ -23,7 +23,14 @@ class Img2Img(Editing):
     inversion, which keeps 1 dB more for the same targets on the built-in model (docs/edit.md).
     """
 
+    solves = True
+
     strength: float = param(0.6, "share of the steps that are run", ge=0, le=1)
+
+    @property
+    def one_pass(self) -> bool:
+        """As the solver goes."""
+        return True
 
     def edit(self, scene: Scene) -> Array:
         """One guided prediction a step, as the solver has it."""

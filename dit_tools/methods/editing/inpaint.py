@@ -30,6 +30,11 @@ class Inpaint(Editing):
     strength: float = param(0.9, "share of the steps that are run", ge=0, le=1)
     resample: int = param(1, "times that each step is made; 1 = once", ge=1, le=50)
 
+    @property
+    def one_pass(self) -> bool:
+        """Where no step is repeated."""
+        return self.resample == 1
+
     def edit(self, scene: Scene) -> Array:
         """``resample`` guided predictions a step, one in the last."""
         times = late(scene.times, self.strength)

@@ -34,6 +34,8 @@ class Interpolate(Editing):
     needs_prompt = False
     references = (1, 1)
 
+    guidance_scale = "scale"
+
     share: float = param(0.5, "of the reference; 0 = the picture, 1 = the reference", ge=0, le=1)
     strength: float = param(0.6, "share of the steps that are run", ge=0, le=1)
     bound: float = param(2.0, "largest value of inverted latents; 0 = no bound", ge=0, le=100)

@@ -32,9 +32,16 @@ class InversionEdit(Editing):
 
     inverts = True
 
+    guidance_scale = "target_scale"
+
     strength: float = param(0.7, "share of the steps that are run", ge=0, le=1)
     source_scale: float = param(1.0, "guidance of the inversion", ge=0)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
+
+    @property
+    def one_pass(self) -> bool:
+        """Up by one denoiser, down by another."""
+        return True
 
     def edit(self, scene: Scene) -> Array:
         """The calls of the inversion there and back; those back alone with a latent file.

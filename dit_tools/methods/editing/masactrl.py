@@ -29,6 +29,8 @@ class MasaCtrl(Editing):
     predictions a step.
     """
 
+    guidance_scale = "target_scale"
+
     strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
     start: float = param(0.1, "share of the steps before sharing begins", ge=0, le=1)
     depth: float = param(0.25, "share of the blocks before sharing begins", ge=0, le=1)

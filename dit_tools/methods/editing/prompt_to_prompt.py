@@ -30,6 +30,8 @@ class PromptToPrompt(Editing):
     changed words draw little attention (Sec. 4). One call a step there, two back.
     """
 
+    guidance_scale = "target_scale"
+
     strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
     cross: float = param(0.8, "share of the steps that take the text maps", ge=0, le=1)
     structure: float = param(0.4, "share of the steps that take the image maps", ge=0, le=1)

@@ -30,6 +30,8 @@ class Sine(Editing):
     low rank instead of all weights, no training on crops, so the size is the model's.
     """
 
+    guidance_scale = "scale"
+
     mix: float = param(0.6, "share of the copy in the guidance, 0 = none", ge=0, le=1)
     scale: float = param(5.0, "guidance; 10 in the paper", ge=0)
     until: float = param(0.62, "noise down to which the copy guides, 0..1", ge=0, le=1)

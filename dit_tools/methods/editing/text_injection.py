@@ -34,6 +34,8 @@ class TextInjection(Editing):
 
     inverts = True
 
+    guidance_scale = "target_scale"
+
     strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
     hold: float = param(0.3, "share of the steps that read the source prompt", ge=0, le=1)
     mix: float = param(0.8, "share of the target in the text that is read then", ge=0, le=1)

@@ -50,6 +50,7 @@ class HighRes:
     """A way to a picture that is larger than the model was made for."""
 
     info: ClassVar[MethodInfo]
+    timed: ClassVar[bool] = False  # whether positions change with time
 
     @property
     def several_runs(self) -> bool:

@@ -26,6 +26,8 @@ class TimeAware(Positions):
     applies: as ``ntk``.
     """
 
+    timed = True
+
     scale: float | None = param(None, "S; none: by the size; 1 = exact", ge=1, le=64)
     watershed: float = param(0.3, "1 - t at which interpolation ends; 1 = never", ge=0, le=1)
     proportional: bool = param(True, "scale attention by sqrt(log N / log N_native)")

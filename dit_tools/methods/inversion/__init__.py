@@ -24,7 +24,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from dit_tools.core.arrays import Array
+from dit_tools.core.errors import UsageError
 from dit_tools.core.paths import Path
+from dit_tools.core.plan import Plan
 from dit_tools.core.registry import MethodInfo
 from dit_tools.core.steps import Denoise, Inverted, Stepper
 
@@ -42,6 +44,22 @@ class Inversion(ABC):
     exact: ClassVar[bool] = False
     guided: ClassVar[bool] = False
     carries: ClassVar[tuple[str, ...]] = ()  # names of the arrays in ``state``
+
+    def compose(self, plan: Plan) -> None:
+        """Raise UsageError, with the reason, for a method of the plan that cannot invert or come back."""
+        flag, options = f"--inversion {self.info.name}", plan.remembering()
+        if options and (self.exact or self.info.needs):
+            reason = "is exact only where both ways ask the same network" if self.exact else "learns from every call"
+            raise UsageError(f"{options[0]}: {flag} {reason}", "leave it out, or use --inversion ddim")
+        if plan.cache.calibrated_by is not None:
+            name = plan.cache.info.name
+            raise UsageError(
+                f"--cache {name}: it is calibrated for falling times, and an inversion climbs them",
+                "use --cache output or taylorseer",
+            )
+        if plan.tokens.whole_runs:
+            name = plan.tokens.info.name
+            raise UsageError(f"--tokens {name}: its stages begin at pure noise", "use --tokens ras")
 
     def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:
         """The times that the method can run over; most can run over all."""

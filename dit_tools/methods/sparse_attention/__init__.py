@@ -3,7 +3,7 @@
 Contract: ``attach(blocks, run) -> context manager``. Inside it the image tokens' self-attention
 costs less. ``blocks`` is the list of ``models.blocks``; ``run.grid`` says rows and columns of image
 tokens, ``run.branches`` which branches this call is for. State is born in ``attach``, keyed by
-``run.branches``, and dies with it. At its identity parameters a method is bit-equal to none.
+``run.key``, and dies with it. At its identity parameters a method is bit-equal to none.
 ``run.count["attention pairs"]`` takes the pairs of query and key that were computed, and
 ``run.count["attention pairs saved"]`` those that were not.
 
@@ -27,6 +27,11 @@ class Attention(ABC):
     """A rule for computing self-attention from fewer pairs of tokens."""
 
     info: ClassVar[MethodInfo]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a call depends on the calls before it or on their number."""
+        return self.info.name != "none"
 
     def compose(self, plan: Any) -> None:
         """Raise UsageError when the plan has a method that this one cannot run with.

@@ -49,6 +49,11 @@ class Msw(Attention):
         return windowed(chosen or blocks[:1], run, self.windows, self._roll, self._option)
 
     @property
+    def remembers(self) -> bool:
+        """Shifts are drawn by the number of the call."""
+        return self.shift
+
+    @property
     def _option(self) -> str:
         return f"--attention {self.info.name}"
 

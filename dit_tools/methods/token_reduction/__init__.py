@@ -5,7 +5,7 @@ the tokens that the method has chosen for this call (``dit_tools.nn.token_subset
 before the first block and puts the rest back after the last one). The denoiser hands the ``Watch``
 every branch's prediction, whose left-out tokens it fills in, and then the guided prediction, from
 which it chooses the tokens of the next call. ``run.grid`` says rows and columns of image tokens.
-State is born in ``attach``, keyed by ``run.branches``, and dies with it. At its identity
+State is born in ``attach``, keyed by ``run.key``, and dies with it. At its identity
 parameters a method is bit-equal to none. ``run.count["tokens computed"]`` and
 ``run.count["tokens skipped"]`` take the image tokens of every network call.
 
@@ -41,6 +41,12 @@ class Tokens(ABC):
     """A rule for choosing the image tokens that the network computes."""
 
     info: ClassVar[MethodInfo]
+    whole_runs: ClassVar[bool] = False  # whether its stages begin at pure noise
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it carries anything over from one network call to the next."""
+        return self.info.name != "none"
 
     def compose(self, plan: Any) -> None:
         """Raise UsageError when the plan has a method that this one cannot run with.

@@ -42,6 +42,8 @@ class Jit(Tokens):
     nothing: the 16 of emoji cost about what fewer do.
     """
 
+    whole_runs = True
+
     first: float = param(0.35, "share of tokens in the first stage; 1 = exact", gt=0, le=1)
     second: float = param(0.62, "share of tokens in the second stage", gt=0, le=1)
     until: tuple[float, float] = param((0.4, 0.65), "ends of both, share of steps", ge=0, le=1)

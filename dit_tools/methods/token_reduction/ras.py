@@ -52,7 +52,7 @@ class Ras(Tokens):
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.ratio == 1:
             return nullcontext(Watch())
-        return narrowed(_Watch(self, run), blocks, run, self.info.name)
+        return narrowed(_Turns(self, run), blocks, run, self.info.name)
 
     def dense(self, call: int) -> bool:
         """Whether a call computes all tokens."""
@@ -60,8 +60,35 @@ class Ras(Tokens):
         return after < 0 or (after > 0 and self.refresh > 0 and after % self.refresh == 0)
 
 
+class _Turns(Choosing):
+    """A watch for each of the denoisers that take turns on the network."""
+
+    def __init__(self, ras: Ras, run: RunState):
+        self._ras, self._run = ras, run
+        self._watches: dict[int, _Watch] = {}
+
+    def _watch(self) -> _Watch:
+        return self._watches.setdefault(self._run.asker, _Watch(self._ras, self._run))
+
+    def choose(self) -> Array | None:
+        """The tokens of a network call."""
+        return self._watch().choose()
+
+    def memory(self) -> Any:
+        """Keys and values of the current branches."""
+        return self._watch().memory()
+
+    def branch(self, name: str, prediction: Prediction) -> Prediction:
+        """The prediction of a branch, made whole."""
+        return self._watch().branch(name, prediction)
+
+    def guided(self, prediction: Prediction) -> Prediction:
+        """Chooses the next call's tokens."""
+        return self._watch().guided(prediction)
+
+
 class _Watch(Choosing):
-    """The state of one run. ``drops`` (b, N): how often each token was left out."""
+    """The state of one denoiser. ``drops`` (b, N): how often each token was left out."""
 
     def __init__(self, ras: Ras, run: RunState):
         self._ras, self._run = ras, run

@@ -38,7 +38,7 @@ def session(
     settings = merge([read_values(values)])
     needs = settings.needs()
     if settings.cache != "none":
-        cache = plan_of(settings, _stand_in(), "cfg").cache
+        cache = settings.check().cache
         check(cache)
         needs |= {"gradients"} if cache.info.name in ("harmonica", "ilf") else set()
     model = load(
@@ -49,19 +49,13 @@ def session(
             f"--model {settings.model}: it has no adapter, and caches do not reach into it",
             "'dit models' lists what has one",
         )
-    plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
+    plan = plan_of(settings, model.defaults, model.family.default_guidance)
     prompts, judging = _split(model, asked)
     if len(prompts) > LARGEST:
         raise UsageError(f"{len(prompts)} prompts: too many at once", f"give at most {LARGEST}")
     size = size_of(settings, model.defaults.size)
     model.family.latent_shape(Size(*size))
     return Session(model, plan, prompts, size, rounds, seed, tell), judging
-
-
-def _stand_in() -> Any:
-    from dit_tools.jobs.settings import STAND_IN
-
-    return STAND_IN
 
 
 def _split(model: Any, asked: int | Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -84,16 +84,25 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     tasks = _tasks(request, settings)
     for task in tasks:
         _check(task, source)
-    settings.needs()
     many = several([request.picture], [Path(path) for path in {task.path for task in tasks}])
     outputs = Outputs(request.output, _template(tasks), request.overwrite, request.skip_existing, resume=many)
     outputs.single(len(tasks))
     known = look_up(settings)
     known.check_size(settings)
     inversion_source.check_model(source, known)
+    _check_plans(tasks, source, known)
     common = _identity(request, source, known)
     items = [_item(index, task, outputs, common) for index, task in enumerate(tasks)]
     return Runner(items, EditImages(request, source, load), outputs, listen, quiet=request.quiet)
+
+
+def _check_plans(tasks: Sequence[Task], source: inversion_source.Source, known: Known) -> None:
+    """Raise UsageError for methods of sampling that an edit cannot use."""
+    for method, settings in dict.fromkeys((task.method, task.settings) for task in tasks):
+        plan = settings.check(known.defaults, known.guidance, by=f"--method {method.info.name}")
+        if method.inverts:
+            source.inversion.compose(plan)
+        method.compose(plan)
 
 
 def _identity(request: Request, source: inversion_source.Source, known: Known) -> dict[str, Any]:
@@ -220,7 +229,8 @@ def _of(request: Request, settings: Settings, path: str, prompt: str, line: Mapp
     for text, flag in ((prompt, "--prompt"), (source, "--source-prompt")):
         check_prompt(text, flag)
     strength = line.get("strength", request.strength)
-    method = _method(_chosen(request, bool(area)), strength)
+    chosen = _chosen(request, bool(area))
+    method = _followed(_method(chosen, strength), chosen, read_values(request.values))
     if method.needs_mask and not area:
         raise UsageError(f"--method {method.info.name}: needs --mask", "or use --method flowedit")
     references, steer = _references(request, method), _steering(request, method)
@@ -292,6 +302,23 @@ def _method(text: str, strength: Any) -> Editing:
     if not 0 <= value <= 1:
         raise UsageError(f"{where}: out of range", "give 0..1")
     return replace(method, strength=value)
+
+
+def _followed(method: Any, text: str, given: Mapping[str, Any]) -> Editing:
+    """The method, with ``--cfg-scale`` as its own scale. Raises UsageError for options without effect."""
+    flag, name = f"--method {method.info.name}", method.guidance_scale
+    if "solver" in given and not method.solves:
+        raise UsageError(f"--solver {given['solver']}: {flag} makes its own steps", "leave it out")
+    if name is None:
+        return method
+    if "guidance" in given:
+        hint = f"use --cfg-scale, which sets its {name}"
+        raise UsageError(f"--guidance {given['guidance']}: {flag} guides by its own scale", hint)
+    if "cfg_scale" not in given:
+        return method
+    if any(pair.partition("=")[0].strip() == name for pair in text.partition(":")[2].split(",")):
+        raise UsageError(f"--cfg-scale {given['cfg_scale']:g}: --method {text} gives it too", "give one of them")
+    return replace(method, **{name: given["cfg_scale"]})
 
 
 @dataclass
@@ -387,6 +414,7 @@ class EditImages(job_items.Task):
         extra = {
             "command": "edit",
             "method": spec.format(task.method),
+            **_unused(task.method),
             "inversion": spec.format(self.source.inversion) if uses else None,
             "source_model": self.source.model and self.origin.model.name,
             "latent": Path(self.source.file).name if self.source.latent else None,
@@ -402,6 +430,12 @@ class EditImages(job_items.Task):
             "no_keep_detail": not request.keep_detail,
         }
         return make_record(drawn, session.model, extra)
+
+
+def _unused(method: Editing) -> dict[str, None]:
+    """Parts of a record that the method had no use for: it guides and steps by itself."""
+    names = ([] if method.solves else ["solver"]) + ([] if method.guidance_scale is None else ["guidance", "cfg_scale"])
+    return dict.fromkeys(names)
 
 
 def encoded(

@@ -135,9 +135,9 @@ def _find_seconds(models: Iterable[Settings], find: Callable[[Any], Known]) -> N
 
 
 def _check_methods(jobs: Sequence[Job]) -> None:
-    """Parse every plan of the run once, so that no picture fails for its spec later."""
+    """Make every plan of the run once, so that no image fails for its methods later."""
     for settings in dict.fromkeys(job.settings for job in jobs):
-        settings.needs()
+        settings.check()
 
 
 def plan_events(run: Runner) -> list[dict[str, Any]]:

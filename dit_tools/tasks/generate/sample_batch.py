@@ -32,7 +32,7 @@ def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
     transparency that it does not offer.
     """
     settings = job.settings
-    plan = plan_of(settings, model.defaults, getattr(model.family, "default_guidance", "cfg"))
+    plan = plan_of(settings, model.defaults, model.family.default_guidance)
     height, width = size_of(settings, model.defaults.size)
     shape = model.family.latent_shape(Size(height, width))
     if model.pipeline is not None:

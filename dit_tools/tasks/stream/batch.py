@@ -30,17 +30,26 @@ class StreamBatch:
     ``times``: the levels, falling, and 0; a frame leaves after ``len(times) - 1`` ticks, latency,
     while every tick lets one out. ``conditions``: branch name -> Condition of one picture.
     ``noise`` (1, C, h, w) is the same for every frame, so that what does not move stays the same.
-    Steps are Euler's on a flow and DDIM's elsewhere. ``calls`` counts network calls, ``rows`` what
-    they computed.
+    Steps are Euler's on a flow and DDIM's elsewhere. ``network`` and ``state`` are those of a sampler
+    whose methods are attached (default: the model's network). ``calls`` counts network calls,
+    ``rows`` what they computed.
     """
 
     def __init__(
-        self, model: Any, conditions: Mapping[str, Condition], guidance: Any, times: Sequence[float], noise: Array
+        self,
+        model: Any,
+        conditions: Mapping[str, Condition],
+        guidance: Any,
+        times: Sequence[float],
+        noise: Array,
+        network: Any = None,
+        state: RunState | None = None,
     ):
         self._model, self._conditions, self._guidance = model, conditions, guidance
+        self._network = network or model.network
         self.times, self.noise = tuple(times), noise
         self._rows: list[Row] = []  # the oldest first
-        self._run = RunState(self.times, len(self.times) - 1)
+        self._run = state or RunState(self.times, len(self.times) - 1)
         self.calls = self.rows = 0
 
     def push(self, x0: Array) -> Array | None:
@@ -58,6 +67,7 @@ class StreamBatch:
                 yield out
 
     def _tick(self) -> Array | None:
+        self._run.call += 1
         guides = [row.guide(row.x, self.times[row.level]) for row in self._rows]
         for row, p in zip(self._rows, drive(guides, self._answer), strict=True):
             if not all_finite(p.raw):
@@ -106,7 +116,8 @@ class StreamBatch:
         ]
         self.calls += 1
         self.rows += len(asked)
-        output = self._model.network(**joined(inputs))
+        self._run.branches = tuple(branch.name for _, branch in asked)
+        output = self._network(**joined(inputs))
         return [
             family.read(output[i : i + 1], row.x, t) for i, ((row, _), t) in enumerate(zip(asked, times, strict=True))
         ]

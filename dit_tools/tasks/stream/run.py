@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import InputError, UnsupportedError, UsageError
+from dit_tools.core.plan import Plan
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job, seeds
 from dit_tools.jobs.image_outputs import check_transparency, output_format
@@ -32,8 +33,6 @@ from dit_tools.tasks.stream.similarity import Similarity
 if TYPE_CHECKING:
     import numpy as np
 
-ALONE = {"cache": "none", "attention": "none", "tokens": "none", "highres": "none", "combine": "none"}
-"""Methods that follow one picture through its run, which a stream batch has not."""
 SOLVERS = ("euler", "ddim")
 FILMS = (".mp4", ".gif")
 """Suffixes of ``-o`` that mean one film."""
@@ -74,9 +73,9 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     if len(listed) != 1:
         raise UsageError("--stream: every frame has the same noise", "give one seed")
     settings = _plain(settings)
-    settings.needs()
     known = look_up(settings)
     known.check_size(settings)
+    _check_plan(settings.check(known.defaults, known.guidance, by="--stream"))
     kind = _output_kind(request, settings)
     identity = {} if request.source == "-" else _identity(request, settings, known, kind)
     task = Stream(request, settings, listed[0], kind, identity, load)
@@ -103,11 +102,22 @@ def _identity(request: Request, settings: Settings, known: Known, kind: str) -> 
     }
 
 
+def _check_plan(plan: Plan) -> None:
+    """Raise UsageError for methods that follow one image through its run, which a stream batch has not."""
+    for option in plan.remembering():
+        raise UsageError(
+            f"{option}: it remembers one image from call to call, and a call of --stream holds frames at several times",
+            "leave it out; --dtype int8 and --attention msw:shift=false work",
+        )
+    if plan.highres.timed:
+        raise UsageError(
+            f"--highres {plan.highres.info.name}: it changes with time, and a call of --stream has several times",
+            "use --highres ntk or yarn",
+        )
+
+
 def _plain(settings: Settings) -> Settings:
     """The settings with a solver of one step, where none is given."""
-    for option, value in ALONE.items():
-        if getattr(settings, option) != value:
-            raise UsageError(f"--{option} {getattr(settings, option)}: has no place in --stream", "leave it out")
     if settings.solver is None:
         return replace(settings, solver=SOLVERS[0])
     if settings.solver not in SOLVERS:
@@ -193,7 +203,11 @@ class Stream(Task):
         """A picture for every frame, in order; frames that were left out repeat the one before."""
         model = load_model(self.settings, load=self.load)
         self._session = session = open_sampler(model, self.settings)
-        batch = self._batch(session)
+        with session.attached() as network:
+            yield from self._streamed(session, self._batch(session, network))
+
+    def _streamed(self, session: Sampler, batch: StreamBatch) -> Iterator[Drawn]:
+        model = session.model
         similar = Similarity(self.request.similarity, self.request.longest, self.seed)
         waiting: deque[int] = deque()  # pictures that each frame on its way stands for
         for frame in self._source():
@@ -228,7 +242,7 @@ class Stream(Task):
             for _ in range(waiting.popleft()):
                 yield self._last
 
-    def _batch(self, session: Sampler) -> StreamBatch:
+    def _batch(self, session: Sampler, network: Any) -> StreamBatch:
         """The stream batch of the model at hand."""
         model, plan = session.model, session.plan
         if plan.guidance.sees:
@@ -239,7 +253,7 @@ class Stream(Task):
         job = Job(0, self.request.prompts[0], self.seed, self.settings)
         conditions = session.conditions(prompts_of([job], plan, *session.size))
         noise = session.noise([self.seed]).fresh()
-        return StreamBatch(model, conditions, plan.guidance, times[-count - 1 :], noise)
+        return StreamBatch(model, conditions, plan.guidance, times[-count - 1 :], noise, network, session.state)
 
 
 def film_of(request: Request) -> Path | None:

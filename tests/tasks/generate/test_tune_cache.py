@@ -6,7 +6,7 @@ import pytest
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs import memory
-from dit_tools.jobs.settings import Settings, cache_spec
+from dit_tools.jobs.settings import Settings, cache_of
 from dit_tools.media import image, metadata
 from dit_tools.models import cache_presets
 from dit_tools.tasks.generate.run import Options
@@ -84,14 +84,14 @@ def test_every_dial_turns_a_parameter_from_exact_or_nearly_so_to_bold():
 
 def test_a_calibration_becomes_a_parameter_of_the_cache():
     settings = Settings(cache="ertacache:threshold=0.2", calibration="mine.safetensors")
-    assert cache_spec(settings, 20) == "ertacache:threshold=0.2,calibration=mine.safetensors"
+    assert spec.format(cache_of(settings, 20)) == "ertacache:threshold=0.2,calibration=mine.safetensors"
     for cache, word in (
         ("output", "output takes none"),
         ("none", "none takes none"),
         ("magcache:calibration=x", "names one too"),
     ):
         with pytest.raises(UsageError, match=f"--calibration mine: --cache {word}|{word}"):
-            cache_spec(Settings(cache=cache, calibration="mine"), 20)
+            cache_of(Settings(cache=cache, calibration="mine"), 20)
     with pytest.raises(UsageError, match="with a comma; rename the file"):
         go("a", cache="ertacache", calibration="a,b", output="a.png")
 
@@ -101,9 +101,9 @@ def test_a_word_means_what_was_measured_on_the_model(tmp_path, monkeypatch):
     table.write_text('{"emoji": {"20": {"fast": "output:interval=5"}}}')
     monkeypatch.setattr(cache_presets, "SHIPPED", table)
     monkeypatch.setattr(cache_presets, "own_table", lambda: tmp_path / "none.json")
-    assert cache_spec(Settings(cache="fast"), 20) == "output:interval=5"
+    assert spec.format(cache_of(Settings(cache="fast"), 20)) == "output:interval=5"
     assert Settings(cache="fast").needs() == frozenset()  # no blocks, so no torch
-    assert cache_spec(Settings(cache="fast", model="other"), 20) == "taylorseer:interval=4"
+    assert spec.format(cache_of(Settings(cache="fast", model="other"), 20)) == "taylorseer:interval=4"
 
 
 def test_guidance_whose_branches_come_and_go_is_refused_with_the_reason():
