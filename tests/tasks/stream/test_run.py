@@ -169,7 +169,7 @@ def test_a_film_in_and_a_film_out():
         ({"seed": "1,2"}, "--stream: every frame has the same noise; give one seed"),
         ({"strength": 0.0}, "--strength 0: out of range"),
         ({"similarity": 1.5}, "--similarity 1.5: out of range"),
-        ({"cache": "output"}, "--cache output: has no place in --stream; leave it out"),
+        ({"cache": "output"}, "--cache output: it remembers one image from call to call"),
         ({"solver": "heun"}, "--solver heun: has no place in --stream; use euler"),
         ({"output": "one.png"}, "-o one.png: one file for many frames; give a folder/"),
         ({"output": "a.gif", "fps": 99.0}, "--fps 99: out of range; .gif takes up to 50"),
