@@ -143,6 +143,12 @@ class Sampler:
         stream = self.plan.noise.stream(self.shape, [self.seed] if seeds is None else seeds)
         return NoiseSource(stream, self.model.to_array)
 
+    def bare(self) -> Sampler:
+        """The same sampler and counters, with nothing attached to the network."""
+        plan = self.plan
+        kept = {name: getattr(plan, name) for name in ("schedule", "solver", "guidance", "noise")}
+        return replace(self, plan=Plan(plan.steps, **kept))
+
     # asking the network ---------------------------------------------------------------------------
 
     @contextmanager

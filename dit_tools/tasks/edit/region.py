@@ -123,7 +123,7 @@ def attention_map(session: Sampler, x0: Any, prompt: str, phrase: str) -> np.nda
         lengths[0] = int(conditions["cond"]["encoder_hidden_states"].shape[1])
         return conditions
 
-    with session.prompted([prompt], 1.0, change=look) as denoise:
+    with session.bare().prompted([prompt], 1.0, change=look) as denoise:
         return _attention_map(session, denoise, x0, prompt, phrase, lengths[0])
 
 
