@@ -185,7 +185,6 @@ class AdapterSubject(Subject):
         image = Image.new("RGB", (len(texts) * size, size))
         with self.averaged.in_place() if self.averaged else nullcontext():
             for i, text in enumerate(texts):
-                asked = ConditionRequest((text,), ("",), Size.square(size))
                 sampler = Sampler(model, plan, (size, size))
                 noise = sampler.noise([0])
                 with torch.no_grad():
