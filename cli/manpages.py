@@ -1,4 +1,4 @@
-"""The man pages in ``man/``, written from the same objects as ``--help``.
+"""The man pages in ``man/`` and ``docs/methods.md``, written from the same objects as ``--help``.
 
 ``python -m dit_cli.manpages`` writes them; ``--check`` compares, shows the difference and exits
 with 1 where there is one. The text depends on nothing but the code: no date, no terminal size, no
@@ -16,12 +16,14 @@ from typing import Any
 
 from dit_cli._app import about
 from dit_cli.main import COMMANDS, HELP, root
+from dit_cli.reference import page as methods_page
 from dit_cli.roff import bold, escape, paragraphs, prose
 from dit_tools import __version__
 from dit_tools.core import registry, spec
 from dit_tools.core.errors import ExitCode
 
 FOLDER = Path(__file__).resolve().parent.parent / "man"
+METHODS_PAGE = FOLDER.parent / "docs" / "methods.md"
 
 EXIT_STATUS = {
     ExitCode.OK: "Everything was done.",
@@ -243,16 +245,21 @@ def difference(folder: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``[--check] [FOLDER]``; returns the exit code."""
+    """``[--check] [FOLDER]``; returns the exit code. Without a folder, ``docs/methods.md`` belongs to it too."""
     check = "--check" in arguments
-    folders = [Path(word) for word in arguments if not word.startswith("-")] or [FOLDER]
+    folders = [Path(word) for word in arguments if not word.startswith("-")]
+    folder, methods = (folders[0], None) if folders else (FOLDER, METHODS_PAGE)
     if not check:
-        write(folders[0])
+        write(folder)
+        if methods:
+            methods.write_text(methods_page(), encoding="utf-8")
         return 0
-    found = difference(folders[0])
+    found = difference(folder)
+    if methods and (not methods.is_file() or methods.read_text(encoding="utf-8") != methods_page()):
+        found += "docs/methods.md differs\n"
     sys.stdout.write(found)
     if found:
-        print("the man pages are stale; run python -m dit_cli.manpages", file=sys.stderr)
+        print("man pages or docs/methods.md are stale; run python -m dit_cli.manpages", file=sys.stderr)
     return 1 if found else 0
 
 
