@@ -1,7 +1,7 @@
 """Every adapter of `dit train` on a new style: three seeds, equal pictures.
 
     python benchmarks/adapters.py                       # goes on where it stopped; prints the table
-    python benchmarks/adapters.py --write docs/train.md
+    python benchmarks/adapters.py --write benchmarks/results/training.md
 
 Each cell (adapter, seed) adapts the built-in model to ``--few`` pictures of a style that it has
 never seen (``--style``, emoji of $DIT_DATA or ../shared/data), each seen 200 times, as `dit train`

@@ -2,7 +2,7 @@
 
     python benchmarks/editing.py                       # goes on where it stopped; prints the table
     python benchmarks/editing.py --time 3              # adds seconds, on an idle machine
-    python benchmarks/editing.py --table [--write docs/edit.md]
+    python benchmarks/editing.py --table [--write benchmarks/results/editing.md]
         [--model NAME] [--cases 200] [--steps 20] [--seed 0] [--folder runs/editing]
         [--run METHOD[+inversion=SPEC][+source-model=NAME][+mask][+detail] ...] [--files FOLDER]
 

@@ -1,7 +1,7 @@
 """Every objective of `dit train` against plain training: three seeds, equal pictures.
 
     python benchmarks/objectives.py                     # goes on where it stopped; prints the table
-    python benchmarks/objectives.py --write docs/train.md
+    python benchmarks/objectives.py --write benchmarks/results/training.md
 
 Each cell of the table (objective, seed) trains a small transformer anew on the latents and the
 frozen text encoder of a finished model (--base), on a few groups of emoji ($DIT_DATA, or

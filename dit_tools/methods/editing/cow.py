@@ -32,7 +32,7 @@ class Cow(Editing):
     putting back. Differs from the paper: inversion without guidance; no terms that suppress a
     second instance, for which --negative-prompt is there. Pure repainting: --method inpaint starts
     from noise and has no cycles. Not worth it on the built-in model: plain inversion with the mask
-    keeps 1 dB more for the same targets (docs/edit.md).
+    keeps 1 dB more for the same targets (benchmarks/results/editing.md).
     """
 
     needs_mask = True

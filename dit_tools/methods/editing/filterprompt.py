@@ -27,7 +27,7 @@ class FilterPrompt(Editing):
     --reference first. The filter none makes it img2img. Differs from the paper, which filters the
     pictures that go into IP-Adapter and ControlNet: the families here take no such input, so the
     latents are what is conditioned. Not worth it on the built-in model: plain inversion keeps 2
-    to 3 dB more for the same targets (docs/edit.md).
+    to 3 dB more for the same targets (benchmarks/results/editing.md).
     """
 
     references = (0, 1)

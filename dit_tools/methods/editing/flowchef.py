@@ -24,7 +24,7 @@ class FlowChef(Editing):
     the network is needed. Everywhere for the first ``whole`` of the steps, after that outside the
     mask only. The paper's learning rate, loss weight and inner steps come to a pull of 0.07 a step
     at 512 pixels; here it is given directly, so that it means the same at any size. On the
-    built-in model it keeps 0.3 dB more than plain inversion for the same targets (docs/edit.md).
+    built-in model it keeps 0.3 dB more than plain inversion for the same targets (benchmarks/results/editing.md).
     """
 
     pull: float = param(0.05, "share of the distance made up a step; 1 = all", ge=0, le=1)

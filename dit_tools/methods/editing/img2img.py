@@ -20,7 +20,7 @@ class Img2Img(Editing):
 
     At strength 1 it is ``dit generate`` with the same seed. Structure and colours survive as far as
     strength is low, wherever they are; give a mask to keep the rest. Half the calls of plain
-    inversion, which keeps 1 dB more for the same targets on the built-in model (docs/edit.md).
+    inversion, which keeps 1 dB more for the same targets on the built-in model (benchmarks/results/editing.md).
     """
 
     solves = True

@@ -27,7 +27,7 @@ class InversionEdit(Editing):
     those papers; ``direct`` runs the source beside the edit. The same prompt and scales give the
     picture back, as exactly as the inversion is. A latent file is used as it is, from its own
     first time on. Exact inversions do not edit better on the built-in model: ``edict`` and ``bdia``
-    keep 3 and 4 dB less than ``ddim`` for the same targets (docs/edit.md).
+    keep 3 and 4 dB less than ``ddim`` for the same targets (benchmarks/results/editing.md).
     """
 
     inverts = True

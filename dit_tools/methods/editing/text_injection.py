@@ -29,7 +29,7 @@ class TextInjection(Editing):
     from the target's on; with none the source's own stand for them. Tuning needs gradients
     (``--backend torch``). Holding to the end gives the picture back, not holding is editing by
     inversion. Guidance that no mixture follows is left to the target. Not worth it on the built-in
-    model, where plain inversion keeps more for the same targets (docs/edit.md).
+    model, where plain inversion keeps more for the same targets (benchmarks/results/editing.md).
     """
 
     inverts = True
