@@ -128,7 +128,7 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default subcommand in front of options, or in place of nothing."""
-        option = bool(args) and args[0].startswith("-") and args[0] != "--help"
+        option = bool(args) and args[0].startswith("-") and args[0] not in ("-h", "--help")
         if self.default and not ctx.resilient_parsing and (option or not args):
             args = [self.default, *args]
         return super().parse_args(ctx, args)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from typing import Any
 
+from dit_cli._foreign_options import remedy
 from dit_tools.core.errors import DitError, ExitCode
 
 LONGEST = 600  # characters of an error line: a prompt of megabytes is not repeated
@@ -79,10 +81,13 @@ def _usage(error: Any, path: str) -> tuple[str, int]:
     if context and error.message == context.get_help():  # no argument at all: help is the answer
         return error.message, ExitCode.USAGE
     name, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
-    if near:
+    meant = remedy(name) if name and error.message.startswith("No such option") else None
+    if meant:
+        hint = meant
+    elif near:
         hint = f"did you mean {near[0]!r}?"
     else:
-        hint = f"see '{path} --help'"
+        hint = _no_command(error.message) or f"see '{path} --help'"
     param = getattr(error, "param", None)
     if name and error.message.startswith("No such option"):
         message = f"No such option {name!r}"
@@ -95,6 +100,17 @@ def _usage(error: Any, path: str) -> tuple[str, int]:
     if nearest:
         hint = f"did you mean {nearest}"
     return f"{path}: {message}" + (f"; {hint}" if hint else ""), ExitCode.USAGE
+
+
+def _no_command(message: str) -> str | None:
+    """What to do about a word that is no command but a prompt or a file; None: another message."""
+    found = re.fullmatch(r"No such command '(.*)'\.?", message, re.S)
+    if not found:
+        return None
+    word = found[1]
+    if len(word) < 4096 and "\0" not in word and os.path.exists(word):
+        return f"did you mean 'dit info {word}' or 'dit edit {word} PROMPT'?"
+    return f"did you mean 'dit generate \"{word}\"'?" if " " in word.strip() else None
 
 
 def _flag(param: Any) -> str:

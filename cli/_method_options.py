@@ -6,12 +6,14 @@ and are in bounds. Nothing heavy is imported for that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from dit_cli._options import METHODS
+from dit_tools.core.errors import UsageError
 
 METAVAR = "NAME[:K=V,...]"
 
@@ -43,6 +45,10 @@ def _check(category: str, file: str = "") -> Callable[..., str | None]:
             meant = presets.get(name, name).partition(":")[0]
             typer.echo(spec.describe(registry.get(category, meant)), nl=False)
         else:
+            if category == "guidance" and re.fullmatch(r"\d+(\.\d*)?", name):
+                raise UsageError(
+                    f"--guidance {name}: is a method, not a scale", f"did you mean --cfg-scale {float(name):g}?"
+                )
             spec.parse(category, value)
             return value
         raise typer.Exit

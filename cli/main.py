@@ -42,6 +42,10 @@ HELP = """Command-line tools for diffusion transformers: files in, files out.
 Results go to stdout, progress and errors to stderr. 'dit help COMMAND' explains a command."""
 
 
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+"""Every subcommand inherits them."""
+
+
 class LazyGroup(Group):
     """A group whose commands are imported when they are called."""
 
@@ -69,7 +73,7 @@ def _version(asked: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -78,7 +82,9 @@ def _root(
 
 def root() -> LazyGroup:
     """The whole program as a Typer group, for ``main``, completion and the man pages."""
-    app = typer.Typer(**PLAIN | {"add_completion": True}, cls=LazyGroup, no_args_is_help=True)
+    app = typer.Typer(
+        **PLAIN | {"add_completion": True, "context_settings": HELP_NAMES}, cls=LazyGroup, no_args_is_help=True
+    )
     app.callback(help=HELP)(_root)
     made = typer.main.get_command(app)
     assert isinstance(made, LazyGroup)

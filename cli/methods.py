@@ -71,7 +71,8 @@ def _select(words: Sequence[str]) -> tuple[list[str], list[type[Any]]]:
         if name not in known:
             where = f" in {', '.join(categories)}" if categories else ""
             message = f"no method or category {name!r}{where}"
-            raise UsageError(message, nearest(name, [*known, *CATEGORIES]))
+            hint = nearest(name, [*known, *CATEGORIES])
+            raise UsageError(message, hint if hint.startswith("did you") else "see 'dit methods' for all of them")
     return names, [cls for cls in everything if not names or cls.info.name in names]
 
 

@@ -86,6 +86,15 @@ def _flag(value: Any, where: str) -> bool:
     return found
 
 
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
+"""What other programs call them."""
+
+
+def _dtype(value: Any, where: str) -> str:
+    word = DTYPES.get(value, value) if isinstance(value, str) else value
+    return _word("auto", "float32", "float16", "bfloat16", "int8")(word, where)
+
+
 def _method(room: str) -> Reader:
     def read(value: Any, where: str) -> str:
         text = _text(value, where)
@@ -106,7 +115,7 @@ def _seed(value: Any, where: str) -> str:
 
 def _size(value: Any, where: str) -> tuple[int, int]:
     parts = str(value).lower().replace("×", "x").split("x")
-    if len(parts) > 2:
+    if len(parts) > 2 or not all(part.strip() for part in parts):
         raise UsageError(f"{where} {_shown(value)}: not a size", "give WIDTHxHEIGHT, such as 64x64")
     width, height = parts[0], parts[-1]
     return _SIDE(width.strip(), where), _SIDE(height.strip(), where)
@@ -193,7 +202,7 @@ OPTIONS = {
         Option("embedded_guidance", _number(0, 1000)),
         Option("max_tokens", _whole(1, 100_000)),
         Option("device", _text),
-        Option("dtype", _word("auto", "float32", "float16", "bfloat16", "int8")),
+        Option("dtype", _dtype),
         Option("backend", _word("auto", "torch", "onnx")),
         Option("lora", _loras),
         Option("offload", _word("none", "model", "group")),

@@ -163,7 +163,14 @@ class Family(ABC):
 
 def check_multiple(size: Size, multiple: int) -> None:
     """Raise UsageError, naming the nearest good sizes, for sides that are no multiple of ``multiple`` pixels."""
-    for option, side in (("--height", size.height), ("--width", size.width)):
-        if side < multiple or side % multiple:
-            low = max(side // multiple, 1) * multiple
-            raise UsageError(f"{option} {side}: not a multiple of {multiple}", f"use {low} or {low + multiple}")
+    sides = {"--width": size.width, "--height": size.height}
+    wrong = {option: side for option, side in sides.items() if side < multiple or side % multiple}
+    if len(wrong) == 2:
+        width, height = (max(round(side / multiple), 1) * multiple for side in sides.values())
+        raise UsageError(
+            f"size {size.width}x{size.height}: neither side is a multiple of {multiple}",
+            f"the nearest size is {width}x{height}",
+        )
+    for option, side in wrong.items():
+        low = max(side // multiple, 1) * multiple
+        raise UsageError(f"{option} {side}: not a multiple of {multiple}", f"use {low} or {low + multiple}")

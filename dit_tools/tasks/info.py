@@ -24,6 +24,9 @@ def inspect(path: str) -> dict[str, Any]:
     is not a readable picture, or its record is damaged.
     """
     source: str | bytes = piped() if path == "-" else path
+    if isinstance(source, str) and Path(source).is_dir():
+        pattern = Path(source) / "*.png"
+        raise InputError(f"{path}: is a folder", f"give its images, such as 'dit info {pattern}'")
     picture = image.probe(source)
     return {
         "schema": SCHEMA,

@@ -42,7 +42,7 @@ BAD = [
     ({"steps": True}, "--steps True: not a whole number; give 1..1000"),
     ({"width": -64}, "--width -64: out of range; give 1..16384"),
     ({"height": 100000}, "--height 100000: out of range; give 1..16384"),
-    ({"size": "64x"}, "--size : not a whole number; give 1..16384"),
+    ({"size": "64x"}, "--size 64x: not a size; give WIDTHxHEIGHT, such as 64x64"),
     ({"size": "1x2x3"}, "--size 1x2x3: not a size; give WIDTHxHEIGHT, such as 64x64"),
     ({"cfg_scale": "nan"}, "--cfg-scale nan: out of range; give 0..1000"),
     ({"cfg_scale": float("inf")}, "--cfg-scale inf: out of range; give 0..1000"),

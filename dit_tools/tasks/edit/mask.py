@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _BOX = re.compile(r"\s*(-?\d{1,6})\s*,\s*(-?\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*")
+_NUMBERS = re.compile(r"[\s,;x.\d-]*,[\s,;x.\d-]*")
 
 
 def read_mask(text: str, size: tuple[int, int], notes: list[str]) -> np.ndarray:
@@ -39,6 +40,8 @@ def read_mask(text: str, size: tuple[int, int], notes: list[str]) -> np.ndarray:
                 f"--mask {text}: outside the picture of {size[1]}x{size[0]}", "give LEFT,TOP,WIDTH,HEIGHT in pixels"
             )
         return made
+    if _NUMBERS.fullmatch(text):
+        raise UsageError(f"--mask {text[:40]}: no box", "give LEFT,TOP,WIDTH,HEIGHT in pixels, such as 0,0,64,32")
     return _fitted(text, _levels(text), size, notes)
 
 

@@ -94,12 +94,14 @@ def _layers(request: Request) -> tuple[list[dict[str, Any]], list[str], list[str
         prompts = [prompt] if prompt is not None else prompts
         if aside:
             notes.append(f"{request.from_image}: not understood: {', '.join(aside)}")
-    notes += [note for text in request.prompts if (note := _is_path(text))]
+    notes += [note for text in request.prompts if (note := _odd_prompt(text))]
     return [config, preset, picture, read_values(request.values)], prompts, notes
 
 
-def _is_path(text: str) -> str | None:
-    """A word of warning where a prompt is the path of a file: a second file that a pattern gave."""
+def _odd_prompt(text: str) -> str | None:
+    """A word of warning where a prompt is empty, or the path of a file: a second one that a pattern gave."""
+    if not text.strip():
+        return "the prompt is empty: the image follows nothing"
     if text == "-" or len(text) > 4096 or "\0" in text or not os.path.isfile(text):
         return None
     return (
