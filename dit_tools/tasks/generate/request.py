@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dit_tools.core.errors import DitError, UsageError
@@ -149,8 +149,8 @@ def plan_events(run: Runner) -> list[dict[str, Any]]:
     made = []
     for target in run.targets:
         job = target.item.data[0]
-        options = vars(job.settings).items()
-        given = {k: v for k, v in options if v is not None and v is not False and v != ()}
+        options = {f.name: getattr(job.settings, f.name) for f in fields(job.settings)}  # no cached methods
+        given = {k: v for k, v in options.items() if v is not None and v is not False and v != ()}
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
         shown.pop("num_images", None)
         shown["seed"] = job.seed
