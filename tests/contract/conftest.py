@@ -16,7 +16,9 @@ from dit_tools.models.families import names as families
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from tests import support
+from tests.support import chequer
 
+chequer.install()
 BUILDERS = sorted(module.name for module in pkgutil.iter_modules(support.__path__) if module.name in families())
 
 

@@ -54,8 +54,8 @@ def test_positions_change_larger_pictures_and_are_put_back(subject, name):
         with pytest.raises(UsageError, match="draws one size"):
             run(subject, name, 1.5)
         return
-    if family == "sana":
-        with pytest.raises(UnsupportedError, match=f"--highres {name}: Sana.*no positions"):
+    if subject.model.family.positions() is None:
+        with pytest.raises(UnsupportedError, match=f"--highres {name}: .*no positions"):
             run(subject, name, 1.5)
         return
     before = run(subject, "none", 1.5)
@@ -72,7 +72,7 @@ def test_trained_frequencies_give_the_network_as_it_is(subject):
     from dit_tools.nn.positions import rescaled
 
     model = subject.model
-    if model.family.name in ("dit", "sana"):
+    if model.family.positions() is None:
         return
     size = model.defaults.size
     shape = model.family.latent_shape(Size.square(size))
@@ -86,7 +86,7 @@ def test_trained_frequencies_give_the_network_as_it_is(subject):
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_it_goes_with_other_joints(subject, name):
-    if subject.model.family.name in ("dit", "sana"):
+    if subject.model.family.positions() is None:
         return
     for fields in ({"attention": "msw:share=1"}, {"tokens": "ras:start=2"}):
         assert run(subject, name, 1.5, **fields).isfinite().all()
