@@ -4,7 +4,7 @@
     python benchmarks/adapters.py --write benchmarks/results/training.md
 
 Each cell (adapter, seed) adapts the built-in model to ``--few`` pictures of a style that it has
-never seen (``--style``, emoji of $DIT_DATA or ../shared/data), each seen 200 times, as `dit train`
+never seen (``--style``, emoji of $DIT_DATA), each seen 200 times, as `dit train`
 does when the recipe says nothing. The finished file is loaded as ``--lora`` loads it:
 
 loss       squared error of the velocity, eight times, fixed noise; "new": of another group

@@ -6,7 +6,7 @@
         [--model NAME] [--cases 200] [--steps 20] [--seed 0] [--folder runs/editing]
         [--run METHOD[+inversion=SPEC][+source-model=NAME][+mask][+detail] ...] [--files FOLDER]
 
-The cases are made here from the emoji of $DIT_DATA (or ../shared/data), ``--seed`` choosing them,
+The cases are made here from the emoji of $DIT_DATA, ``--seed`` choosing them,
 a third each:
 
 colour    a part of the picture of one colour is turned to another; the prompt names the colours

@@ -2,7 +2,7 @@
 
     python benchmarks/model_card.py [--model emoji] [--pictures 300] [--json]
 
-Reads the training data ($DIT_DATA, or ../shared/data). Concepts are drawn at random, seed 0, from
+Reads the training data ($DIT_DATA). Concepts are drawn at random, seed 0, from
 all groups; the model is asked for each name once, default settings. Real pictures of the same
 concepts give what the numbers can reach:
 

@@ -4,8 +4,8 @@
     python benchmarks/objectives.py --write benchmarks/results/training.md
 
 Each cell of the table (objective, seed) trains a small transformer anew on the latents and the
-frozen text encoder of a finished model (--base), on a few groups of emoji ($DIT_DATA, or
-../shared/data): few pictures, so that a short run draws what can be recognised. A cell is kept as
+frozen text encoder of a finished model (--base), on a few groups of emoji ($DIT_DATA):
+few pictures, so that a short run draws what can be recognised. A cell is kept as
 a JSON file, so that a stopped run goes on. An objective of the autoencoder trains all parts anew at
 32 px and is compared with runs that do the same. Measured with the moving average:
 

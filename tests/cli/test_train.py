@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import signal
 import subprocess
 import time
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from dit_tools.models.loading.validation import header
 from tests.support.program import PROGRAM, dit, environment
 from tests.tasks.train.conftest import TEXT, draw_pictures
+from tests.tasks.train.test_recipe import data
+
+__all__ = ["data"]  # a fixture
 
 SHORT = TEXT.replace("pictures = 480", "pictures = 80").replace("samples = 320", "samples = 96")
 
@@ -182,10 +187,50 @@ def test_bad_input_is_one_line(place: Path, words: list[str], code: int, says: s
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_dry_run_makes_nothing(place: Path) -> None:
-    done = dit("train", "tiny.toml", "-o", "dry", "--dry-run", cwd=place)
-    assert done.returncode == 0 and "would train tiny in dry" in done.stderr
+def test_a_dry_run_says_what_would_be_done_and_makes_nothing(place: Path) -> None:
+    done = dit("train", "tiny.toml", "-o", "dry", "--dry-run", "--device", "cpu", "--dtype", "float32", cwd=place)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "dit: would train tiny in dry on cpu in float32" in done.stderr
+    assert "16 images of 16 x 16 pixels; autoencoder 10 steps of 8 images, transformer 6 steps of 16" in done.stderr
+    assert "M parameters; at least " in done.stderr and "broken.png: not a picture" in done.stderr
     assert not (place / "dry").exists()
+
+
+def test_the_plan_of_a_run_is_what_the_run_does(place: Path, tmp_path: Path) -> None:
+    words = ["train", "tiny.toml", "-o", tmp_path / "run", "--device", "cpu", "--json"]
+    dit(*words, "--stage", "autoencoder", "--max-steps", "4", cwd=place)
+    done = dit(*words, "--dry-run", cwd=place)
+    plan = [json.loads(line) for line in done.stdout.splitlines()][-1]
+    assert plan["stages"]["autoencoder"] == {"steps": 10, "batch_size": 8, "done": 4}, done.stderr
+    assert plan["stages"]["transformer"] == {"steps": 6, "batch_size": 16, "done": 0}
+    made = dit(*words, cwd=place)
+    last = [json.loads(line) for line in made.stdout.splitlines() if '"type": "step"' in line][-1]
+    assert (last["stage"], last["steps"], last["seconds_left"]) == ("transformer", 6, 0)
+    files = [tmp_path / "run" / part for part in ("pipeline/transformer", "pipeline/text_encoder", "vae")]
+    shapes = [e["shape"] for folder in files for f in folder.glob("*.safetensors") for e in header(f).values()]
+    words_found = json.loads((files[1] / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    lacking = 16 * (64 - words_found)  # rows of the embedding: few captions have fewer words than asked for
+    assert plan["parameters"] == sum(math.prod(shape) for shape in shapes) + lacking
+    assert plan["memory_bytes"] > 4 * 5 * plan["parameters"] / 2
+
+
+def test_a_recipe_that_comes_with_dit_is_found_by_name(data: Path, tmp_path: Path) -> None:
+    words = ["--data", data, "--dry-run", "--json"]
+    plans = [dit("train", *more, *words, cwd=tmp_path) for more in (["emoji"], ["--recipe", "emoji"])]
+    assert [done.returncode for done in plans] == [0, 0], plans[0].stderr
+    assert plans[0].stdout == plans[1].stdout
+    plan = json.loads(plans[0].stdout)
+    assert (plan["name"], plan["images"], plan["size"]) == ("emoji", 16, 128)
+    for words, code, says in (
+        ([], 2, "no recipe was given; give one TOML file, or one of emoji, emoji-colour, emoji-small"),
+        (["emoji", "--recipe", "emoji"], 2, "a recipe was given twice"),
+        (["emojy"], 4, "emojy: no recipe of this name; did you mean 'emoji'?"),
+        (["emoji", "--dry-run"], 4, "give --data FOLDER, or set DIT_DATA"),
+    ):
+        done = dit("train", *words, cwd=tmp_path, env={"DIT_DATA": ""})
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        assert says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_objectives_are_listed_and_explained() -> None:

@@ -45,7 +45,7 @@ def preview(recipe: Recipe, session: Session) -> dict[str, Any]:
 
 
 def _networks(recipe: Recipe) -> dict[str, Any]:
-    """A new model: counted on networks without storage."""
+    """A new model: counted on networks without storage, with as many words as the recipe asks for."""
     import torch
 
     from dit_tools.tasks.train import autoencoder
