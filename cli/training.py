@@ -22,7 +22,7 @@ def recipe_file(argument: str | None, option: str | None) -> Path:
     if (argument is None) == (option is None):
         known = ", ".join(builtin_recipes.paths())
         reason = "no recipe was given" if argument is None else "a recipe was given twice"
-        raise UsageError(f"dit train: {reason}", f"give one TOML file, or one of {known}")
+        raise UsageError(reason, f"give one TOML file, or one of {known}")
     return builtin_recipes.find(argument or option or "")
 
 

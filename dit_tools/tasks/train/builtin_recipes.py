@@ -11,8 +11,8 @@ from dit_tools.models.loading.resolve import BUILTIN
 
 def paths(root: Path = BUILTIN) -> dict[str, Path]:
     """Name -> file. ``emoji/recipe.toml`` is ``emoji``, ``emoji/recipe-colour.toml`` is ``emoji-colour``."""
-    found = sorted(root.glob("*/recipe*.toml"))
-    return {path.parent.name + path.stem.removeprefix("recipe"): path for path in found}
+    found = {path.parent.name + path.stem.removeprefix("recipe"): path for path in root.glob("*/recipe*.toml")}
+    return dict(sorted(found.items()))
 
 
 def find(text: str) -> Path:
