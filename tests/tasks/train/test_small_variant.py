@@ -139,7 +139,7 @@ def test_what_cannot_be_is_one_line_with_its_remedy(model: Path, small: Path, pl
         small_variant.resolve(recipe(place, "small"), small)
     with pytest.raises(ModelError, match="draws 128 px, the recipe 16; set size = 128"):
         small_variant.resolve(recipe(place, "emoji"), model / "small")
-    with pytest.raises(UsageError, match="a sibling has none"):
+    with pytest.raises(UsageError, match="uses the autoencoder of its parent"):
         run(recipe(place), Session(model / "other"), None, "autoencoder")
     both = TEXT.replace("[transformer]", '[transformer]\nsibling_of = "x"')
     (place / "both.toml").write_text(both, encoding="utf-8")
