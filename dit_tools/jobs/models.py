@@ -84,12 +84,13 @@ def _configured(path: Path) -> Family | None:
 
 
 def _stated_defaults(path: Path, family: Family | None) -> Defaults | None:
-    from dit_tools.models.loading import from_pipeline, onnx_loader
+    from dit_tools.models.loading import from_pipeline
+    from dit_tools.models.model import Defaults
 
     facts = path / "dit.json"
     try:
         if facts.is_file():
-            return onnx_loader.defaults(json.loads(facts.read_text(encoding="utf-8")))
+            return Defaults.of_facts(json.loads(facts.read_text(encoding="utf-8")))
         return from_pipeline.defaults(family) if family else None
     except (OSError, ValueError, LookupError, TypeError):
         return None

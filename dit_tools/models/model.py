@@ -47,6 +47,17 @@ class Defaults:
     solver: str
     schedule: str = "native"
 
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Defaults:
+        """What a built-in model's ``dit.json`` states."""
+        return cls(
+            steps=int(facts["default_steps"]),
+            cfg=float(facts["default_cfg"]),
+            size=int(facts["size"]),
+            solver=facts["solver"],
+            schedule=facts.get("schedule", "native"),
+        )
+
 
 @dataclass
 class Model:

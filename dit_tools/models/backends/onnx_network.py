@@ -37,10 +37,6 @@ def providers(device: str) -> list[str]:
     return [p for p in wanted if p in onnxruntime.get_available_providers()] + ["CPUExecutionProvider"]
 
 
-PIECES = ("embed", "first", "rest", "final")
-"""Graphs that together are the transformer's, see ``onnx_pieces``."""
-
-
 class OnnxNetwork:
     """A transformer graph whose input names are the transformer's forward arguments.
 
@@ -121,16 +117,6 @@ class OnnxNetwork:
         if self._pieces is None:
             self._pieces, self.session = self._open_pieces(), None
         return self._pieces.blocks()
-
-
-def offers(folder: Path) -> frozenset[str]:
-    """What the graphs of a folder offer to methods."""
-    return frozenset({"stack"} if in_pieces(folder) else ())
-
-
-def in_pieces(folder: Path) -> bool:
-    """Whether a model's folder has its transformer in pieces."""
-    return all((folder / f"transformer.{piece}.onnx").exists() for piece in PIECES)
 
 
 def graph_inputs(inputs: Mapping[str, Any]) -> dict[str, Array]:

@@ -15,9 +15,10 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.blocks import Block, BlockSpec
-from dit_tools.models.backends.onnx_network import PIECES
 from dit_tools.nn.blocks import Tree
 
+PIECES = ("embed", "first", "rest", "final")
+"""Graphs that together are the transformer's."""
 ENTERED, GIVEN, FIRST, LAST, OUTPUT = "entered", "given", "first", "last", "sample"
 BLOCKS = "blocks"
 """Key of the number of blocks in the graphs' metadata; "output" is ``Block.output``."""
@@ -29,6 +30,16 @@ MOST = 10_000
 def file(folder: Path, piece: str) -> Path:
     """Where a piece lies."""
     return folder / f"transformer.{piece}.onnx"
+
+
+def offers(folder: Path) -> frozenset[str]:
+    """What the graphs of a folder offer to methods."""
+    return frozenset({"stack"} if in_pieces(folder) else ())
+
+
+def in_pieces(folder: Path) -> bool:
+    """Whether a model's folder has its transformer in pieces."""
+    return all((folder / f"transformer.{piece}.onnx").exists() for piece in PIECES)
 
 
 def named(prefix: str, tree: Tree) -> dict[str, Any]:

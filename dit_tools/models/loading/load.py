@@ -113,7 +113,7 @@ def _offered(folder, wishes: Wishes) -> frozenset[str]:
     """What the graphs of a folder offer to methods, at the precision that is wished for."""
     if wishes.dtype not in ("auto", "float32"):
         return frozenset()
-    from dit_tools.models.backends.onnx_network import offers
+    from dit_tools.models.backends.onnx_split import offers
 
     return offers(folder)
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from dit_tools.core.arrays import Array
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models import onnx_session
-from dit_tools.models.backends.onnx_network import GPUS, OnnxCodec, OnnxNetwork, OnnxTextEncoder, in_pieces, providers
+from dit_tools.models.backends.onnx_network import GPUS, OnnxCodec, OnnxNetwork, OnnxTextEncoder, providers
+from dit_tools.models.backends.onnx_split import in_pieces
 from dit_tools.models.families import family_class
-from dit_tools.models.family import Family
+from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.model import Defaults, Model
 
 NO_GPU = "--device {}: ONNX Runtime has no working {} here"
@@ -55,7 +57,7 @@ def load_onnx(resolved: Any, wishes: Any) -> Model:
         codec=codec,
         encode=encode,
         to_array=lambda x: x,
-        defaults=defaults(facts) if facts else _family_defaults(family),
+        defaults=Defaults.of_facts(facts) if facts else _family_defaults(family),
         backend="onnx",
         device=device,
         dtype="int8" if int8 else "float32",
@@ -129,9 +131,7 @@ def _parts(folder: Path, family: Family, facts: dict[str, Any], chosen: list[str
     text = (folder / "text_encoder.onnx").exists() and facts.get("max_tokens")
     vae = (folder / "vae_decoder.onnx").exists()
     if not (text and vae):
-        from dit_tools.models.loading.onnx_hybrid import torch_parts
-
-        torch_text, torch_codec = torch_parts(folder, family, device, text=not text, vae=not vae)
+        torch_text, torch_codec = _torch_parts(folder, family, device, text=not text, vae=not vae)
     micro = bool(getattr(family, "micro_conditions", False))
     encode = (
         torch_text
@@ -159,17 +159,6 @@ def _family_defaults(family: Family) -> Defaults:
     from dit_tools.models.loading.from_pipeline import defaults as of_family
 
     return of_family(family)
-
-
-def defaults(facts: dict[str, Any]) -> Defaults:
-    """The defaults that a built-in model's ``dit.json`` states."""
-    return Defaults(
-        steps=int(facts["default_steps"]),
-        cfg=float(facts["default_cfg"]),
-        size=int(facts["size"]),
-        solver=facts["solver"],
-        schedule=facts.get("schedule", "native"),
-    )
 
 
 def _providers(device: str) -> list[str]:
@@ -234,3 +223,67 @@ def _json(path: Path, absent: dict[str, Any] | None = None) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})", "run 'dit models verify'") from None
+
+
+# parts that stay in torch; everything outside them is numpy --------------------------------------------
+
+
+def _torch_parts(
+    folder: Path, family: Family, device: str, *, text: bool, vae: bool
+) -> tuple[NumpyText | None, NumpyCodec | None]:
+    """Text encoder and codec in torch, each where it is wanted; the transformer is not loaded.
+
+    Raises ModelError for damaged files, as ``pipeline_folder`` does.
+    """
+    import torch
+
+    from dit_tools.models.backends.torch_network import PipelineTextEncoder, TorchCodec
+    from dit_tools.models.loading import pipeline_folder, validation
+
+    validation.check_folder(folder, without="transformer")
+    left_out: dict[str, Any] = {"transformer": None} | ({} if vae else {"vae": None})
+    if not text:
+        left_out |= {name: None for name in validation.components(folder) if name.startswith("text_enc")}
+    with pipeline_folder.quiet(), pipeline_folder.explained(folder):
+        pipe = pipeline_folder.from_folder(folder, torch.float32, **left_out).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return (
+        NumpyText(PipelineTextEncoder(pipe, family)) if text else None,
+        NumpyCodec(TorchCodec(pipe.vae, family)) if vae else None,
+    )
+
+
+class NumpyText:
+    """A text encoder in torch whose conditions are numpy arrays."""
+
+    def __init__(self, encode: Callable[[ConditionRequest], dict[str, dict[str, Array]]]):
+        self.encode = encode
+
+    def __call__(self, request: ConditionRequest) -> dict[str, dict[str, Array]]:
+        """Branch name -> condition arrays, float32 or integer."""
+        return {
+            branch: {name: _numpy(value) for name, value in condition.items()}
+            for branch, condition in self.encode(request).items()
+        }
+
+
+class NumpyCodec:
+    """An autoencoder in torch with numpy latents."""
+
+    def __init__(self, codec: Any):
+        self.codec = codec
+
+    def decode(self, latents: Array) -> Array:
+        """Pixels (B, 3 or 4, H, W) in [0, 1]."""
+        import torch
+
+        return self.codec.decode(torch.as_tensor(latents).to(self.codec.vae.device))
+
+    def encode(self, pixels: Array) -> Array:
+        """Latents (B, C, h, w)."""
+        return _numpy(self.codec.encode(pixels))
+
+
+def _numpy(value: Array) -> Array:
+    value = value.detach().cpu()
+    return (value.float() if value.is_floating_point() else value).numpy()

@@ -44,7 +44,7 @@ def load_file(path: Path, base: str | None, dtype: Any, *, allow_pickle: bool) -
     if any(name.startswith(WHOLE) for name in names):
         return _whole(path, folder, dtype)
     module = _module(path, folder, part, str(parts[part][1]), dtype)
-    from dit_tools.models.loading.torch_loader import from_folder
+    from dit_tools.models.loading.pipeline_folder import from_folder
 
     return from_folder(folder, dtype, allow_pickle=allow_pickle, **{part: module})
 

@@ -27,7 +27,7 @@ def export(source: Any, wanted: Wanted, tell: Tell = lambda event: None) -> list
     parts, family = check(source, wanted)
     files = model_folder.model_files(source.path)
     model_folder.check_space(files, wanted.output)
-    from dit_tools.models.loading.torch_loader import quiet
+    from dit_tools.models.loading.pipeline_folder import quiet
 
     with model_folder.whole_folder(wanted.output, wanted.overwrite) as folder, quiet():
         model_folder.copy_files(files, source.path, folder)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.blocks import Block
-from dit_tools.models.backends.onnx_network import PIECES
-from dit_tools.models.backends.onnx_split import BLOCKS, ENTERED, FIRST, GIVEN, LAST, OUTPUT, file, named
+from dit_tools.models.backends.onnx_split import BLOCKS, ENTERED, FIRST, GIVEN, LAST, OUTPUT, PIECES, file, named
 from dit_tools.nn.blocks import entering
 
 WHOLE = "transformer.whole"

@@ -106,7 +106,7 @@ def load(recipe: Recipe) -> Shared:
     from diffusers import AutoencoderKL
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-    from dit_tools.models.loading.torch_loader import explained, quiet
+    from dit_tools.models.loading.pipeline_folder import explained, quiet
 
     folder = Path(recipe.transformer.sibling_of)
     validation.check_folder(folder)
@@ -126,7 +126,7 @@ def _start(recipe: Recipe) -> dict[str, Any] | None:
     import torch
     from diffusers import PixArtTransformer2DModel
 
-    from dit_tools.models.loading.torch_loader import explained, quiet
+    from dit_tools.models.loading.pipeline_folder import explained, quiet
 
     folder = Path(name)
     validation.check_folder(folder)

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dit_tools.core.errors import ModelError
 from dit_tools.methods.objectives import NetworkInfo
-from dit_tools.models.loading.torch_loader import quiet
+from dit_tools.models.loading.pipeline_folder import quiet
 from dit_tools.tasks.train import checkpoint, dataset, latents, losses, recolour, tokenizer
 from dit_tools.tasks.train.denoisers import FLOW, NetworksDenoise
 from dit_tools.tasks.train.networks import Networks, pipeline, sheet, tokenize

@@ -12,7 +12,7 @@ import pytest
 from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.models.backends.onnx_network import OnnxCodec, OnnxTextEncoder, providers
 from dit_tools.models.loading.load import load
-from dit_tools.models.loading.onnx_hybrid import NumpyCodec, NumpyText
+from dit_tools.models.loading.onnx_loader import NumpyCodec, NumpyText
 from dit_tools.models.loading.resolve import resolve
 from tests.support.exports import exported, relative, sampled
 from tests.support.loading import refused

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from dit_tools.core.errors import InputError, ModelError, UnsupportedError
-from dit_tools.models.backends.onnx_network import PIECES
+from dit_tools.models.backends.onnx_split import PIECES
 from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
 from dit_tools.tasks.export import write as writing

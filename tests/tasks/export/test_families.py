@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dit_tools.models.backends.onnx_network import PIECES
+from dit_tools.models.backends.onnx_split import PIECES
 from dit_tools.models.loading.load import load
 from tests.support.exports import FAMILIES, relative, sampled
 

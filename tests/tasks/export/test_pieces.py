@@ -20,7 +20,7 @@ from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
 from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
-from dit_tools.models.backends.onnx_network import PIECES
+from dit_tools.models.backends.onnx_split import PIECES
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
