@@ -85,7 +85,6 @@ def _configured(path: Path) -> Family | None:
 
 def _stated_defaults(path: Path, family: Family | None) -> Defaults | None:
     from dit_tools.models.loading import from_pipeline
-    from dit_tools.models.model import Defaults
 
     facts = path / "dit.json"
     try:

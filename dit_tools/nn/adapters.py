@@ -56,7 +56,7 @@ def _linears(blocks: Sequence[Block]) -> Iterator[tuple[str, Block, nn.Linear]]:
                 yield f"{block.name}.{name}", block, module
 
 
-class LowRank:
+class PeftLora:
     """LoRA by peft."""
 
     def __init__(self, network: Any, blocks: Sequence[Block], rank: int, alpha: float, which: str, seed: int):

@@ -26,6 +26,6 @@ class Lora(Adapter):
 
     def attach(self, network: Any, blocks: Sequence[Block], seed: int) -> Any:
         """Layers with trainable ``lora_A`` and ``lora_B``."""
-        from dit_tools.nn.adapters import LowRank
+        from dit_tools.nn.adapters import PeftLora
 
-        return LowRank(network, blocks, self.rank, self.alpha or self.rank, self.layers, seed)
+        return PeftLora(network, blocks, self.rank, self.alpha or self.rank, self.layers, seed)
