@@ -24,8 +24,8 @@ A function raises ``DitError``, and returns an ``ExitCode`` when that is not 0::
 Values are ``str``, ``int``, ``float``, ``bool`` or lists of them; paths are ``str``. An option that
 is not given is None. Tests start the installed program with ``tests.support.program.dit``.
 
-Furniture: ``command`` (functions to commands), ``options``, ``choices``, ``report`` (errors to one
-line and an exit code), ``manpages`` and ``roff`` (``man/`` from the same objects).
+Helpers: ``_app`` (functions to commands), ``_options``, ``_method_options``, ``_errors`` (errors to one
+line and an exit code), ``manpages``, ``reference`` and ``roff`` (``man/`` and ``docs/methods.md``).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ and imageio are imported in the functions that use them.
     both = sheet.contact_sheet([photo.pixels, brighter], labels=["before", "after"])
     image.encode(both, image.format_of("both.jpg"), quality=90)
 
-Furniture: ``image`` (read, encode), ``metadata`` (record, A1111 text, provenance), ``sheet``
-(contact sheets, grids), ``animation`` (GIF, WebP, MP4), ``terminal`` (previews); inside:
-``_decode`` (files to pixels), ``_containers`` (chunks, segments and tags).
+Modules: ``image`` (read, encode), ``metadata`` (record, A1111 text, provenance), ``sheet``
+(contact sheets, grids), ``animation`` (GIF, WebP, MP4), ``terminal_preview``; helpers: ``_decode``
+(files to pixels), ``_containers`` (chunks, segments and tags).
 """

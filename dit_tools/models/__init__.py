@@ -4,6 +4,7 @@
 returns a ``model.Model``: family (how this transformer class is called), network (torch or ONNX
 Runtime behind the same call), codec, text encoder, noise path and defaults.
 
-Furniture: ``scheduler`` (facts in a diffusers scheduler config), ``blocks`` (a flat list of blocks
-to hook), ``safe`` (checks before a weight file is opened), ``families/`` (one file per family).
+Modules: ``scheduler`` (facts in a diffusers scheduler config), ``blocks`` (a flat list of blocks to
+hook), ``loading.validation`` (checks before a weight file is opened), ``families`` (one file per
+family).
 """

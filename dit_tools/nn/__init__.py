@@ -3,5 +3,5 @@
 Contract: everything here may import torch and diffusers at the top; methods import from here inside
 their bodies, so that choosing a method never loads torch.
 
-Furniture: ``hooks`` (``around_forward``: stand in for modules' forward while a context lasts).
+Helpers: ``hooks`` (``around_forward``: replace modules' forward while a context lasts).
 """

@@ -26,9 +26,8 @@ the network in ``around(network, run)`` instead (``output``).
 
 ``PRESETS`` are words for specs, for users who want no parameters.
 
-Furniture: ``_base.Cache``; ``_policy`` (``Interval``, ``Listed``, ``Gate``); ``_forecast``
-(``Forecast``, array arithmetic on numpy and torch); ``_stack`` (hooks, branches, warm-up, last
-step, counters).
+Helpers: ``_policy`` (``Interval``, ``Listed``, ``Gate``), ``_stack`` (hooks, branches, warm-up, last
+step, counters) and ``dit_tools.core.forecast`` (``Forecast`` on numpy and torch arrays).
 """
 
 from __future__ import annotations

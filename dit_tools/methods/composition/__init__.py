@@ -21,7 +21,7 @@ Example::
         def steps(self, stage, x):
             return stitched(stage, x, int(self.share * stage.total))
 
-Furniture: ``_base`` (``Combine``, ``Stage``, ``Expert``, ``SECOND``), ``_stitch`` (``stitched``).
+Helpers: ``Stage``, ``Expert`` and ``SECOND`` below, ``_stitch`` (one model first, the other after it).
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ Example::
 
         def edit(self, scene): ...
 
-Furniture: ``_base`` (``Editing``, ``Scene``, ``late``); the command's own: ``_run`` (requests and
-runs), ``_mask`` (mask files and boxes), ``_compose`` (back into the picture), ``_report``.
+Helpers: ``late`` and the other functions below, ``_source_target_pair`` (an edit next to its
+source in one batch), ``_copy_paste`` (a rough edit of pixels), ``_filters``. Requests, masks and files
+are in ``dit_tools.tasks.edit``.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ Example::
     found = chosen.invert(denoise, x0, times, noise)
     *_, last = chosen.back(found.state).steps(denoise, found.noise, times, noise)   # last.x is x0
 
-Furniture: ``_base`` (``Inversion``, ``Inverted``, ``relate``, ``shift``), ``_latent`` (the file of
-``dit invert``).
+The file of ``dit invert`` is written by ``dit_tools.media.latent_file``.
 """
 
 from __future__ import annotations

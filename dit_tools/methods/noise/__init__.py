@@ -6,8 +6,6 @@ an object whose ``fresh()`` draws the next noise of the same streams, for stocha
 
 A stream made of ``torch.Generator`` shows them as ``generators``, so that ``--solver diffusers``
 can hand them on.
-
-Furniture: ``_base.Noise``.
 """
 
 from __future__ import annotations

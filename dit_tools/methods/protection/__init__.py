@@ -6,7 +6,7 @@ denoiser of the prompt, fresh noise, and the mask that an editor may use. With `
 change is zero. Such protection holds for models that share the autoencoder, and much of it is lost
 by scaling, blurring or strong compression.
 
-Furniture: ``_base`` (``Protecting``, ``Shield``, ``ascended``).
+Helper: ``ascended`` below (projected gradient ascent).
 """
 
 from __future__ import annotations

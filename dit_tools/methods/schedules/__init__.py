@@ -13,7 +13,7 @@ Example::
 
         def times(self, steps, target): ...
 
-Furniture: ``_base.Schedule``.
+Helpers: ``_ramps`` (ramps of noise levels and flow times).
 """
 
 from __future__ import annotations

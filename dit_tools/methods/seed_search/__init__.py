@@ -5,8 +5,6 @@ that is kept and its latents. ``run(seed, watch)`` makes the whole edit of one; 
 through ``watch(denoise, names)`` first, which may count its calls, look at its answers, give
 answers that it knows, or end the run by an exception of its own. With one candidate the first seed
 is run untouched.
-
-Furniture: ``_base`` (``Steering``, ``Run``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Example::
 A solver that makes more than one prediction a step says so in ``calls(steps)``; one that must know
 the model's scheduler (``diffusers``) gets it before the run through ``bind(target)``.
 
-Furniture: ``_base`` (``Solver``, ``Step``, ``Denoise``, ``transfer``, ``advance``).
+Helpers: ``Step``, ``Denoise``, ``transfer`` and ``advance`` of ``dit_tools.core.steps``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ State is born in ``attach``, keyed by ``run.key``, and dies with it. At its iden
 parameters a method is bit-equal to none. ``run.count["tokens computed"]`` and
 ``run.count["tokens skipped"]`` take the image tokens of every network call.
 
-Furniture: ``_base.Tokens`` and ``_base.Watch``; ``dit_tools.nn.token_subset``.
+Helpers: ``_subset``, ``_cells`` and ``dit_tools.nn.token_subset``.
 """
 
 from __future__ import annotations
