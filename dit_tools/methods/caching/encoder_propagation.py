@@ -36,7 +36,7 @@ class EncoderPropagation(Cache):
 
     dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
 
-    share: float = param(0.5, "leading blocks, share of all; 0 = exact", ge=0, le=1)
+    share: float = param(0.5, "leading blocks, as a fraction of all blocks; 0 = exact", ge=0, le=1)
     interval: int = param(3, "with keys=even: leading blocks every N calls; 1 = exact", ge=1)
     keys: str = param("even", "which calls compute all blocks", choices=("even", "early"))
     order: int = param(0, "degree of the forecast of what they add; 0 = reuse", ge=0, le=4)

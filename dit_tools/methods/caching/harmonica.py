@@ -46,7 +46,7 @@ class Harmonica(Cache):
     dial: ClassVar[Dial] = Dial("threshold", tuple(round(i / 40, 3) for i in range(41)))
 
     threshold: float = param(0.5, "compute a module above this; 0 = exact", ge=0, le=1)
-    beta: float = param(2.0, "in training: price of all modules, in errors of even", ge=0)
+    beta: float = param(2.0, "in training: cost of computing all modules, in units of the error of even", ge=0)
     calibration: str = param("auto", CALIBRATION + "; or even, none")
 
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:

@@ -40,7 +40,7 @@ class Ilf(Cache):
     words: ClassVar[frozenset[str]] = frozenset({"none", "untrained"})
     dial: ClassVar[Dial | None] = None
 
-    share: float = param(0.75, "leading blocks, share of all", gt=0, le=1)
+    share: float = param(0.75, "leading blocks, as a fraction of all blocks", gt=0, le=1)
     interval: int = param(2, "leading blocks every N calls; 1 = exact", ge=1)
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)
     calibration: str = param("auto", CALIBRATION + "; or untrained")

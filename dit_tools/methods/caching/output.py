@@ -34,10 +34,10 @@ class Output(Cache):
     dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
 
     order: int = param(1, "degree of the series; 0 = reuse", ge=0, le=4)
-    interval: int = param(2, "a call every N; 1 = exact", ge=1)
+    interval: int = param(2, "compute every N-th call; 1 = exact", ge=1)
     warmup: int = param(3, "calls computed at the beginning", ge=1)
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
-    variable: str = param("step", "what differences are over: calls or times", choices=VARIABLES)
+    variable: str = param("step", "variable of the series: the number of the call or the time", choices=VARIABLES)
 
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Nothing to hook."""

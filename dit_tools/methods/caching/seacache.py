@@ -38,10 +38,10 @@ class Seacache(Cache):
 
     dial: ClassVar[Dial] = Dial("threshold", rungs(0.01, 8.0))
 
-    threshold: float = param(0.25, "sum of relative changes to skip below; 0 = exact", ge=0)
+    threshold: float = param(0.25, "accumulated relative change below which calls are skipped; 0 = exact", ge=0)
     max_skips: int = param(2, "calls skipped in a row at most; 0 = no limit", ge=0)
     order: int = param(1, "degree of the forecast of what is added; 0 = reuse", ge=0, le=4)
-    power: float = param(2.0, "how fast a picture's power falls with frequency", gt=0, le=8)
+    power: float = param(2.0, "exponent with which the power of images falls with frequency", gt=0, le=8)
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)
 
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:

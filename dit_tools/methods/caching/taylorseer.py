@@ -43,8 +43,8 @@ class TaylorSeer(Cache):
     interval: int = param(5, "full computation every N calls; 1 = exact", ge=1)
     warmup: int = param(3, "calls computed in full at the beginning", ge=1)
     form: str = param("taylor", "taylor as published, newton through all nodes", choices=FORMS)
-    variable: str = param("step", "what differences are over: calls or times", choices=VARIABLES)
-    level: str = param("block", "what is forecast by itself", choices=("block", "module"))
+    variable: str = param("step", "variable of the series: the number of the call or the time", choices=VARIABLES)
+    level: str = param("block", "unit that is forecast: whole stack or single modules", choices=("block", "module"))
 
     @property
     def needs(self) -> frozenset[str]:

@@ -26,7 +26,7 @@ from dit_tools.methods.composition import SECOND, Combine, Stage
     identity={"mode": "or", "bias": 1e9},
 )
 class Superdiff(Combine):
-    """``--second-prompt`` or ``--second-model`` beside the first: either (or), both (and).
+    """Combines the first prompt or model with a second one: either of them (or), both at once (and).
 
     Ancestral steps (DDPM's, in place of the paper's Euler steps) on ``k first + (1 - k) second``.
     mode=or: ``k`` is the softmax of both log-densities of the path so far, which samples the
@@ -44,7 +44,7 @@ class Superdiff(Combine):
 
     mode: str = param("and", "or: one of the two; and: both at once", choices=("or", "and"))
     temperature: float = param(1.0, "or: factor on log-densities; 0 = half of each", ge=0)
-    bias: float = param(0.0, "log-density that the first shall have more", ge=-1e9, le=1e9)
+    bias: float = param(0.0, "difference of log-densities that favours the first", ge=-1e9, le=1e9)
     margin: float = param(1.0, "and: how far beyond 0..1 a weight may go", ge=0)
 
     def compose(self, plan: Any) -> None:

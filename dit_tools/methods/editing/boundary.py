@@ -36,11 +36,13 @@ class Boundary(Editing):
 
     guidance_scale = "scale"
 
-    shift: float = param(1.0, "how far, in gaps of the two kinds; negative: back", ge=-20, le=20)
+    shift: float = param(
+        1.0, "shift across the boundary, in units of the class distance; may be negative", ge=-20, le=20
+    )
     strength: float = param(0.78, "share of the steps that are run", ge=0, le=1)
-    examples: int = param(16, "sampled latents of each kind", ge=2, le=1000)
+    examples: int = param(16, "number of sampled latents per class", ge=2, le=1000)
     eta: float = param(0.0, "fresh noise on the way back, 1 = the paper's", ge=0, le=1)
-    scale: float = param(3.0, "guidance of the examples", ge=0)
+    scale: float = param(3.0, "guidance scale for sampling the examples", ge=0)
 
     def edit(self, scene: Scene) -> Array:
         """The examples' predictions down to the level, then three plain ones a step."""

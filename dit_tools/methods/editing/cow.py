@@ -23,7 +23,7 @@ LAST_ETA = 0.1
     identity={"strength": 0.0},
 )
 class Cow(Editing):
-    """Paints the mask anew around what is kept, which flows outwards in cycles of noise.
+    """Repaints the mask in cycles of noise, into which the part that is kept flows outwards.
 
     What is kept, on grey, is inverted to a bottom and a top level of noise (0.5 and 0.7 of SD's
     steps) and its latents on the way are stored. Each cycle disturbs the bottom up to the top,
@@ -39,9 +39,11 @@ class Cow(Editing):
 
     strength: float = param(0.77, "noise at the top of a cycle, 0..1", ge=0, le=0.99)
     bottom: float = param(0.8, "noise at the bottom, as a share of the top's", gt=0, le=0.99)
-    settle: float = param(0.7, "share of the top's noise until which it is put back", ge=0, le=1)
-    cycles: int = param(10, "cycles; 0 = none", ge=0, le=1000)
-    leg: int = param(3, "steps of a cycle", ge=1, le=100)
+    settle: float = param(
+        0.7, "settle level, as a share of the top's noise: down to it the kept part is put back", ge=0, le=1
+    )
+    cycles: int = param(10, "number of cycles; 0 = none", ge=0, le=1000)
+    leg: int = param(3, "number of steps per cycle", ge=1, le=100)
 
     def edit(self, scene: Scene) -> Array:
         """``cycles * leg`` guided predictions, and those of the steps below the bottom, twice."""

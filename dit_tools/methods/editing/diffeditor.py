@@ -55,11 +55,11 @@ class DiffEditor(Editing):
     scale: float = param(1.0, "new size, 1 = as it is (move)", ge=0.05, le=20)
     x: float = param(0.0, "pixels from the left to the point that is dragged", ge=0, le=1e5)
     y: float = param(0.0, "pixels from the top to the point that is dragged", ge=0, le=1e5)
-    strength: float = param(0.5, "share of the steps that are run", ge=0, le=1)
-    match: float = param(0.05, "size of a step of guidance, in that of the noise", ge=0, le=2)
+    strength: float = param(0.5, "fraction of the sampling steps that are run", ge=0, le=1)
+    match: float = param(0.05, "size of a feature-matching step, relative to the noise", ge=0, le=2)
     eta: float = param(0.4, "fresh noise within the region, 0 = none", ge=0, le=1)
-    travel: int = param(3, "times that steps are made where time travels, 1 = once", ge=1, le=20)
-    depth: float = param(0.5, "where in the network features are taken, 0..1", ge=0, le=1)
+    travel: int = param(3, "repetitions of each step in the time-travel range; 1 = none", ge=1, le=20)
+    depth: float = param(0.5, "depth in the network at which features are taken, 0..1", ge=0, le=1)
 
     def region(self, mask: np.ndarray) -> np.ndarray:
         """For a move the old and the new place, else the mask."""

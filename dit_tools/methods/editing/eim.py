@@ -33,10 +33,10 @@ class Eim(Editing):
 
     guidance_scale = "scale"
 
-    amount: float = param(1.0, "how far to go; negative is away from it", ge=-10, le=10)
-    picture: float = param(0.5, "share of the picture's direction, beside the text's", ge=0, le=10)
+    amount: float = param(1.0, "distance along the direction; negative moves away", ge=-10, le=10)
+    picture: float = param(0.5, "weight of the image direction, in addition to the text direction", ge=0, le=10)
     strength: float = param(0.7, "share of the steps that are run", ge=0, le=1)
-    draws: int = param(4, "levels at which the direction is averaged", ge=1, le=100)
+    draws: int = param(4, "number of noise levels over which the direction is averaged", ge=1, le=100)
     scale: float = param(3.0, "guidance", ge=0)
 
     def edit(self, scene: Scene) -> Array:

@@ -35,8 +35,8 @@ class FilterPrompt(Editing):
     filter: str = param("gray", "what the picture goes through", choices=_filters.NAMES)
     amount: float = param(1.0, "how strongly it is filtered", gt=0, le=1)
     strength: float = param(0.6, "share of the steps that are run", ge=0, le=1)
-    hold: float = param(0.0, "share of those steps that pull", ge=0, le=1)
-    pull: float = param(0.3, "share of the distance made up a step; 1 = all", ge=0, le=1)
+    hold: float = param(0.0, "fraction of those steps in which the filtered image guides", ge=0, le=1)
+    pull: float = param(0.3, "fraction of the distance removed per step; 1 = all", ge=0, le=1)
 
     @property
     def one_pass(self) -> bool:

@@ -27,8 +27,8 @@ class FlowChef(Editing):
     built-in model it keeps 0.3 dB more than plain inversion for the same targets (benchmarks/results/editing.md).
     """
 
-    pull: float = param(0.05, "share of the distance made up a step; 1 = all", ge=0, le=1)
-    whole: float = param(0.5, "share of the steps that pull everywhere", ge=0, le=1)
+    pull: float = param(0.05, "guidance step: fraction of the distance removed per step; 1 = all", ge=0, le=1)
+    whole: float = param(0.5, "fraction of the steps that guide the whole image, mask or not", ge=0, le=1)
 
     @property
     def one_pass(self) -> bool:

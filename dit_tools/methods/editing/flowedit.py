@@ -18,7 +18,9 @@ from dit_tools.methods.editing import Editing, Scene, late, noised
     identity={"strength": 0.0},
 )
 class FlowEdit(Editing):
-    """``z += (s - t) (v(z + x_t - x0, target) - v(x_t, source))`` with fresh noise in each x_t.
+    """Edits without inversion: follows the difference of the velocities of the target and the source prompt.
+
+    ``z += (s - t) (v(z + x_t - x0, target) - v(x_t, source))`` with fresh noise in each x_t.
 
     Alg. 1, from the last ``strength`` of the steps on; in the last ``finish`` of them the target is
     sampled as usual. The same prompt with equal scales gives the picture itself, bit for bit. On a
@@ -31,8 +33,8 @@ class FlowEdit(Editing):
     strength: float = param(0.85, "share of the steps that are run", ge=0, le=1)
     source_scale: float = param(1.0, "guidance towards the source prompt", ge=0)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
-    average: int = param(1, "noises a step, averaged", ge=1, le=100)
-    finish: float = param(0.0, "share of the steps that are plain sampling at the end", ge=0, le=1)
+    average: int = param(1, "number of noise samples averaged per step", ge=1, le=100)
+    finish: float = param(0.0, "fraction of the steps that are plain sampling at the end", ge=0, le=1)
 
     @property
     def one_pass(self) -> bool:

@@ -16,7 +16,9 @@ from dit_tools.methods.editing import Editing, Scene, late, noised
     identity={"strength": 0.0},
 )
 class Img2Img(Editing):
-    """``x_t = alpha x0 + sigma noise``, then the model's own sampler from t on.
+    """SDEdit: adds noise to the image up to a level and samples from there.
+
+    ``x_t = alpha x0 + sigma noise``, then the model's own sampler from t on.
 
     At strength 1 it is ``dit generate`` with the same seed. Structure and colours survive as far as
     strength is low, wherever they are; give a mask to keep the rest. Half the calls of plain

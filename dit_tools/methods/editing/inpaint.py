@@ -28,7 +28,7 @@ class Inpaint(Editing):
     needs_mask = True
 
     strength: float = param(0.9, "share of the steps that are run", ge=0, le=1)
-    resample: int = param(1, "times that each step is made; 1 = once", ge=1, le=50)
+    resample: int = param(1, "repetitions of each step (RePaint); 1 = none", ge=1, le=50)
 
     @property
     def one_pass(self) -> bool:

@@ -36,11 +36,11 @@ class Interpolate(Editing):
 
     guidance_scale = "scale"
 
-    share: float = param(0.5, "of the reference; 0 = the picture, 1 = the reference", ge=0, le=1)
+    share: float = param(0.5, "weight of the reference; 0 = the image, 1 = the reference", ge=0, le=1)
     strength: float = param(0.6, "share of the steps that are run", ge=0, le=1)
     bound: float = param(2.0, "largest value of inverted latents; 0 = no bound", ge=0, le=100)
     fresh: float = param(0.0, "fresh noise, 0 = none", ge=0, le=1)
-    raw: float = param(1.0, "signal of the clean latents, 1 = as it was", ge=0, le=2)
+    raw: float = param(1.0, "factor on the clean latents; 1 = unchanged", ge=0, le=2)
     scale: float = param(1.0, "guidance towards the prompt", ge=0)
 
     def edit(self, scene: Scene) -> Array:

@@ -35,9 +35,9 @@ class PromptToPrompt(Editing):
     strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
     cross: float = param(0.8, "share of the steps that take the text maps", ge=0, le=1)
     structure: float = param(0.4, "share of the steps that take the image maps", ge=0, le=1)
-    swap: bool = param(True, "words in the place of others take their maps")
-    boost: float = param(1.0, "attention to words that are new, times this", ge=0, le=20)
-    blend: float = param(0.0, "least attention to changed words that lets change; 0 = all", ge=0, le=1)
+    swap: bool = param(True, "replaced words take the attention maps of the words they replace")
+    boost: float = param(1.0, "factor on the attention to new words", ge=0, le=20)
+    blend: float = param(0.0, "attention to changed words from which a pixel may change; 0 = everywhere", ge=0, le=1)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
 
     def edit(self, scene: Scene) -> Array:

@@ -32,12 +32,12 @@ class Sine(Editing):
 
     guidance_scale = "scale"
 
-    mix: float = param(0.6, "share of the copy in the guidance, 0 = none", ge=0, le=1)
+    mix: float = param(0.6, "weight of the fine-tuned copy in the guidance; 0 = none", ge=0, le=1)
     scale: float = param(5.0, "guidance; 10 in the paper", ge=0)
-    until: float = param(0.62, "noise down to which the copy guides, 0..1", ge=0, le=1)
+    until: float = param(0.62, "noise level down to which the copy guides, 0..1", ge=0, le=1)
     strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
-    train: int = param(100, "steps of training", ge=0, le=100000)
-    rank: int = param(4, "rank of the addition", ge=1, le=256)
+    train: int = param(100, "number of training steps", ge=0, le=100000)
+    rank: int = param(4, "rank of the LoRA", ge=1, le=256)
     rate: float = param(2e-3, "learning rate", gt=0, le=1)
 
     def edit(self, scene: Scene) -> Array:

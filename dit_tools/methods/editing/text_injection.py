@@ -37,10 +37,10 @@ class TextInjection(Editing):
     guidance_scale = "target_scale"
 
     strength: float = param(1.0, "share of the steps that are run", ge=0, le=1)
-    hold: float = param(0.3, "share of the steps that read the source prompt", ge=0, le=1)
-    mix: float = param(0.8, "share of the target in the text that is read then", ge=0, le=1)
-    tune: int = param(0, "tunings of the embedding to the picture", ge=0, le=10000)
-    rate: float = param(0.01, "size of a tuning, of the embedding's own", gt=0, le=1)
+    hold: float = param(0.3, "fraction of the steps that read the source prompt", ge=0, le=1)
+    mix: float = param(0.8, "weight of the target prompt in the text after that", ge=0, le=1)
+    tune: int = param(0, "optimization steps that fit the embedding to the image", ge=0, le=10000)
+    rate: float = param(0.01, "learning rate, relative to the norm of the embedding", gt=0, le=1)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
 
     def edit(self, scene: Scene) -> Array:

@@ -33,11 +33,11 @@ class DiffuseHigh(HighRes):
     """
 
     share: float = param(0.3, "share of steps made at larger sizes; 1 = exact", gt=0, le=1)
-    guided: int = param(5, "calls of those whose low band is replaced", ge=0)
+    guided: int = param(5, "number of those calls whose low band is replaced", ge=0)
     wave: str = param("db4", "wavelet", choices=tuple(FILTERS))
-    level: int = param(1, "how often the low band is halved", ge=1, le=6)
-    sharpness: float = param(1.0, "a; 0 = none", ge=0, le=10)
-    growth: float = param(2.0, "sides grow by this at most at a time", gt=1, le=16)
+    level: int = param(1, "number of halvings of the low band", ge=1, le=6)
+    sharpness: float = param(1.0, "strength a of the sharpening; 0 = none", ge=0, le=10)
+    growth: float = param(2.0, "largest factor by which the sides grow per stage", gt=1, le=16)
 
     def steps(self, batch: SamplingRequest) -> Iterator[Any]:
         """Raises UsageError for sides that ``level`` cannot halve."""

@@ -22,7 +22,7 @@ class DdimInversion(Inversion):
     they converge; each costs one more call. The way back is DDIM, Euler on a flow.
     """
 
-    refine: int = param(0, "fixed-point iterations a step; 0 = plain", ge=0, le=50)
+    refine: int = param(0, "fixed-point iterations per step; 0 = plain inversion", ge=0, le=50)
 
     def invert(self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None) -> Inverted:
         """``1 + refine`` network calls a step."""

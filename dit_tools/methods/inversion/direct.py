@@ -30,7 +30,7 @@ class Direct(Inversion):
     rows = 2
     carries = ("trajectory",)
 
-    share: float = param(0.0, "of the offset, given to the edit too", ge=0, le=1)
+    share: float = param(0.0, "fraction of the source's correction that the edit gets too", ge=0, le=1)
 
     def invert(self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None) -> Inverted:
         """One network call a step; ``trajectory`` (steps, C, h, w) runs from noise to data."""

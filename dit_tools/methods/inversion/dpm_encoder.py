@@ -33,8 +33,8 @@ class DpmEncoder(Inversion):
     exact = True
     carries = ("codes", "rest")
 
-    eta: float = param(0.1, "noise a step: near 0 = faithful, 1 = DDPM", gt=0, le=1)
-    detail: float = param(1.0, "of the last step's error, put back", ge=0, le=1)
+    eta: float = param(0.1, "noise per step: near 0 = faithful, 1 = DDPM", gt=0, le=1)
+    detail: float = param(1.0, "fraction of the last step's residual added back", ge=0, le=1)
 
     def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:
         """From 0.02 of signal on, for clean data must be readable."""

@@ -31,7 +31,7 @@ class Edict(Inversion):
     exact = True
     carries = ("pair",)
 
-    mix: float = param(0.93, "p; 1 = the latents never mix", gt=0.5, le=1)
+    mix: float = param(0.93, "mixing weight p; 1 = the two latents never mix", gt=0.5, le=1)
 
     def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:
         """From 0.02 of signal on: at pure noise the step ``a = alpha_s / alpha_t`` is infinite."""

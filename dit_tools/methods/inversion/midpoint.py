@@ -20,7 +20,9 @@ from dit_tools.methods.inversion import Inversion
     authors="Wang, Pu, Qi, Guo, Ma, Huang, Chen, Li, Shan",
 )
 class Midpoint(Inversion):
-    """RF-Stepper: ``x' = x + d v(x + d v(x, t) / 2, t + d / 2)``, error O(1 / steps^2), two calls.
+    """Second-order inversion: the slope is taken at the middle of the step (RF-Solver, FireFlow).
+
+    RF-Stepper: ``x' = x + d v(x + d v(x, t) / 2, t + d / 2)``, error O(1 / steps^2), two calls.
 
     The paper's second-order Taylor step with a finite difference is this rule. reuse takes the
     slope of the last midpoint for the half step (FireFlow, Deng et al. 2024, arXiv:2412.07517):

@@ -44,11 +44,11 @@ class NullText(Inversion):
     guided = True
     carries = ("nulls",)
 
-    iterations: int = param(10, "most tunings a step", ge=0, le=1000)
-    rate: float = param(0.1, "size of a tuning, of the embedding's own", gt=0, le=1)
-    tolerance: float = param(1e-5, "error of a step that is good enough", ge=0)
-    tokens: int = param(16, "tokens to tune, where padding is masked", ge=1, le=1024)
-    start: str = param("null", "the embedding tuned first", choices=("null", "prompt"))
+    iterations: int = param(10, "largest number of optimization steps per sampling step", ge=0, le=1000)
+    rate: float = param(0.1, "learning rate, relative to the norm of the embedding", gt=0, le=1)
+    tolerance: float = param(1e-5, "error at which the optimization of a step ends", ge=0)
+    tokens: int = param(16, "number of tokens to optimize where padding is masked", ge=1, le=1024)
+    start: str = param("null", "embedding to start from", choices=("null", "prompt"))
 
     def invert(self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None) -> Inverted:
         """Three calls a step, and one to begin with and one for every tuning where there are any.

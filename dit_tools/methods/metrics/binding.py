@@ -28,9 +28,9 @@ class Binding(Metric):
     unit = "%"
     compares = "texts"
 
-    swaps: int = param(5, "swaps of either side that the judge compares with", ge=1, le=1000)
+    swaps: int = param(5, "number of swapped prompts per side that are compared", ge=1, le=1000)
     share: float = param(0.25, "share of the drawn pixels that a colour must fill", ge=0, le=1)
-    seed: int = param(0, "which swaps", ge=0)
+    seed: int = param(0, "seed of the choice of swaps", ge=0)
 
     def begin(self) -> Meter:
         """A fresh measurement over pictures (B, 3, H, W) and texts (B)."""

@@ -20,7 +20,9 @@ as many dimensions, and fewer images do not even span them."""
     authors="Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter",
 )
 class Frechet(Metric):
-    """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` (Eq. 6) on features of the project's judge.
+    """Distance of two sets of images: Fréchet distance of Gaussians fitted to image features.
+
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` (Eq. 6) on features of the project's judge.
 
     Not FID: the features are not Inception's, and numbers compare only with numbers of this judge.
     Sets of a few hundred pictures are biased upwards; give a real-versus-real split as the floor.

@@ -9,7 +9,9 @@ from dit_tools.methods.metrics import Pairwise, pair
 
 @method()
 class Psnr(Pairwise):
-    """``-10 log10(mean squared error)`` of pictures in [0, 1], all channels; equal = infinite.
+    """Peak signal-to-noise ratio of the pixels.
+
+    ``-10 log10(mean squared error)`` of pictures in [0, 1], all channels; equal = infinite.
 
     The value of several pairs is the mean of their decibels, not the decibels of the mean error.
     """

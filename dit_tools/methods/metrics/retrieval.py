@@ -25,8 +25,8 @@ class Retrieval(Metric):
     unit = "%"
     compares = "texts"
 
-    among: int = param(100, "prompts to choose from, the right one included", ge=2, le=10000)
-    seed: int = param(0, "which other prompts", ge=0)
+    among: int = param(100, "number of prompts to choose from, including the right one", ge=2, le=10000)
+    seed: int = param(0, "seed of the choice of other prompts", ge=0)
 
     def begin(self) -> Meter:
         """A fresh measurement over pictures (B, 3, H, W) and texts (B)."""

@@ -17,7 +17,9 @@ C1, C2 = 0.01**2, 0.03**2  # of a dynamic range of 1
     authors="Wang, Bovik, Sheikh, Simoncelli",
 )
 class Ssim(Pairwise):
-    """Eq. 13 in a Gaussian window of 11 x 11, mean over the pixels where it fits and channels.
+    """Structural similarity: local means, variances and covariance compared.
+
+    Eq. 13 in a Gaussian window of 11 x 11, mean over the pixels where it fits and channels.
 
     Population covariances, as in the authors' code. 1 = equal. Sides of at least 11 pixels.
     """

@@ -21,7 +21,9 @@ from dit_tools.methods.noise.philox import Philox
     identity={"weight": 0.0},
 )
 class Oms(Noise):
-    """``alpha_T x0 + sigma_T noise`` in place of noise, for schedules that end before pure noise.
+    """One more step: starts from the predicted mean instead of pure noise, for schedules that end before pure noise.
+
+    ``alpha_T x0 + sigma_T noise`` in place of noise, for schedules that end before pure noise.
 
     Such a model saw a trace of the picture at its noisiest time, takes pure noise for a picture of
     middling brightness, and makes nothing very dark or bright. x0 is what the prompt's pictures are
@@ -32,7 +34,7 @@ class Oms(Noise):
     flow, which ends at pure noise, it changes nothing: the built-in models have no use for it.
     """
 
-    weight: float = param(1.0, "share of the trace that is put in; 0 = none", ge=0, le=2)
+    weight: float = param(1.0, "weight of the predicted terminal mean; 0 = off", ge=0, le=2)
     scale: float = param(1.0, "guidance of the extra step; 1 = the prompt's mean", ge=0)
 
     def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:

@@ -30,11 +30,11 @@ class DiffusionGuard(Protecting):
     and not 1, and the clean prediction stands for the noise prediction. 800 steps in the paper.
     """
 
-    levels: int = param(8, "largest change of a colour, of 255; 0 = none", ge=0, le=64)
-    step: float = param(0.5, "change a step, of 255", gt=0, le=64)
+    levels: int = param(8, "largest change of a colour value, in levels of 255; 0 = none", ge=0, le=64)
+    step: float = param(0.5, "change per step, in levels of 255", gt=0, le=64)
     iterations: int = param(100, "steps of the ascent", ge=0, le=100000)
-    level: float = param(0.9, "noise of the step that is disturbed, 0..1", gt=0, le=0.99)
-    wobble: float = param(0.1, "how far outlines move, of the mask's depth", ge=0, le=1)
+    level: float = param(0.9, "noise level of the attacked step, 0..1", gt=0, le=0.99)
+    wobble: float = param(0.1, "how far mask outlines move, relative to the mask's depth", ge=0, le=1)
 
     def protect(self, shield: Shield) -> Array:
         """One network call and one pass back through network and encoder a step."""

@@ -23,8 +23,8 @@ class Sds(Protecting):
     strong and less visible; false climbs.
     """
 
-    levels: int = param(8, "largest change of a colour, of 255; 0 = none", ge=0, le=64)
-    step: float = param(1.0, "change a step, of 255", gt=0, le=64)
+    levels: int = param(8, "largest change of a colour value, in levels of 255; 0 = none", ge=0, le=64)
+    step: float = param(1.0, "change per step, in levels of 255", gt=0, le=64)
     iterations: int = param(100, "steps of the ascent", ge=0, le=100000)
     lower: bool = param(True, "make the picture easier instead of harder to denoise")
 

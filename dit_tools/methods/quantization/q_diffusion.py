@@ -25,7 +25,7 @@ class QDiffusion(Scheme):
     bits: int = param(4, "bits per weight", ge=2, le=8)
     group: int = param(64, "weights that share a scale below 8 bits; 0 is a row", ge=0, le=4096)
     act: str = param("0", "bits of activations; 0 leaves them alone", choices=("0", "4", "6", "8"))
-    iterations: int = param(300, "steps of learning", ge=1, le=100000)
+    iterations: int = param(300, "number of optimization steps", ge=1, le=100000)
     inputs: str = param(
         "trajectory",
         "ntdc: cleaner times weigh more (PTQ4DM); random: noise, to compare",

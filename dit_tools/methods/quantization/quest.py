@@ -29,7 +29,7 @@ class Quest(Scheme):
     act: str = param("4", "bits of activations", choices=("4", "6", "8"))
     group: int = param(64, "weights that share a scale below 8 bits; 0 is a row", ge=0, le=4096)
     epochs: int = param(4, "passes over the calls; 0 rounds to the nearest", ge=0, le=1000)
-    calls: int = param(48, "of the network, spread over sampling", ge=1, le=10000)
+    calls: int = param(48, "number of network calls, spread over the sampling steps", ge=1, le=10000)
     rate: float = param(0.004, "learning rate, as a share of a layer's step", gt=0.0, le=1.0)
 
     @property

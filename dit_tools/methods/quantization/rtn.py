@@ -18,9 +18,9 @@ class Rtn(Scheme):
 
     bits: int = param(8, "bits per weight", ge=2, le=8)
     group: int = param(64, "weights that share a scale below 8 bits; 0 is a row", ge=0, le=4096)
-    zero: bool = param(False, "a zero point per group: better for lopsided weights, larger")
+    zero: bool = param(False, "zero point per group: better for asymmetric weights, larger files")
     act: str = param("0", "bits of activations, a scale per token", choices=("0", "4", "6", "8"))
-    clip: str = param("none", "mse: clip ranges where that lessens error", choices=("none", "mse"))
+    clip: str = param("none", "mse: clip the range where that lowers the error", choices=("none", "mse"))
 
     rowwise = True
 

@@ -24,10 +24,10 @@ class Svd(Scheme):
     16 rank (1/rows + 1/columns) bits a weight: small layers are better off with more bits.
     """
 
-    rank: int = param(32, "of the branch; small layers take a quarter of their side", ge=1, le=512)
+    rank: int = param(32, "rank of the low-rank branch; small layers use a quarter of their side", ge=1, le=512)
     bits: int = param(4, "bits per weight of the rest", ge=2, le=8)
     group: int = param(64, "weights that share a scale; 0 is a row", ge=0, le=4096)
-    rounds: int = param(4, "decompositions", ge=1, le=100)
+    rounds: int = param(4, "number of alternating decompositions", ge=1, le=100)
 
     def layout(self, rows: int, columns: int) -> Layout:
         """Integers with a scale per group, and the branch."""

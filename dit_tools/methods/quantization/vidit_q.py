@@ -37,7 +37,7 @@ class ViditQ(Scheme):
     bits: int = param(8, "bits per weight", ge=2, le=8)
     act: str = param("8", "bits of activations; 0 leaves them alone", choices=("0", "4", "6", "8"))
     alpha: float | None = param(
-        None, "how much of the imbalance weights take over; none: the best a layer", ge=0.0, le=1.0
+        None, "share of the channel imbalance that the weights take over; none: the best for each layer", ge=0.0, le=1.0
     )
     group: int = param(64, "weights that share a scale below 8 bits; 0 is a row", ge=0, le=4096)
 

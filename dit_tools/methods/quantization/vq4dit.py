@@ -26,7 +26,7 @@ class Vq4dit(Scheme):
     """
 
     bits: str = param("2", "bits per weight", choices=("2", "3"))
-    candidates: int = param(2, "codewords a vector chooses from", ge=1, le=16)
+    candidates: int = param(2, "number of candidate codewords per vector", ge=1, le=16)
     iterations: int = param(200, "steps of calibration; 0 is k-means alone", ge=0, le=100000)
 
     moments = True

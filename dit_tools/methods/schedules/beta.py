@@ -21,8 +21,8 @@ class Beta(Schedule):
     quantiles of sigma down to the lowest level of training (see ``native``).
     """
 
-    alpha: float = param(0.6, "below 1 = more steps near the clean picture", ge=0.3, le=100)
-    beta: float = param(0.6, "below 1 = more steps near noise", ge=0.3, le=100)
+    alpha: float = param(0.6, "below 1: more steps near the clean image", ge=0.3, le=100)
+    beta: float = param(0.6, "below 1: more steps near noise", ge=0.3, le=100)
 
     def times(self, steps: int, target: Target) -> tuple[float, ...]:
         """``steps + 1`` times from 1 to 0."""

@@ -15,15 +15,17 @@ from dit_tools.methods.schedules import Schedule, _ramps
     authors="Karras, Aittala, Aila, Laine",
 )
 class Karras(Schedule):
-    """Equal steps in ``(sigma / alpha)^(1/rho)`` from high to low, then 0 (Eq. 5).
+    """Noise levels of Karras et al.: dense near the clean image.
+
+    Equal steps in ``(sigma / alpha)^(1/rho)`` from high to low, then 0 (Eq. 5).
 
     The bounds are the paper's ratios sigma / alpha. On a variance-preserving path they are kept
     within the levels that the model was trained on.
     """
 
-    rho: float = param(7.0, "curvature; larger = more steps near the clean picture", gt=0)
-    high: float = param(80.0, "first sigma / alpha", gt=0)
-    low: float = param(0.002, "last sigma / alpha before 0", gt=0)
+    rho: float = param(7.0, "curvature; larger values put more steps near the clean image", gt=0)
+    high: float = param(80.0, "largest noise level sigma / alpha", gt=0)
+    low: float = param(0.002, "smallest noise level sigma / alpha before 0", gt=0)
 
     def times(self, steps: int, target: Target) -> tuple[float, ...]:
         """``steps + 1`` times, the first where sigma / alpha is ``high``.

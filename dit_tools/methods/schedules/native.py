@@ -18,7 +18,7 @@ FLOW_START = _ramps.single([1.0 - 1e-6])[0]
 
 @method()
 class Native(Schedule):
-    """What the model's scheduler config asks for, as its diffusers pipeline does it.
+    """The times of the model's own scheduler config, as its diffusers pipeline computes them.
 
     FlowMatchEulerDiscrete (static shift, or dynamic by token count), DPMSolverMultistep, UniPC and
     DDIM with their spacings and sigma conversions; other schedulers get DDIM's spacing, or the

@@ -17,7 +17,9 @@ from dit_tools.methods.schedules import Schedule, _ramps
     "Podell, Dockhorn, English, Lacey, Goodwin, Marek, Rombach",
 )
 class Shifted(Schedule):
-    """``t' = shift t / (1 + (shift - 1) t)`` of equal steps in t (Eq. 23).
+    """Equal steps shifted towards noise, as flow models at large sizes use.
+
+    ``t' = shift t / (1 + (shift - 1) t)`` of equal steps in t (Eq. 23).
 
     A larger shift spends more steps near noise. On a variance-preserving path the same curve
     runs over sigma / (alpha + sigma), from the path's own noisiest level.

@@ -31,9 +31,9 @@ class Elect(Steering):
     step and seed, as candidates run one after another.
     """
 
-    candidates: int = param(6, "seeds that are tried; 1 = the first, as without", ge=1, le=1000)
-    stop: float = param(0.4, "share of the noise that is gone at the choice", gt=0, le=0.95)
-    least: float = param(0.02, "change of 0..1 that counts as an edit", ge=0, le=1)
+    candidates: int = param(6, "number of seeds that are tried; 1 = no search", ge=1, le=1000)
+    stop: float = param(0.4, "fraction of the noise that is removed when the choice is made", gt=0, le=0.95)
+    least: float = param(0.02, "smallest change, 0..1, that counts as an edit", ge=0, le=1)
 
     def seeds(self, first: int) -> tuple[int, ...]:
         """``candidates`` seeds, counting up."""

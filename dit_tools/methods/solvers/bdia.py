@@ -18,7 +18,9 @@ from dit_tools.methods.solvers import Denoise, Solver, Step, transfer
     authors="Zhang, Lewis, Kleijn",
 )
 class Bdia(Solver):
-    """``z_next = gamma (z_before - Phi_back(z)) + Phi_ahead(z)``, Phi the DDIM or Euler step.
+    """Steps that average forward and backward integration, so that they can be undone exactly.
+
+    ``z_next = gamma (z_before - Phi_back(z)) + Phi_ahead(z)``, Phi the DDIM or Euler step.
 
     One network call serves a step ahead and one back, which averages the integral over both. The
     first step is plain. gamma 0 is Euler and DDIM; 1 is of order 2 on equal steps, but may swing
@@ -27,7 +29,7 @@ class Bdia(Solver):
     exactly for gamma > 0, though rounding grows by ``1 / gamma`` with every step undone.
     """
 
-    gamma: float = param(0.5, "share of the way back that is averaged; 0 = Euler", ge=0, le=1)
+    gamma: float = param(0.5, "weight gamma of the backward integration; 0 = Euler", ge=0, le=1)
 
     def steps(self, denoise: Denoise, x: Array, times: Sequence[float], noise: Any) -> Iterator[Step]:
         """One network call a step."""

@@ -22,8 +22,8 @@ class Ddim(Solver):
     is the paper's Eq. 16 on a variance-preserving path and holds on any other.
     """
 
-    eta: float = param(0.0, "fresh noise a step: 0 = none (ODE), 1 = DDPM", ge=0, le=1)
-    clip: float | None = param(None, "clip the predicted data to +-clip, as some models ask", gt=0)
+    eta: float = param(0.0, "fresh noise per step: 0 = none (ODE), 1 = DDPM", ge=0, le=1)
+    clip: float | None = param(None, "clip the predicted clean data to [-clip, clip]; none = no clipping", gt=0)
 
     def steps(self, denoise: Denoise, x: Array, times: Sequence[float], noise: Any) -> Iterator[Step]:
         """One network call a step; ``noise`` is used when ``eta > 0``."""

@@ -30,7 +30,7 @@ class Ghvb(Solver):
     equal steps. "GHVB 2.7" of the paper is ``order=3,beta=0.7``.
     """
 
-    order: int = param(2, "slopes that a step combines", ge=1, le=5)
+    order: int = param(2, "number of slopes that a step combines", ge=1, le=5)
     beta: float = param(0.8, "weight of the newest slope; 1 = no momentum", gt=0, le=1)
     form: str = param("ghvb", "where the momentum is: in the slopes or after them", choices=("ghvb", "hb"))
 

@@ -31,7 +31,9 @@ class _Point:
     authors="Zhao, Bai, Rao, Zhou, Lu",
 )
 class UniPC(Solver):
-    """UniP-p and UniC-p on the predicted clean data with B(h) = exp(-h) - 1, "bh2" (Alg. 1, 2).
+    """Predictor-corrector steps of order 1 to 3 (UniPC).
+
+    UniP-p and UniC-p on the predicted clean data with B(h) = exp(-h) - 1, "bh2" (Alg. 1, 2).
 
     Predictor of order p and corrector of order p + 1, one network call a step. The step to
     sigma = 0 is of order 1. Log signal-to-noise ratios below -13.8 are raised to it, so that a

@@ -7,8 +7,8 @@ tokens, ``run.branches`` which branches this call is for. State is born in ``att
 ``run.count["attention pairs"]`` takes the pairs of query and key that were computed, and
 ``run.count["attention pairs saved"]`` those that were not.
 
-Furniture: ``_base.Attention``; ``dit_tools.nn.attention_control`` (one place that stands in for the softmax
-product of every family), ``dit_tools.nn.window_attention``.
+Helpers: ``dit_tools.nn.attention_control`` (replaces the softmax product of every family) and
+``dit_tools.nn.window_attention``.
 """
 
 from __future__ import annotations
