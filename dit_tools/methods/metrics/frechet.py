@@ -20,7 +20,7 @@ as many dimensions, and fewer images do not even span them."""
     authors="Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter",
 )
 class Frechet(Metric):
-    """Distance of two sets of images: Fréchet distance of Gaussians fitted to image features.
+    """Distance of two sets of images: Frechet distance of Gaussians fitted to image features.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` (Eq. 6) on features of the project's judge.
 
