@@ -13,6 +13,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Collection
+from pathlib import Path
 
 from dit_tools.models.family import Family
 
@@ -32,11 +33,11 @@ def families() -> dict[str, type[Family]]:
 
 def family_class(pipeline: str) -> type[Family] | None:
     """The family of a diffusers pipeline class, or None when there is none."""
-    for known in ([_own(name) for name in names()], _installed()):  # entry points take 10 ms to list
-        for family in known:
-            if pipeline in family.pipelines:
-                return family
-    return None
+    likely = sorted(names(), key=lambda name: not _mentions(name, pipeline))  # the others need not be imported
+    for name in likely:
+        if pipeline in (family := _own(name)).pipelines:
+            return family
+    return next((family for family in _installed() if pipeline in family.pipelines), None)
 
 
 def pipelines() -> list[str]:
@@ -51,6 +52,12 @@ def detect(tensors: Collection[str]) -> type[Family] | None:
         if any(present.issuperset(mark.split("+")) for mark in family.marks):
             return family
     return None
+
+
+def _mentions(name: str, pipeline: str) -> bool:
+    """Whether a family's source holds the name of a pipeline class; False where there is no source."""
+    files = (Path(folder) / f"{name}.py" for folder in __path__)
+    return any(pipeline in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 def _own(name: str) -> type[Family]:
