@@ -58,4 +58,9 @@ def values(given: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     from dit_tools.jobs.options import OPTIONS
 
     both = {**given, **more}
+    scale = both.get("cfg_scale")
+    if scale is not None and str(scale).strip(" 0.") == "" and not both.get("quiet"):
+        from dit_cli import _output
+
+        _output.say("dit: --cfg-scale 0: scale 0 ignores the prompt; 1 means no guidance")
     return {name: both[name] for name in OPTIONS if both.get(name) not in (None, (), [])}
