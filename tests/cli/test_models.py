@@ -129,7 +129,7 @@ def test_verify_finds_damaged_and_missing_files(builtin: Path) -> None:
     done = models(builtin, "verify", "tiny")
     assert done.returncode == 5
     assert done.stdout == ("tiny: 1 files are intact\ntiny: damaged transformer.onnx\ntiny: missing README.md\n")
-    assert done.stderr == "dit: damaged: tiny; install dit again\n"
+    assert done.stderr == "dit: damaged: tiny; reinstall dit\n"
     made = json.loads(models(builtin, "verify", "--json").stdout)
     assert made == {"name": "tiny", "ok": False, "files": 1, "damaged": ["transformer.onnx"], "missing": ["README.md"]}
 
