@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from dit_tools.core.errors import DitError, InputError
@@ -51,7 +52,11 @@ def _size(count: int) -> str:
 
 
 def parse_json(
-    content: bytes | str, where: str, schema: Field | Table | None = None, error: type[DitError] = InputError
+    content: bytes | str,
+    where: str,
+    schema: Field | Table | None = None,
+    error: type[DitError] = InputError,
+    constants: bool = False,
 ) -> Any:
     """A JSON document, checked.
 
@@ -60,6 +65,7 @@ def parse_json(
         where: the file, for the message.
         schema: what it must be; None: any JSON.
         error: what is raised: ModelError for files of a model.
+        constants: whether NaN and Infinity are let through, which schedulers' configs hold.
 
     Raises:
         DitError: of kind ``error``: no UTF-8, no JSON (NaN and Infinity are none), nested deeper
@@ -68,12 +74,27 @@ def parse_json(
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         _shallow(text)
-        made = json.loads(text, parse_constant=_no_constant, parse_int=_integer)
+        made = json.loads(text, parse_constant=float if constants else _no_constant, parse_int=_integer)
         if schema is not None:
             schema.check(made, "")
     except (ValueError, RecursionError) as problem:
         raise error(f"{where}: {_reason(problem, 'JSON')}", "replace it with an undamaged file") from None
     return made
+
+
+def read_json(
+    path: Path, limit: int = 64 << 20, schema: Field | Table | None = None, error: type[DitError] = InputError
+) -> Any:
+    """A JSON file of a model, of at most ``limit`` bytes, checked as by ``parse_json`` with constants.
+
+    Raises ``error`` naming the file, also where it cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = read_at_most(stream, limit, f"{path}: a file", error)
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror or problem}", "check path and rights") from None
+    return parse_json(content, str(path), schema, error, constants=True)
 
 
 def parse_toml(
@@ -102,7 +123,7 @@ def _reason(problem: Exception, kind: str) -> str:
     if isinstance(problem, SchemaError):
         return str(problem)
     message = str(problem)[:120].splitlines() or [""]
-    return f"is not {kind}: {message[0]}"
+    return f"bad {kind}: {message[0]}"
 
 
 def _no_constant(word: str) -> Any:

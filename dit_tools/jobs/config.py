@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError, InputError, UsageError
+from dit_tools.core.reading import parse_toml
 from dit_tools.core.registry import nearest
 from dit_tools.jobs.options import read_values
 
@@ -24,14 +24,13 @@ def read_config(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
             content = stream.read(SIZE_LIMIT + 1)
         if len(content) > SIZE_LIMIT:
             raise InputError(f"{path}: over {SIZE_LIMIT} bytes", "a config holds options only")
-        table = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be read: {reason}", "give a TOML file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8", "save the file as UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: bad TOML: {error}", "for example: steps = 30") from None
+    try:
+        table = parse_toml(content, str(path))
+    except InputError as error:
+        raise InputError(error.message, "write for example: steps = 30") from None
     presets = table.pop("preset", {})
     if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
         raise InputError(f"{path}: 'preset' is not a table", "write [preset.NAME]")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError, UnsupportedError, UsageError
+from dit_tools.core.reading import Table, read_json
 from dit_tools.core.size import Size
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.settings import Settings, plan_of, size_of
@@ -73,7 +73,7 @@ def _configured(path: Path) -> Family | None:
     from dit_tools.models.families import family_class
 
     def read(name: str) -> dict[str, Any]:
-        return json.loads((path / name).read_text(encoding="utf-8"))
+        return read_json(path / name, schema=Table())
 
     try:
         made = family_class(read("model_index.json")["_class_name"])
@@ -85,13 +85,14 @@ def _configured(path: Path) -> Family | None:
 
 def _stated_defaults(path: Path, family: Family | None) -> Defaults | None:
     from dit_tools.models.loading import from_pipeline
+    from dit_tools.models.loading.onnx_loader import DIT_JSON
 
     facts = path / "dit.json"
     try:
         if facts.is_file():
-            return Defaults.of_facts(json.loads(facts.read_text(encoding="utf-8")))
+            return Defaults.of_facts(read_json(facts, schema=DIT_JSON))
         return from_pipeline.defaults(family) if family else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, DitError):
         return None
 
 

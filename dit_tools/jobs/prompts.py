@@ -221,7 +221,7 @@ def _entry(where: str, text: str) -> dict[str, Any]:
     try:
         entry = parse_json(text, where)
     except InputError as error:
-        raise InputError(f"{where}: bad JSON: {error.message.removeprefix(where)[2:]}", "one object per line") from None
+        raise InputError(error.message, "one object per line") from None
     if isinstance(entry, str):
         entry = {"prompt": entry}
     if not isinstance(entry, dict):

@@ -16,6 +16,7 @@ from typing import Any
 from dit_tools.core import spec
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import DitError, InputError
+from dit_tools.core.reading import parse_json
 
 SUFFIX = ".latent"
 LARGEST_FILE = 4 << 30  # bytes
@@ -84,7 +85,7 @@ def _unpacked(path: Path) -> Latent:
         text = (file.metadata() or {}).get("dit", "")
         if not text or len(text) > LARGEST_RECORD:
             raise InputError("a safetensors file, but not of dit invert")
-        record = json.loads(text)
+        record = parse_json(text, "its record")
         if not isinstance(record, dict) or record.get("command") != "invert":
             raise InputError("a safetensors file, but not of dit invert")
         wanted = {"noise", *_carried(record)}

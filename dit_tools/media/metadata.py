@@ -18,10 +18,33 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError, InputError, UsageError
+from dit_tools.core.reading import Field, Table, parse_json
 from dit_tools.media import _containers as containers
 
 VERSION = 1
 RECORD_LIMIT = 1 << 20  # bytes of JSON
+_SIDE, _COUNT = Field(int, least=1, most=65536), Field(int, least=1, most=100_000)
+RECORD = Table(
+    {
+        "version": Field(int, least=0, most=10**6, required=True, nullable=False),
+        "command": Field(str, most=100),
+        "prompt": Field(str),
+        "negative_prompt": Field(str),
+        "second_prompt": Field(str),
+        "seed": Field((int, str), least=0, most=2**63),
+        "width": _SIDE,
+        "height": _SIDE,
+        "steps": _COUNT,
+        "cfg_scale": Field(float, least=-1e6, most=1e6),
+        "model": Field(str, most=4096),
+        "base": Field(str, most=4096),
+        "second_model": Field(str, most=4096),
+        "lora": Field(list, most=100, item=Field(dict)),
+        "versions": Field(dict, most=100, item=Field(str, most=200)),
+        **{name: Field(str, most=10_000) for name in ("solver", "schedule", "guidance", "noise", "cache", "dtype")},
+    }
+)
+"""What a record may hold, as far as it is read; ``docs/schema/record.schema.json`` says more."""
 ORIGINS = {  # IPTC NewsCodes, https://cv.iptc.org/newscodes/digitalsourcetype
     "generated": "trainedAlgorithmicMedia",
     "composite": "compositeWithTrainedAlgorithmicMedia",
@@ -204,11 +227,10 @@ def _record_of(embedded: containers.Embedded, name: str) -> dict[str, Any] | Non
     if len(text) > RECORD_LIMIT:
         raise InputError(f"{name}: its 'dit' record takes over {RECORD_LIMIT} bytes and is refused")
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("version"), int):
-        raise InputError(f"{name}: its 'dit' record is damaged", "give the options by hand")
+        record = parse_json(text, name, RECORD)
+    except InputError as error:
+        reason = error.message.removeprefix(f"{name}: ")
+        raise InputError(f"{name}: its 'dit' record is damaged: {reason}", "give the options by hand") from None
     if record["version"] > VERSION:
         raise InputError(f"{name}: its 'dit' record is of a newer version", "update dit")
     return record

@@ -8,12 +8,12 @@ have the words of ``PRESETS``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import InputError
+from dit_tools.core.reading import parse_json
 
 SHIPPED = Path(__file__).with_name("cache_presets.json")
 LARGEST = 1 << 20  # bytes of a table that is read
@@ -49,14 +49,14 @@ def read(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError("too large")
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = parse_json(path.read_bytes(), str(path))
         sound = all(
             count.isdecimal() and isinstance(spec, str)
             for rows in found.values()
             for count, row in rows.items()
             for spec in row.values()
         )
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, InputError) as error:
         raise InputError(f"{path}: no table of presets", "delete it, or measure again") from error
     if not sound:
         raise InputError(f"{path}: no table of presets", "delete it, or measure again")

@@ -17,6 +17,7 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UnsupportedError
+from dit_tools.core.reading import parse_json
 
 CALIBRATION = "auto: found by model and settings; a name or file of dit calibrate"
 """Help of the parameter ``calibration``."""
@@ -151,8 +152,8 @@ def read(path: Path) -> Calibration:
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a calibration", "make it again") from error
     try:
-        key = json.loads(text[:LONGEST_KEY])
-    except ValueError:
+        key = parse_json(text[:LONGEST_KEY], "")
+    except InputError:
         key = None
     sound = all(a.dtype == np.float32 and bool(np.isfinite(a).all()) for a in arrays.values())
     if not isinstance(key, dict) or not isinstance(key.get("cache"), str) or not sound:

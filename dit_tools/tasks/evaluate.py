@@ -9,6 +9,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import DitError, InputError, UsageError
+from dit_tools.core.reading import parse_json
 from dit_tools.media import image
 from dit_tools.media.foreign import read_generation
 from dit_tools.media.metadata import read_record
@@ -190,21 +191,19 @@ def read_prompts(path: Path) -> dict[str, str]:
 
     Raises InputError naming the line.
     """
-    import json
-
-    made = {}
+    made: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}", "give a JSONL file") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line, str(path))
             name = row.get("file") or row["path"]
             made[Path(str(name)).name] = str(row["prompt"])
-        except (ValueError, KeyError, AttributeError):
+        except (InputError, KeyError, AttributeError):
             raise InputError(
                 f"{path}, line {number}: no JSON object with 'file' and 'prompt'", "write one object a line"
             ) from None

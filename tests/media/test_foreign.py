@@ -100,7 +100,7 @@ def test_json_of_other_programs_is_read(keyword, content, aside):
     "text, word",
     [
         ('{"a": 1}', "does not know"),
-        ("{broken", "is not JSON"),
+        ("{broken", "bad JSON"),
         ("{" * 500, "deeper"),
         (json.dumps({"sui_image_params": {"seed": 1}}), "holds no prompt"),
         (json.dumps(SWARM | {"sui_image_params": {"prompt": "a", "steps": [1]}}), "for a number"),

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dit_tools.core.errors import UnsupportedError
+from dit_tools.core.errors import ModelError, UnsupportedError
 from dit_tools.core.plan import IN_PIECES
+from dit_tools.core.reading import Table, read_json
 from dit_tools.models import one_more_step
 from dit_tools.models.model import Model
 
@@ -67,14 +68,12 @@ def load(reference: str, wishes: Wishes | None = None, **keywords: object) -> Mo
 
 def graphs_only(folder) -> bool:
     """Whether 'dit quantize --target onnx' made this folder: its weights are in the graphs."""
-    import json
-
     path = folder / "export.json"
     if not path.is_file():
         return False
     try:
-        return "quantized" in json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        return "quantized" in read_json(path, schema=Table(), error=ModelError)
+    except ModelError:
         return False
 
 

@@ -8,7 +8,6 @@ or autoencoder, those parts run in torch and arrays are converted on the way.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import ModelError, UnsupportedError
+from dit_tools.core.reading import Field, Table, read_json
 from dit_tools.models import onnx_session
 from dit_tools.models.backends.onnx_network import GPUS, OnnxCodec, OnnxNetwork, OnnxTextEncoder, providers
 from dit_tools.models.backends.onnx_split import in_pieces
@@ -161,6 +161,24 @@ def _family_defaults(family: Family) -> Defaults:
     return of_family(family)
 
 
+DIT_JSON = Table(
+    {
+        "name": Field(str, most=200),
+        "title": Field(str, most=1000),
+        "family": Field(str, most=100),
+        "size": Field(int, least=1, most=65536),
+        "onnx_size": Field(list, least=2, most=2, item=Field(int, least=1, most=65536)),
+        "max_tokens": Field(int, least=1, most=100_000),
+        "default_steps": Field(int, least=1, most=1000),
+        "default_cfg": Field(float, least=0, most=1000),
+        "solver": Field(str, most=1000),
+        "schedule": Field(str, most=1000),
+        "alpha": Field(bool),
+    }
+)
+"""What ``dit.json`` of a model folder may say, as far as it is read: a library below aborts on more."""
+
+
 def _providers(device: str) -> list[str]:
     chosen, wanted = providers(device), GPUS.get(device.partition(":")[0])
     if wanted and chosen[0] != wanted[0]:
@@ -220,9 +238,10 @@ def _json(path: Path, absent: dict[str, Any] | None = None) -> dict[str, Any]:
     if absent is not None and not path.exists():
         return absent
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})", "run 'dit models verify'") from None
+        return read_json(path, schema=DIT_JSON if path.name == "dit.json" else Table(), error=ModelError)
+    except ModelError as error:
+        reason = error.message.removeprefix(f"{path}: ").removeprefix("cannot be read: ")
+        raise ModelError(f"{path}: cannot be read ({reason})", "run 'dit models verify'") from None
 
 
 # parts that stay in torch; everything outside them is numpy --------------------------------------------

@@ -16,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dit_tools.core.errors import ModelError
+from dit_tools.core import reading
+from dit_tools.core.errors import InputError, ModelError
 from dit_tools.models.loading.config_limits import check_config
 
 HEADER_LIMIT = 100_000_000  # bytes, the limit of the safetensors library itself
@@ -74,10 +75,10 @@ def header(path: Path) -> dict[str, dict[str, Any]]:
             raw = file.read(length)
             if not raw.startswith(b"{"):  # a header of 640 bytes begins as a pickle does
                 refuse_magic(path, start)
-        tensors = json.loads(raw.decode("utf-8"))
+        tensors = reading.parse_json(raw, "")
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}", "check path and rights") from None
-    except (ValueError, RecursionError):
+    except InputError:
         raise _damaged(path, "its header is not JSON") from None
     if not isinstance(tensors, dict):
         raise _damaged(path, "its header is not a table")
@@ -154,10 +155,12 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     try:
         if path.stat().st_size > limit:
             raise ModelError(f"{path}: larger than {limit} bytes", "this is not a model's file")
-        made = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}", DAMAGED) from None
-    except (ValueError, RecursionError):
+    try:
+        made = reading.parse_json(content, "", constants=True)
+    except InputError:
         raise ModelError(f"{path}: not valid JSON", DAMAGED) from None
     if not isinstance(made, dict):
         raise ModelError(f"{path}: not a JSON table", DAMAGED)
