@@ -41,6 +41,7 @@ TASK_CATEGORIES = {
     "editing": "--method",
     "seed_search": "--steer",
     "protection": "--protect",
+    "degradation": "--degrade",
 }
 """Categories whose methods are chosen by an option of one command; others take ``--method``."""
 

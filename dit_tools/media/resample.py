@@ -18,6 +18,4 @@ def cubic(image: Any, size: tuple[int, int]) -> Any:
     import cv2
 
     height, width = size
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC).reshape(
-        (height, width, *image.shape[2:])
-    )
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC).reshape((height, width, *image.shape[2:]))

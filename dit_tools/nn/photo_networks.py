@@ -37,9 +37,7 @@ class Upscaler(nn.Module):
         super().__init__()
         self.start = nn.Conv2d(3, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.heads = nn.ModuleDict(
-            {str(s): nn.Conv2d(width, 3 * s * s, 3, padding=1) for s in scales}
-        )
+        self.heads = nn.ModuleDict({str(s): nn.Conv2d(width, 3 * s * s, 3, padding=1) for s in scales})
         for head in self.heads.values():
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -57,21 +55,15 @@ class Restorer(nn.Module):
     be multiples of ``multiple``.
     """
 
-    def __init__(
-        self, widths: tuple[int, ...] = (64, 128, 192), blocks: tuple[int, ...] = (2, 2, 3)
-    ):
+    def __init__(self, widths: tuple[int, ...] = (64, 128, 192), blocks: tuple[int, ...] = (2, 2, 3)):
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.start = nn.Conv2d(12, widths[0], 3, padding=1)
         levels = list(zip(widths, blocks, strict=True))
         self.down = nn.ModuleList(_blocks(*level) for level in levels[:-1])
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.bottom = _blocks(*levels[-1])
-        self.grow = nn.ModuleList(
-            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(_blocks(*level) for level in levels[:-1])
         self.end = nn.Conv2d(widths[0], 12, 3, padding=1)
         nn.init.zeros_(self.end.weight)

@@ -19,8 +19,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import MethodInfo
 
-CATEGORY = __name__.removeprefix("dit_tools.")
-NONE = "none"
+CATEGORY, NONE = "degradation", "none"
 
 
 class Degradation(ABC):

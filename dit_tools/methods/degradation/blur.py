@@ -22,7 +22,5 @@ class Blur(Degradation):
         if sigma < 0.05:  # the kernel is a single pixel to 8 digits
             return image
         size = 2 * int(3 * sigma + 0.999) + 1
-        blurred = cv2.GaussianBlur(
-            image, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101
-        )
+        blurred = cv2.GaussianBlur(image, (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)
         return blurred.reshape(image.shape)

@@ -14,10 +14,10 @@ import torch
 
 from dit_tools.core.errors import ModelError
 from dit_tools.nn.photo_networks import Restorer, Upscaler
-from dit_tools.tasks.train.photo_recipe import PhotoRecipe
-from dit_tools.tasks.train.photographs import Patches, data_root, read
 from dit_tools.tasks.train import checkpoint
 from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels
+from dit_tools.tasks.train.photo_recipe import PhotoRecipe
+from dit_tools.tasks.train.photographs import Patches, data_root, read
 from dit_tools.tasks.train.session import Interrupted, Session, check_loss, check_space
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
@@ -88,9 +88,7 @@ class _Clock:
         return time.time() - self.start
 
 
-def _loss(
-    recipe: PhotoRecipe, patches: Patches, model: Any, step: int, session: Session
-) -> torch.Tensor:
+def _loss(recipe: PhotoRecipe, patches: Patches, model: Any, step: int, session: Session) -> torch.Tensor:
     if recipe.task == "superres":
         scale, given, wanted = patches.upscaling(step)
     else:
@@ -106,18 +104,14 @@ def _tensor(batch: Any, device: str) -> torch.Tensor:
     return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)
 
 
-def _save(
-    session: Session, step: int, spent: float, model: Any, average: Any, optimizers: Optimizers
-) -> None:
+def _save(session: Session, step: int, spent: float, model: Any, average: Any, optimizers: Optimizers) -> None:
     session.save(CHECKPOINT, {
         "step": step, "cpu_seconds": spent, "model": model.state_dict(),
         "average": average.state_dict(), "optimizers": optimizers.state_dict(),
     })  # fmt: skip
 
 
-def _resume(
-    session: Session, model: Any, average: Any, optimizers: Optimizers
-) -> tuple[int, float]:
+def _resume(session: Session, model: Any, average: Any, optimizers: Optimizers) -> tuple[int, float]:
     path = session.run / CHECKPOINT
     state = checkpoint.load(path)
     if state is None:
@@ -128,9 +122,7 @@ def _resume(
         optimizers.load_state_dict(state["optimizers"])
         return int(state["step"]), float(state["cpu_seconds"])
     except (KeyError, ValueError, RuntimeError):
-        raise ModelError(
-            f"{path}: made by another recipe", "restore the recipe, or add --overwrite"
-        ) from None
+        raise ModelError(f"{path}: made by another recipe", "restore the recipe, or add --overwrite") from None
 
 
 def _finish(path: Path, model: Any, recipe: PhotoRecipe, spent: float) -> Path:

@@ -1,0 +1,39 @@
+"""``dit restore``: noise, compression and blur taken out of photographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dit_tools.core.errors import UsageError
+from dit_tools.core.registry import nearest
+from dit_tools.jobs.events import Listener
+from dit_tools.jobs.runner import Batch, Item
+from dit_tools.media.samples import Photo
+from dit_tools.tasks.photo.network import repair
+from dit_tools.tasks.photo.run import NetworkRequest, NetworkRun, open_model
+
+TASKS = ("auto", "denoise", "deblock", "deblur")
+
+
+@dataclass
+class Request(NetworkRequest):
+    """The command line of ``dit restore``."""
+
+    task: str = "auto"
+
+
+def assemble(request: Request, listen: Listener) -> Batch:
+    """The run of a request, checked before a photograph is read. Raises the DitError of its faults."""
+    if request.task not in TASKS:
+        raise UsageError(f"--task {request.task[:20]}: no such task", nearest(request.task, list(TASKS)))
+    model, facts = open_model(request, "restore")
+    run = _Restore("restore", "restored", request, {"task": request.task, **facts}, model=model)
+    return run.batch(listen)
+
+
+@dataclass
+class _Restore(NetworkRun):
+    def changed(self, photo: Photo, item: Item) -> tuple[Photo, dict[str, Any]]:
+        strength = self.request.strength
+        return replace(photo, samples=repair(self.model, photo.samples, strength, self.tile)), {}
