@@ -28,7 +28,7 @@ def train(
         str | None,
         typer.Argument(
             metavar="RECIPE",
-            help="Recipe: a TOML file, or the name of one that comes with dit: emoji, emoji-colour or emoji-small.",
+            help="Recipe: a TOML file, or the name of one that comes with dit, such as emoji or superres.",
             autocompletion=_recipes,
         ),
     ] = None,
@@ -96,21 +96,36 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a text-to-image model or an adapter from a recipe.
+    """Train a text-to-image model, an adapter or a network for photographs from a recipe.
 
     A run that was stopped continues where it stopped when the same command is given again, and
     gives bit for bit the result of an undisturbed run. Ctrl-C saves a checkpoint and exits. The
     folder of the run holds checkpoints, log.jsonl, loss.png and sample sheets, and at the end
     'pipeline', a diffusers model for 'dit generate -m'. A recipe with [adapter] writes
-    NAME.safetensors instead, for --lora. Prints the path of the result.
+    NAME.safetensors instead, for --lora. A recipe of a network for photographs, such as 'superres'
+    or 'restore', reads tar files below --data and writes 'model', for -m of 'dit superres' and 'dit
+    restore'. Prints the path of the result.
     """
     from dit_cli.training import export_to, fit_terminal_step, leads, plan, prepare, recipe_file, settle, start
+    from dit_cli.training import photo_recipe as photo_recipe_of
 
     teller = Teller(json, quiet)
     if terminal_step is not None:
         _print([str(fit_terminal_step(terminal_step, data, recipe or named, teller))], json)
         return
     source = recipe_file(recipe, named)
+    options = {
+        "device": device or "auto",
+        "dtype": dtype,
+        "compiling": compile,
+        "stop": max_steps,
+        "save_every": save_every,
+        "sample_every": sample_every,
+    }
+    if photo := photo_recipe_of(source):
+        _refuse(objective=objective, adapter=adapter, stage=stage != "all", export=export, compile=compile)
+        _photo(photo, output, data, overwrite, dry_run, teller, options)
+        return
     made = prepare(source, data, tuple(objective or ()), adapter)
     run = Path(output) if output else Path("runs") / made.name
     made = settle(made, run)
@@ -127,14 +142,6 @@ def train(
             say(f"dit: {line}")
         return
 
-    options = {
-        "device": device or "auto",
-        "dtype": dtype,
-        "compiling": compile,
-        "stop": max_steps,
-        "save_every": save_every,
-        "sample_every": sample_every,
-    }
     with teller:
         folder = start(made, source, run, stage, overwrite, teller, options)
     if not leads():
@@ -146,6 +153,38 @@ def train(
     if folder is None:
         say(f"dit: stopped at --max-steps {max_steps}; the same command continues the run")
     _print(paths, json)
+
+
+def _photo(
+    recipe: Any,
+    output: str | None,
+    data: str | None,
+    overwrite: bool,
+    dry_run: bool,
+    teller: Teller,
+    options: dict[str, Any],
+) -> None:
+    """Train a network for photographs."""
+    from dit_cli.training import start_photo
+
+    run = Path(output) if output else Path("runs") / recipe.name
+    _check("all", options["dtype"], run, None, overwrite)
+    if dry_run:
+        say(f"dit: would train {recipe.name} in {run}")
+        return
+    with teller:
+        folder = start_photo(recipe, run, data, overwrite, teller, options)
+    if folder is None:
+        say(f"dit: stopped at --max-steps {options['stop']}; the same command continues the run")
+        return
+    _print([str(folder)], teller.json)
+
+
+def _refuse(**given: Any) -> None:
+    """Raise UsageError for an option that recipes of text-to-image models alone have."""
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name}: not for a network for photographs", "leave it out")
 
 
 def _print(paths: list[str], json: bool) -> None:

@@ -12,6 +12,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.tasks.train import recipe as recipes
 
+PHOTO_LEFT = ("checkpoint.pt", "log.jsonl", "model.safetensors")
 LEFT = ("transformer.pt", "vae.pt", "adapter.pt", "log.jsonl", "loss.png", "latents.safetensors")
 
 
@@ -148,3 +149,59 @@ def export_to(pipeline: Path, folder: Path, recipe: recipes.Recipe) -> None:
 
     documents = {"README.md": (pipeline / "README.md").read_text(encoding="utf-8")}
     export(pipeline, folder, card.facts(recipe), documents)
+
+
+def photo_recipe(path: Path) -> Any:
+    """The recipe of a network for photographs, or None when the file is one of another kind.
+
+    The name of a built-in one stands for its recipe.
+    """
+    import tomllib
+
+    from dit_tools.models import photo
+    from dit_tools.tasks.train import photo_recipe as photos
+
+    if str(path) in photo.names() and not path.exists():
+        path = photo.BUILTIN / path / "recipe.toml"
+
+    try:
+        made = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # told by the reader of the other kind
+        return None
+    return photos.build(made, path) if photos.is_photo(made) else None
+
+
+def start_photo(
+    recipe: Any,
+    run: Path,
+    data: str | None,
+    overwrite: bool,
+    tell: Callable[[dict[str, Any]], None],
+    options: dict[str, Any],
+) -> Path | None:
+    """Run a photographic recipe; the finished folder, or None when it stopped early as it was told to.
+
+    Raises KeyboardInterrupt after Ctrl-C, with everything saved.
+    """
+    from dit_tools.jobs.atomic import write_error
+    from dit_tools.jobs.interrupt import Interruptible
+    from dit_tools.tasks.train import photo_run
+    from dit_tools.tasks.train.session import Interrupted, Session, check_device
+
+    options["device"] = check_device(options["device"])
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(run, error) from None
+    if overwrite:
+        for name in PHOTO_LEFT:
+            (run / name).unlink(missing_ok=True)
+        shutil.rmtree(run / photo_run.MODEL, ignore_errors=True)
+    with Interruptible() as interrupts:
+        session = Session(run, tell=tell, interrupts=interrupts, **options)
+        try:
+            return photo_run.run(recipe, session, data)
+        except Interrupted:
+            if interrupts.stop_requested:
+                raise
+            return None
