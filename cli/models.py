@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _complete(incomplete: str) -> list[str]:
-    from dit_tools.models.loading.resolve import builtin_names
+    from dit_tools.models.loading.store import builtin_names
 
     return builtin_names()
 
@@ -40,6 +40,7 @@ Names = Annotated[
 HubId = Annotated[str, typer.Argument(metavar="HUB_ID", help="Repository: OWNER/NAME, or OWNER/NAME@REVISION.")]
 FACTS = (
     "title",
+    "task",
     "family",
     "size",
     "default_steps",
@@ -102,12 +103,11 @@ def show(name: Name, json: Json = False) -> None:
 def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> ExitCode:
     """Compare a model's files with their recorded hashes.
 
-    The hashes of built-in models are in dit.json, those of downloaded models in the file names of
+    The hashes of built-in models are in dit.json or photo.json, those of downloaded models in the file names of
     the hub's cache; of other folders only the structure is checked. Damaged and missing files are
     listed, and the exit code is 5 if there are any.
     """
-    from dit_tools.models.loading.resolve import builtin_names
-    from dit_tools.models.loading.store import locate
+    from dit_tools.models.loading.store import builtin_names, locate
     from dit_tools.models.loading.store import verify as check
 
     found = [locate(name) for name in names or builtin_names()]

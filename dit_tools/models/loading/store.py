@@ -10,6 +10,7 @@ from typing import Any
 
 from dit_tools.core.errors import ModelError
 from dit_tools.core.registry import nearest
+from dit_tools.models import photo
 from dit_tools.models.loading import resolve, validation
 
 CHUNK = 1 << 20  # bytes read at once
@@ -18,7 +19,11 @@ REINSTALL = "install dit again, or replace the folder"
 
 @dataclass(frozen=True)
 class Stored:
-    """A model on this machine. ``kind``: builtin, folder or hub; ``facts``: its ``dit.json``."""
+    """A model on this machine.
+
+    ``kind``: builtin, folder or hub; ``facts``: its ``dit.json``, or ``photo.json`` of a network for
+    photographs.
+    """
 
     name: str
     kind: str
@@ -56,10 +61,14 @@ class Check:
         return not self.damaged and not self.missing
 
 
+def builtin_names() -> list[str]:
+    """Names of the models that ship with dit, those for photographs included, sorted."""
+    return sorted([*resolve.builtin_names(), *photo.names()])
+
+
 def builtin_models() -> list[Stored]:
-    """The models that ship with dit. Raises ModelError when a ``dit.json`` cannot be read."""
-    names = resolve.builtin_names()
-    return [_with_facts(name, "builtin", resolve.BUILTIN / name) for name in names]
+    """The models that ship with dit. Raises ModelError when their facts cannot be read."""
+    return [_with_facts(name, "builtin", resolve.BUILTIN / name) for name in builtin_names()]
 
 
 def hub_models() -> list[Stored]:
@@ -82,7 +91,7 @@ def hub_models() -> list[Stored]:
 
 def locate(name: str) -> Stored:
     """A model by built-in name, folder or hub id. Raises ModelError; asks no network."""
-    if name in resolve.builtin_names():
+    if name in builtin_names():
         return _with_facts(name, "builtin", resolve.BUILTIN / name)
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -93,20 +102,22 @@ def locate(name: str) -> Stored:
         if folder is None:
             raise ModelError(f"{name}: not on this machine", f"run 'dit models pull {name}'")
         return Stored(hub["id"], "hub", folder)
-    names = resolve.builtin_names()
+    names = builtin_names()
     hint = nearest(name, names) if names else "give a folder or OWNER/NAME"
     raise ModelError(f"no model {name!r}", hint)
 
 
 def _with_facts(name: str, kind: str, path: Path) -> Stored:
-    facts = path / "dit.json"
-    return Stored(name, kind, path, validation.read_json(facts) if facts.is_file() else {})
+    for facts in (path / "dit.json", path / photo.FACTS):
+        if facts.is_file():
+            return Stored(name, kind, path, validation.read_json(facts))
+    return Stored(name, kind, path)
 
 
 def verify(model: Stored) -> Check:
     """Compare every file with its recorded hash.
 
-    Built-in models record SHA-256 in ``dit.json``; the hub's cache names files by their hash. A
+    Built-in models record SHA-256 among their facts; the hub's cache names files by their hash. A
     folder that records nothing is checked by its safetensors headers and indexes alone. Raises
     ModelError for such a folder when it is damaged, and for records that make no sense.
     """
@@ -119,9 +130,9 @@ def verify(model: Stored) -> Check:
 
 
 def _recorded(model: Stored) -> Iterator[tuple[str, str]]:
-    """File -> SHA-256 as ``dit.json`` has it."""
+    """File -> SHA-256 as the facts have it."""
     files = model.facts["files"]
-    where = model.path / "dit.json"
+    where = next(p for p in (model.path / "dit.json", model.path / photo.FACTS) if p.is_file())
     if not isinstance(files, dict):
         raise ModelError(f"{where}: 'files' is not a table", REINSTALL)
     for name, fact in files.items():

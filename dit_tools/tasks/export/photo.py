@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,10 +159,16 @@ def export(weights: Path, folder: Path, facts: dict[str, Any], calibration: list
     kept = {key: value for key, value in facts.items() if key != "scales"}
     made = {
         "version": VERSION, **kept, "tile": TILES[facts["task"]], "graphs": graphs,
-        "revision": hashlib.sha256(target.read_bytes()).hexdigest()[:12],
+        "revision": _hash(target)[:12],
     }  # fmt: skip
+    files = [WEIGHTS, *(name for entry in graphs.values() for name in entry.values())]
+    made["files"] = {name: {"sha256": _hash(folder / name)} for name in sorted(files)}
     (folder / FACTS).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _graphs(weights: Path, facts: dict[str, Any]) -> Iterator[tuple[int, Any]]:
@@ -190,6 +197,7 @@ def quantize(source: Path, target: Path, images: list[Any]) -> None:
             return None if image is None else {"image": image.transpose(2, 0, 1)[None]}
 
     plain = target.with_suffix(".tmp.onnx")
+    logging.disable(logging.WARNING)  # it asks for a preparation that these graphs do not need
     try:
         onnx.save(_folded(source), plain)
         first = next(node.name for node in onnx.load(plain).graph.node if node.op_type == "Conv")
@@ -199,6 +207,7 @@ def quantize(source: Path, target: Path, images: list[Any]) -> None:
             op_types_to_quantize=["Conv", "Relu", "Add"], nodes_to_exclude=[first],
         )  # fmt: skip
     finally:
+        logging.disable(logging.NOTSET)
         plain.unlink(missing_ok=True)
 
 
