@@ -122,7 +122,7 @@ def test_a_folder_goes_on_where_it_stopped(place, tmp_path) -> None:
     made = (tmp_path / "out/0.png").stat().st_mtime_ns
     again = run(place, "superres", "set", "-o", out)
     assert again.returncode == 0 and again.stdout.splitlines() == [f"{tmp_path}/out/2.png"]
-    assert "2 pictures left as they are" in again.stderr
+    assert "2 images skipped" in again.stderr
     assert (tmp_path / "out/0.png").stat().st_mtime_ns == made
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [MANIFEST, "0.png", "1.png", "2.png"]
     other = run(place, "superres", "set/0.png", "-o", out, "--scale", "2")  # another request: another file
@@ -142,7 +142,7 @@ def test_a_broken_file_does_not_stop_the_others(place, tmp_path) -> None:
     (tmp_path / "set/1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     done = run(place, "restore", tmp_path / "set", "-o", f"{tmp_path}/out/")
     assert done.returncode == 3 and len(done.stdout.splitlines()) == 2
-    assert "1 picture failed" in done.stderr and "1.png" in done.stderr and "Traceback" not in done.stderr
+    assert "1 image failed" in done.stderr and "1.png" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_json_reference_and_sheet(place, tmp_path) -> None:
