@@ -42,6 +42,7 @@ TASK_CATEGORIES = {
     "seed_search": "--steer",
     "protection": "--protect",
     "degradation": "--degrade",
+    "restoration": "--method",
 }
 """Categories whose methods are chosen by an option of one command; others take ``--method``."""
 
