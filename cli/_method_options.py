@@ -160,6 +160,10 @@ EditInversion = Annotated[
 Editing = Annotated[
     str | None, _option("--method", "editing", "Editing method (default: inpaint with a mask, otherwise flowedit).")
 ]
+Restoration = Annotated[
+    str | None,
+    _option("--method", "restoration", "Zero-shot restoration method, with a text-to-image model (default: ddnm)."),
+]
 Steering = Annotated[
     str | None, _option("--steer", "seed_search", "Seed search: start several seeds and finish the best one.")
 ]

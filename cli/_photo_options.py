@@ -25,7 +25,7 @@ Model = Annotated[
         "--model",
         metavar="MODEL",
         rich_help_panel=o.MODEL,
-        help="Built-in name, or a folder that 'dit train' made (default: the built-in one).",
+        help="Built-in name, or folder of a model (default: the built-in network).",
     ),
 ]
 Device = Annotated[

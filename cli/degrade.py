@@ -16,12 +16,14 @@ Degrade = Annotated[
         "--degrade",
         metavar="STEP[+STEP...]",
         rich_help_panel=o.PICTURE,
-        help="What to do, such as blur:sigma=1+jpeg:quality=20..60; see 'dit methods degradation' (default: noise).",
+        help="Steps, such as blur:sigma=1+jpeg:quality=20..60; see 'dit methods degradation'.",
     ),
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", "-s", metavar="N", rich_help_panel=o.PICTURE, help="Of the random numbers (default: 0)."),
+    typer.Option(
+        "--seed", "-s", metavar="N", rich_help_panel=o.PICTURE, help="Seed of the random numbers (default: 0)."
+    ),
 ]
 
 

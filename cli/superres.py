@@ -13,7 +13,7 @@ from dit_cli._app import command as make
 Scale = Annotated[
     float | None,
     typer.Option(
-        "--scale", metavar="X", rich_help_panel=o.PICTURE, help="Factor of both sides, 1.1 to 64 (default: 4)."
+        "--scale", metavar="X", rich_help_panel=o.PICTURE, help="Factor of both sides, up to 64 (default: 4)."
     ),
 ]
 Size = Annotated[

@@ -21,15 +21,15 @@ class Operator(ABC):
     """``apply``, its transpose and a pseudo-inverse."""
 
     @abstractmethod
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, /) -> np.ndarray:
         """What is measured of images (B, C, H, W)."""
 
     @abstractmethod
-    def adjoint(self, y: np.ndarray) -> np.ndarray:
-        """The transpose: ``<apply(x), y> = <x, adjoint(y)>``."""
+    def adjoint(self, y: np.ndarray, /) -> np.ndarray:
+        """The transpose of H: ``<H x, y> = <x, H' y>``."""
 
     @abstractmethod
-    def inverse(self, y: np.ndarray) -> np.ndarray:
+    def inverse(self, y: np.ndarray, /) -> np.ndarray:
         """Images with that measurement and nothing else."""
 
     def consistent(self, x: np.ndarray, y: np.ndarray, share: float = 1.0) -> np.ndarray:
@@ -43,7 +43,7 @@ class Keep(Operator):
 
     mask: np.ndarray
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, /) -> np.ndarray:
         """The kept pixels, 0 elsewhere."""
         return x * self.mask
 
@@ -54,15 +54,15 @@ class Keep(Operator):
 class Grey(Operator):
     """The mean of the colours (colourization)."""
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, /) -> np.ndarray:
         """(B, 1, H, W)."""
         return x.mean(axis=1, keepdims=True)
 
-    def adjoint(self, y: np.ndarray) -> np.ndarray:
+    def adjoint(self, y: np.ndarray, /) -> np.ndarray:
         """A third of it in every colour."""
         return self.inverse(y) / 3
 
-    def inverse(self, y: np.ndarray) -> np.ndarray:
+    def inverse(self, y: np.ndarray, /) -> np.ndarray:
         """The same in every colour."""
         return y.repeat(3, axis=1)
 
@@ -73,17 +73,17 @@ class Pool(Operator):
 
     factor: int
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, /) -> np.ndarray:
         """(B, C, H / factor, W / factor)."""
         batch, channels, height, width = x.shape
         cells = x.reshape(batch, channels, height // self.factor, self.factor, width // self.factor, self.factor)
         return cells.mean(axis=(3, 5))
 
-    def adjoint(self, y: np.ndarray) -> np.ndarray:
+    def adjoint(self, y: np.ndarray, /) -> np.ndarray:
         """Every value spread over its square."""
         return self.inverse(y) / self.factor**2
 
-    def inverse(self, y: np.ndarray) -> np.ndarray:
+    def inverse(self, y: np.ndarray, /) -> np.ndarray:
         """Every value repeated in its square."""
         return y.repeat(self.factor, axis=2).repeat(self.factor, axis=3)
 
@@ -106,13 +106,13 @@ class Blur(Operator):
         gain = kernel / (kernel**2 + self.damping) if inverse else kernel
         return np.fft.irfft2(np.fft.rfft2(x) * gain, s=x.shape[2:]).astype(x.dtype)
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, /) -> np.ndarray:
         """The blurred images."""
         return self._filtered(x, inverse=False)
 
     adjoint = apply
 
-    def inverse(self, y: np.ndarray) -> np.ndarray:
+    def inverse(self, y: np.ndarray, /) -> np.ndarray:
         """Sharpened as far as ``damping`` allows."""
         return self._filtered(y, inverse=True)
 
@@ -137,17 +137,17 @@ class Bicubic(Operator):
 
         return tuple(np.linalg.pinv(matrix) for matrix in self._matrices)  # type: ignore[return-value]
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
+    def apply(self, x: np.ndarray, /) -> np.ndarray:
         """(B, C, H / factor, W / factor)."""
         rows, columns = self._matrices
         return rows @ x @ columns.T
 
-    def adjoint(self, y: np.ndarray) -> np.ndarray:
+    def adjoint(self, y: np.ndarray, /) -> np.ndarray:
         """The transposed filter."""
         rows, columns = self._matrices
         return rows.T @ y @ columns
 
-    def inverse(self, y: np.ndarray) -> np.ndarray:
+    def inverse(self, y: np.ndarray, /) -> np.ndarray:
         """The smallest image that is reduced to ``y``."""
         rows, columns = self._inverses
         return rows @ y @ columns.T

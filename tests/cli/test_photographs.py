@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from dit_tools.media import metadata
-from tests.support.photographs import network_folder, samples
+from tests.support.photographs import network_folder, samples, schemas
 from tests.support.program import PROGRAM, dit, environment
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -171,13 +171,7 @@ def test_the_psnr_is_that_of_the_files(place, tmp_path) -> None:
 
 @pytest.mark.parametrize("command", ["superres", "restore", "degrade"])
 def test_events_and_records_are_as_their_schemas_say(place, tmp_path, command) -> None:
-    from jsonschema import Draft202012Validator
-    from referencing import Registry, Resource
-
-    root = Path(__file__).parents[2] / "docs/schema"
-    schemas = [json.loads((root / f"{name}.schema.json").read_text()) for name in ("events", "record")]
-    registry = Registry().with_resources([(s["$id"], Resource.from_contents(s)) for s in schemas])
-    events, records = (Draft202012Validator(s, registry=registry) for s in schemas)
+    events, records = schemas()
     words = ("set", "-o", f"{tmp_path}/out/", "--json", "--compare")
     lines = [line for _ in range(2) for line in run(place, command, *words).stdout.splitlines()]
     assert [json.loads(line)["type"] for line in lines].count("skip") == 3

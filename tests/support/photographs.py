@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,3 +54,15 @@ def network_folder(folder: Path, task: str) -> Path:
              "multiple": 1 if task == "superres" else 8}  # fmt: skip
     photo.export(weights, folder, facts, [scene(64, 64, seed) for seed in range(2)])
     return folder
+
+
+def schemas() -> tuple[Any, Any]:
+    """Validators of events and of records."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
+
+    root = Path(__file__).parents[2] / "docs/schema"
+    loaded = [json.loads((root / f"{name}.schema.json").read_text()) for name in ("events", "record")]
+    registry = Registry().with_resources([(s["$id"], Resource.from_contents(s)) for s in loaded])
+    events, records = (Draft202012Validator(s, registry=registry) for s in loaded)
+    return events, records

@@ -106,19 +106,21 @@ class Run:
     def make(self, item: Item) -> tuple[str, dict[str, Any]]:
         """Make and write one result; its path and the facts of its event."""
         began = time.perf_counter()
+        asked = self.request.reference
+        wanted = references.load(asked, Path(item.source)) if asked else None
         photo = samples.load(item.source)
         notes = [photo.note] if photo.note else []
         made, facts = self.changed(photo, item)
         seconds = round(time.perf_counter() - began, 3)
+        notes += [facts.pop("note")] if "note" in facts else []
         facts = {"width": made.size[1], "height": made.size[0], **facts, "seconds": seconds}
         if made.bits > 8 and item.data not in image.DEEP:
             notes.append(f"16 bits a sample become 8 in {item.data}")
         record = self._record(item, facts) if self.request.metadata else None
-        path = self.places.deliver(item.path, samples.store(made, item.data, self.quality, record))
-        wanted = None
-        if self.request.reference:
-            wanted = references.load(self.request.reference, Path(item.source))
+        content = samples.store(made, item.data, self.quality, record)
+        if wanted is not None:  # before the file is written: a reference of another size is an error
             facts |= references.measured(made, wanted)
+        path = self.places.deliver(item.path, content)
         if self.request.compare:
             facts["sheet"] = str(write_sheet(Path(path), photo, made, wanted, self.places))
         return path, {**facts, "note": "; ".join(notes) or None}
@@ -126,7 +128,7 @@ class Run:
     def _record(self, item: Item, facts: Mapping[str, Any]) -> dict[str, Any]:
         made = {
             "version": VERSION, "command": self.command, "dit_version": __version__,
-            "source": Path(item.source).name, **self.options, **facts, "versions": versions("onnx"),
+            "source": Path(item.source).name, **self.options, **facts, "versions": versions(str(facts.get("backend", "onnx"))),
         }  # fmt: skip
         return {key: value for key, value in made.items() if value is not None}
 

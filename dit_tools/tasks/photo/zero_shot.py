@@ -1,0 +1,188 @@
+"""``dit restore --task inpaint|colorize`` with a text-to-image model that nobody trained for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dit_tools.core import spec
+from dit_tools.core.arrays import plain, precise
+from dit_tools.core.errors import InputError, UsageError
+from dit_tools.jobs.events import Listener
+from dit_tools.jobs.inputs import PICTURES
+from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
+from dit_tools.jobs.options import check_prompt, read_values
+from dit_tools.jobs.record import base_name
+from dit_tools.jobs.runner import Batch, Item
+from dit_tools.jobs.settings import Settings, merge
+from dit_tools.media import image
+from dit_tools.media.crop import Frame, around, to_model, whole
+from dit_tools.media.operators import Grey, Keep, Operator
+from dit_tools.media.samples import Photo, to_float, to_samples
+from dit_tools.methods.restoration import Problem, Restoration
+from dit_tools.sampling.sampler import Sampler
+from dit_tools.tasks.edit.mask import bounds, read_mask
+from dit_tools.tasks.photo.run import Request as CommonRequest
+from dit_tools.tasks.photo.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TASKS = ("inpaint", "colorize")
+DEFAULT_METHOD = "ddnm"
+
+
+@dataclass
+class Request(CommonRequest):
+    """The command line; ``values`` holds the options of a sampling run, model included."""
+
+    task: str = "inpaint"
+    method: str = DEFAULT_METHOD
+    prompt: str = ""
+    mask: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+    """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
+    method = spec.parse("restoration", request.method)
+    settings = merge([read_values(request.values)])
+    if "model" not in request.values:
+        hint = "give one with -m, such as a folder in diffusers format"
+        raise UsageError(f"--task {request.task}: needs a text-to-image model", hint)
+    check_prompt(request.prompt, "--prompt")
+    if "," in settings.seed or ".." in settings.seed or settings.num_images:
+        raise UsageError("--seed: a photograph is restored once", "give one seed")
+    if (request.task == "inpaint") != (request.mask is not None):
+        known = request.task == "inpaint"
+        raise UsageError(
+            f"--task {request.task}: {'needs' if known else 'takes no'} --mask",
+            "white is what is missing" if known else "",
+        )
+    settings.needs()
+    known = look_up(settings)
+    known.check_size(settings)
+    options = {
+        "task": request.task, "method": spec.format(method), "prompt": request.prompt, "seed": int(settings.seed),
+        "negative_prompt": settings.negative_prompt or None, "steps": settings.steps, "cfg_scale": settings.cfg_scale,
+        "mask": Path(request.mask).name if request.mask else None, "model": base_name(settings.model),
+        "model_revision": known.revision,
+    }  # fmt: skip
+    given = {key: value for key, value in options.items() if value is not None}
+    run = _ZeroShot("restore", "restored", request, given, settings=settings, method=method, load=load)
+    return run.batch(listen)
+
+
+@dataclass
+class _ZeroShot(Run):
+    request: Request
+    settings: Settings = field(kw_only=True)
+    method: Restoration = field(kw_only=True)
+    load: Load | None = field(kw_only=True)
+    sampler: Sampler | None = None
+
+    def changed(self, photo: Photo, item: Item) -> tuple[Photo, dict[str, Any]]:
+        """The photograph with what was missing, and the facts of its record."""
+        import numpy as np
+
+        notes: list[str] = []
+        missing = self._missing(Path(item.source), photo.size, notes)
+        if self.sampler is None:
+            model = load_model(self.settings, self.method.info.needs, self.load)
+            check_needs(model, self.method)
+            self.sampler = open_sampler(model, self.settings)
+        before = self.sampler.calls
+        pixels = to_float(photo.samples)
+        colours = pixels[:, :, :3] if pixels.shape[2] > 1 else pixels.repeat(3, axis=2)
+        frame = _frame(missing, photo.size, self.sampler.size)
+        made, rows, columns = frame.back(self._found(colours, missing, frame))
+        part = colours[rows, columns]
+        if missing is not None:
+            better = np.where(missing[rows, columns][:, :, None], made, part)
+        else:
+            better = _coloured(part, made)
+        target = photo.samples if photo.samples.shape[2] > 1 else photo.samples.repeat(3, axis=2)
+        target = target.copy()
+        rounded = to_samples(better, photo.bits)
+        kept = target[rows, columns, :3]
+        target[rows, columns, :3] = (
+            rounded if missing is None else np.where(missing[rows, columns][:, :, None], rounded, kept)
+        )
+        facts = {"calls": self.sampler.calls - before, "backend": self.sampler.model.backend}
+        if notes:
+            facts["note"] = "; ".join(notes)
+        icc = None if photo.samples.shape[2] == 1 else photo.icc  # a grey profile fits no colours
+        return replace(photo, samples=target, icc=icc), facts
+
+    def _missing(self, source: Path, size: tuple[int, int], notes: list[str]) -> np.ndarray | None:
+        """What ``--mask`` marks, bool (H, W); a folder of masks holds one of the photograph's name."""
+        if self.request.mask is None:
+            return None
+        path = Path(self.request.mask).expanduser()
+        text = self.request.mask
+        if path.is_dir():
+            found = [p for p in sorted(path.iterdir()) if p.stem == source.stem and p.suffix.lower() in PICTURES]
+            if not found:
+                raise InputError(f"--mask {path}: nothing named {source.stem}", "give a file, or another folder")
+            text = str(found[0])
+        mask = read_mask(text, size, notes)
+        if not mask.any():
+            raise InputError(f"{text}: the mask is black", "white is what is missing")
+        return mask
+
+    def _found(self, colours: np.ndarray, missing: np.ndarray | None, frame: Frame) -> np.ndarray:
+        """What the method makes of the frame's part, (h, w, 3) in [0, 1], the measurement kept."""
+        import numpy as np
+
+        sampler = self.sampler
+        assert sampler is not None
+        seen = frame.cut(colours).astype(np.float64).transpose(2, 0, 1)[None] * 2 - 1
+        operator = _operator(missing, frame)
+        measured = operator.apply(seen)
+        alpha = sampler.model.alpha
+
+        def decode(x: Any) -> np.ndarray:
+            made = np.asarray(sampler.model.codec.decode(precise(x, "float32")), np.float64)
+            rgb = image.over(made[0].transpose(1, 2, 0)) if made.shape[1] == 4 else made[0].transpose(1, 2, 0)
+            return rgb.transpose(2, 0, 1)[None] * 2 - 1
+
+        def encode(x: np.ndarray) -> Any:
+            layers = ((x[0].transpose(1, 2, 0) + 1) / 2).clip(0, 1).astype(np.float32)
+            return sampler.encode(to_model(layers, alpha))
+
+        problem = Problem(
+            operator, measured, sampler.denoiser([self.request.prompt]), decode, encode, sampler.model.path,
+            sampler.times(), _Stream(sampler.noise(), sampler),
+        )  # fmt: skip
+        found = operator.consistent(decode(self.method.restore(problem)), measured)
+        return ((found[0].transpose(1, 2, 0) + 1) / 2).clip(0, 1).astype(np.float32)
+
+
+class _Stream:
+    """The noise of a run, in the precision of the latents."""
+
+    def __init__(self, stream: Any, sampler: Sampler):
+        self._stream, self._sampler = stream, sampler
+
+    def fresh(self) -> Any:
+        return precise(self._sampler.native(plain(self._stream.fresh())), self._sampler.precision)
+
+
+def _frame(missing: np.ndarray | None, size: tuple[int, int], model: tuple[int, int]) -> Frame:
+    return whole(size, model) if missing is None else around(bounds(missing), size, model)
+
+
+def _operator(missing: np.ndarray | None, frame: Frame) -> Operator:
+    import numpy as np
+
+    if missing is None:
+        return Grey()
+    lost = frame.cut(missing.astype(np.float32)[:, :, None])[:, :, 0] > 0
+    return Keep((~lost).astype(np.float64)[None, None])
+
+
+def _coloured(part: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """The photograph's own brightness with the colours that were made, (h, w, 3)."""
+    return part.mean(axis=2, keepdims=True) + (made - made.mean(axis=2, keepdims=True))
