@@ -70,7 +70,10 @@ class Mix:
 
 @dataclass(frozen=True)
 class PhotoRecipe:
-    """A whole recipe; ``task`` is ``superres`` or ``restore``."""
+    """A whole recipe; ``task`` is ``superres`` or ``restore``.
+
+    ``title`` and ``licence`` are of the weights, for ``dit models``.
+    """
 
     name: str
     task: str
@@ -79,6 +82,8 @@ class PhotoRecipe:
     network: Network
     training: Training
     mix: tuple[Mix, ...] = ()
+    title: str = ""
+    licence: str = ""
 
 
 def is_photo(made: dict[str, Any]) -> bool:
@@ -116,6 +121,8 @@ def build(made: dict[str, Any], path: Path) -> PhotoRecipe:
         network=_section(Network, made.get("network", {}), path),
         training=_section(Training, made.get("training", {}), path),
         mix=tuple(_section(Mix, each, path) for each in made.get("mix", ())),
+        title=str(made.get("title", "")),
+        licence=str(made.get("licence", "")),
     )
     _check(recipe, path)
     return recipe

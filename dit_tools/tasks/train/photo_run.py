@@ -35,14 +35,15 @@ def export(recipe: PhotoRecipe, weights: Path, target: Path, folder: str | None 
 def facts(recipe: PhotoRecipe) -> dict[str, Any]:
     """What ``photo.json`` says of a recipe's network."""
     n = recipe.network
+    told = {key: value for key in ("title", "licence") if (value := getattr(recipe, key))}
     if recipe.task == "superres":
         # Each convolution sees one pixel further: the first, two in a block, the last.
-        return {"task": "superres", "scales": n.scales, "overlap": 2 * n.blocks[0] + 4, "multiple": 1}
+        return {**told, "task": "superres", "scales": n.scales, "overlap": 2 * n.blocks[0] + 4, "multiple": 1}
     strides = [2 ** (level + 1) for level in range(len(n.widths))]
     both = [2] * (len(strides) - 1) + [1]  # blocks on the way down and up; once at the bottom
     reach = 2 * strides[0] + sum(2 * b * s * k for b, s, k in zip(n.blocks, strides, both, strict=True))
     multiple = strides[-1]
-    return {"task": "restore", "overlap": -(-(reach + multiple) // multiple) * multiple, "multiple": multiple}
+    return {**told, "task": "restore", "overlap": -(-(reach + multiple) // multiple) * multiple, "multiple": multiple}
 
 
 def _inputs(recipe: PhotoRecipe, patches: Patches) -> list[Any]:
