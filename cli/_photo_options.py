@@ -128,8 +128,6 @@ def line(event: dict[str, Any]) -> str:
         said.append(f"of brightness {event['psnr_y']:.2f} dB")
     if "ssim" in event:
         said.append(f"SSIM {event['ssim']:.4f}")
-    if event.get("sheet"):
-        said.append(f"sheet in {event['sheet']}")
     if event.get("note"):
         said.append(event["note"])
     return f"dit: {event['source']}: {', '.join(said)}"

@@ -153,8 +153,9 @@ def test_json_reference_and_sheet(place, tmp_path) -> None:
     assert [event["type"] for event in events] == ["start", "item", "item", "item", "done"]
     for event in events[1:4]:
         assert (event["psnr"], event["psnr_y"], event["ssim"]) == (200, 200, 1)
-        with Image.open(event["sheet"]) as sheet:
-            assert sheet.width > 3 * 32
+    assert events[4]["files"] == [f"{tmp_path}/out/{seed}-compare.png" for seed in range(3)]
+    for sheet in map(Image.open, events[4]["files"]):
+        assert sheet.width > 3 * 32
     missing = run(place, "restore", "grey.png", "-o", f"{tmp_path}/out/", "--reference", "set")
     assert missing.returncode == 4 and "nothing named grey" in missing.stderr
 

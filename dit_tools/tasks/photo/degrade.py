@@ -10,12 +10,13 @@ from typing import Any
 
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.runner import Batch, Item
+from dit_tools.jobs.items import Item
+from dit_tools.jobs.runner import Runner
 from dit_tools.media.samples import Photo, to_float, to_samples
 from dit_tools.methods import degradation
 from dit_tools.methods.degradation import Chain
+from dit_tools.tasks.photo.run import PhotoTask, runner
 from dit_tools.tasks.photo.run import Request as CommonRequest
-from dit_tools.tasks.photo.run import Run
 
 
 @dataclass
@@ -26,17 +27,20 @@ class Request(CommonRequest):
     seed: int = 0
 
 
-def assemble(request: Request, listen: Listener) -> Batch:
+def assemble(request: Request, listen: Listener) -> Runner:
     """The run of a request, checked before a photograph is read. Raises the DitError of its faults."""
     chain = degradation.parse(request.degrade)
     if not 0 <= request.seed < 1 << 63:
         raise UsageError(f"--seed {request.seed}: out of range", "give a number from 0 to 2^63 - 1")
     options = {"degrade": str(chain), "seed": request.seed}
-    return _Degrade("degrade", "degraded", request, options, chain=chain).batch(listen)
+    return runner(Degrade(request, options, chain=chain), "degraded", listen)
 
 
 @dataclass
-class _Degrade(Run):
+class Degrade(PhotoTask):
+    """Degrades photographs."""
+
+    command = "degrade"
     request: Request
     chain: Chain = field(kw_only=True)
 

@@ -8,10 +8,11 @@ from typing import Any
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import nearest
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.runner import Batch, Item
+from dit_tools.jobs.items import Item
+from dit_tools.jobs.runner import Runner
 from dit_tools.media.samples import Photo
 from dit_tools.tasks.photo.network import repair
-from dit_tools.tasks.photo.run import NetworkRequest, NetworkRun, open_model
+from dit_tools.tasks.photo.run import NetworkRequest, NetworkTask, open_model, runner
 
 TASKS = ("auto", "denoise", "deblock", "deblur")
 
@@ -23,17 +24,21 @@ class Request(NetworkRequest):
     task: str = "auto"
 
 
-def assemble(request: Request, listen: Listener) -> Batch:
+def assemble(request: Request, listen: Listener) -> Runner:
     """The run of a request, checked before a photograph is read. Raises the DitError of its faults."""
     if request.task not in TASKS:
         raise UsageError(f"--task {request.task[:20]}: no such task", nearest(request.task, list(TASKS)))
     model, facts = open_model(request, "restore")
-    run = _Restore("restore", "restored", request, {"task": request.task, **facts}, model=model)
-    return run.batch(listen)
+    return runner(Restore(request, {"task": request.task, **facts}, model=model), "restored", listen)
 
 
 @dataclass
-class _Restore(NetworkRun):
+class Restore(NetworkTask):
+    """Restores photographs by the blind network."""
+
+    command = "restore"
+
     def changed(self, photo: Photo, item: Item) -> tuple[Photo, dict[str, Any]]:
-        strength = self.request.strength
-        return replace(photo, samples=repair(self.model, photo.samples, strength, self.tile)), {}
+        """See ``PhotoTask``."""
+        made = repair(self.model, photo.samples, self.request.strength, self.tile)
+        return replace(photo, samples=made), {}

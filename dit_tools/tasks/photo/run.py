@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,13 @@ from typing import Any
 from dit_tools import __version__
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand
-from dit_tools.jobs.manifest import Manifest, key_of
+from dit_tools.jobs.image_outputs import output_format
+from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.names import destination
-from dit_tools.jobs.outputs import manifest_folder
+from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import base_name, versions
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.runner import Runner
 from dit_tools.media import image, samples
 from dit_tools.media.metadata import VERSION
 from dit_tools.media.samples import Photo
@@ -45,66 +45,33 @@ class Request:
 
 
 @dataclass
-class Run:
-    """Takes a photograph from its file to the file of the result.
+class PhotoTask(Task):
+    """Takes photographs from their files to the files of the results, one by one.
 
-    A command fills in ``changed``, and ``options`` with everything that changes a result.
+    A command fills in ``changed``. ``options`` holds everything that changes a result.
     """
 
-    command: str
-    word: str  # ends the name of a result that lies beside nothing else: photo-restored.png
     request: Request
     options: Mapping[str, Any]
-    places: Places = field(init=False)
     quality: int | None = field(init=False)
+    counted = "images"
 
     def __post_init__(self) -> None:
-        request = self.request
-        alone = destination(request.output, "{stem}").template == "{stem}.png"
-        default = f"{{stem}}-{self.word}" if alone else "{stem}"
-        self.places = Places(request.output, default, request.overwrite, request.skip_existing)
-        self.quality = _quality(request.quality)
-        if request.format:
-            image.format_of("-", request.format)
-        if request.compare and request.output == "-":
-            raise UsageError("--compare: writes a sheet beside the result", "give -o a file or a folder/")
+        self.quality = _quality(self.request.quality)
 
     @abstractmethod
     def changed(self, photo: Photo, item: Item) -> tuple[Photo, dict[str, Any]]:
         """The result, and what the event and the record should say of it."""
 
-    def revision(self) -> str:
-        """What the results depend on beside the options; empty for nothing."""
-        return ""
+    def more_inputs(self, source: Path) -> tuple[str, ...]:
+        """Files besides the photograph whose contents decide its result."""
+        return ()
 
-    def batch(self, listen: Listener) -> Batch:
-        """The run over every input. Raises the DitError of a fault of the request."""
-        request = self.request
-        found = expand(request.pictures)
-        self.places.single(len(found))
-        folder = manifest_folder(request.output)
-        self.places.manifest = Manifest(folder) if folder else None
-        ending = image.suffix(image.format_of("-", request.format))
-        items = []
-        for index, path in enumerate(found):
-            name = self.places.claim(ending, {"stem": path.stem, "index": index + 1})
-            kind = image.format_of(name or "-", request.format if name is None else None)
-            if request.format and kind != image.format_of("-", request.format):
-                raise UsageError(f"--format {request.format}: -o {name} is a {kind} file", "give one of them")
-            items.append(Item(str(path), name, kind, self._key(path, kind)))
-        return Batch(self.command, items, self.places, self.make, listen, request.quiet)
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        return [self._one(item) for item in items]
 
-    def _key(self, path: Path, kind: str) -> str:
-        """What a result depends on: options, model, and the source as the file system knows it."""
-        if self.places.manifest is None:
-            return ""
-        facts = os.stat(path)
-        source = {"source": os.path.abspath(path), "size": facts.st_size, "modified": facts.st_mtime_ns}
-        shape = {"format": kind, "quality": self.quality, "metadata": self.request.metadata}
-        return key_of({"command": self.command, **self.options, **source, **shape, "revision": self.revision()})
-
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
-        """Make and write one result; its path and the facts of its event."""
+    def _one(self, item: Item) -> Result:
         began = time.perf_counter()
         asked = self.request.reference
         wanted = references.load(asked, Path(item.source)) if asked else None
@@ -118,19 +85,66 @@ class Run:
             notes.append(f"16 bits a sample become 8 in {item.data}")
         record = self._record(item, facts) if self.request.metadata else None
         content = samples.store(made, item.data, self.quality, record)
-        if wanted is not None:  # before the file is written: a reference of another size is an error
+        if wanted is not None:
             facts |= references.measured(made, wanted)
-        path = self.places.deliver(item.path, content)
-        if self.request.compare:
-            facts["sheet"] = str(write_sheet(Path(path), photo, made, wanted, self.places))
-        return path, {**facts, "note": "; ".join(notes) or None}
+        if notes:
+            facts["note"] = "; ".join(notes)
+        return Result(content, facts, (photo, made, wanted) if self.request.compare else None)
 
     def _record(self, item: Item, facts: Mapping[str, Any]) -> dict[str, Any]:
         made = {
-            "version": VERSION, "command": self.command, "dit_version": __version__,
-            "source": Path(item.source).name, **self.options, **facts, "versions": versions(str(facts.get("backend", "onnx"))),
-        }  # fmt: skip
+            "version": VERSION,
+            "command": self.command,
+            "dit_version": __version__,
+            "source": Path(item.source).name,
+            **self.options,
+            **facts,
+            "versions": versions(str(facts.get("backend", "onnx"))),
+        }
         return {key: value for key, value in made.items() if value is not None}
+
+    def finished(self, item: Item, path: Path | None, result: Result) -> Sequence[str]:
+        """The sheet of ``--compare``."""
+        if not self.request.compare or path is None:
+            return ()
+        before, after, wanted = result.data
+        result.data = None  # a run over a folder keeps no pixels
+        return (str(write_sheet(path, before, after, wanted, self.request.overwrite)),)
+
+
+def runner(task: PhotoTask, word: str, listen: Listener) -> Runner:
+    """The run of a task over every input of its request.
+
+    ``word`` ends the name of a result that lies where the photograph may lie: ``photo-restored.png``.
+    Raises the DitError of a fault of the request.
+    """
+    request = task.request
+    if request.compare and request.output == "-":
+        raise UsageError("--compare: writes a sheet beside the result", "give -o a file or a folder/")
+    if request.format:
+        image.format_of("-", request.format)
+    found = expand(request.pictures)
+    resume = several(request.pictures, found)
+    alone = destination(request.output, "{stem}").template == "{stem}.png"
+    default = f"{{stem}}-{word}" if alone else "{stem}"
+    outputs = Outputs(request.output, default, request.overwrite, request.skip_existing, resume)
+    outputs.single(len(found))
+    kind = output_format(request.output, request.format)
+    shape = {"format": kind, "quality": task.quality, "metadata": request.metadata}
+    items = [
+        Item(
+            index,
+            str(path),
+            kind,
+            image.suffix(kind),
+            {"stem": path.stem, "index": index + 1},
+            identity={"command": task.command, **task.options, **shape, "source": path.name},
+            inputs=(str(path), *task.more_inputs(path)),
+            told={"source": str(path)},
+        )
+        for index, path in enumerate(found)
+    ]
+    return Runner(items, task, outputs, listen, quiet=request.quiet)
 
 
 @dataclass
@@ -145,15 +159,11 @@ class NetworkRequest(Request):
 
 
 @dataclass
-class NetworkRun(Run):
-    """A run with a network, which is looked up at once and opened with the first photograph."""
+class NetworkTask(PhotoTask):
+    """A task with a network, which is looked up at once and opened with the first photograph."""
 
     request: NetworkRequest
     model: PhotoModel = field(kw_only=True)
-
-    def revision(self) -> str:
-        """The fingerprint of the weights."""
-        return self.model.revision
 
     @property
     def tile(self) -> int:

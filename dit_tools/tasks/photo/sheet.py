@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dit_tools.jobs.runner import Places
+from dit_tools.jobs.atomic import atomic_write
+from dit_tools.jobs.names import unique
 from dit_tools.media import image
 from dit_tools.media.samples import Photo, to_float
 from dit_tools.media.sheet import contact_sheet
@@ -16,12 +17,17 @@ if TYPE_CHECKING:
 LONGEST = 2048  # pixels of a photograph's longer side on the sheet
 
 
-def write_sheet(result: Path, before: Photo, after: Photo, wanted: Photo | None, places: Places) -> Path:
-    """Write ``NAME-compare.png`` beside a result; its path. Raises InputError when it cannot be."""
+def write_sheet(result: Path, before: Photo, after: Photo, wanted: Photo | None, overwrite: bool) -> Path:
+    """Write ``NAME-compare.png`` beside a result; its path, numbered where that exists and stays.
+
+    Raises InputError when it cannot be written.
+    """
     shown = [("before", before), ("after", after), *([("reference", wanted)] if wanted else [])]
     sheet = contact_sheet([_fitted(photo) for _, photo in shown], len(shown), [name for name, _ in shown])
     path = result.with_name(f"{result.stem}-compare.png")
-    return places.write(path, image.encode(sheet, "png"))
+    path = path if overwrite else unique(path)
+    atomic_write(path, image.encode(sheet, "png"))
+    return path
 
 
 def _fitted(photo: Photo) -> np.ndarray:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.runner import Batch, Item
+from dit_tools.jobs.items import Item
+from dit_tools.jobs.runner import Runner
 from dit_tools.media.image import MAX_PIXELS
 from dit_tools.media.samples import Photo, to_float, to_samples
 from dit_tools.tasks.photo.network import enlarge
-from dit_tools.tasks.photo.run import NetworkRequest, NetworkRun, open_model
+from dit_tools.tasks.photo.run import NetworkRequest, NetworkTask, open_model, runner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,19 +95,23 @@ def goal(request: Request) -> Goal:
     return Goal(scale=scale)
 
 
-def assemble(request: Request, listen: Listener) -> Batch:
+def assemble(request: Request, listen: Listener) -> Runner:
     """The run of a request, checked before a photograph is read. Raises the DitError of its faults."""
     wanted = goal(request)
     model, facts = open_model(request, "superres")
-    run = _Superres("superres", "superres", request, {"scale": str(wanted), **facts}, model=model, goal=wanted)
-    return run.batch(listen)
+    task = Superres(request, {"scale": str(wanted), **facts}, model=model, goal=wanted)
+    return runner(task, "superres", listen)
 
 
 @dataclass
-class _Superres(NetworkRun):
+class Superres(NetworkTask):
+    """Enlarges photographs."""
+
     goal: Goal = field(kw_only=True)
+    command = "superres"
 
     def changed(self, photo: Photo, item: Item) -> tuple[Photo, dict[str, Any]]:
+        """See ``PhotoTask``. Raises InputError for a photograph that is as large already."""
         try:
             target = self.goal.of(photo.size)
             passes = chosen(photo.size, target, self.model.scales)

@@ -12,10 +12,11 @@ from dit_tools.core.arrays import plain, precise
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.inputs import PICTURES
+from dit_tools.jobs.items import Item
 from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
 from dit_tools.jobs.record import base_name
-from dit_tools.jobs.runner import Batch, Item
+from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings, merge
 from dit_tools.media import image
 from dit_tools.media.crop import Frame, around, to_model, whole
@@ -24,8 +25,8 @@ from dit_tools.media.samples import Photo, to_float, to_samples
 from dit_tools.methods.restoration import Problem, Restoration
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.edit.mask import bounds, read_mask
+from dit_tools.tasks.photo.run import PhotoTask, runner
 from dit_tools.tasks.photo.run import Request as CommonRequest
-from dit_tools.tasks.photo.run import Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +46,7 @@ class Request(CommonRequest):
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Batch:
+def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     method = spec.parse("restoration", request.method)
     settings = merge([read_values(request.values)])
@@ -71,12 +72,15 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ba
         "model_revision": known.revision,
     }  # fmt: skip
     given = {key: value for key, value in options.items() if value is not None}
-    run = _ZeroShot("restore", "restored", request, given, settings=settings, method=method, load=load)
-    return run.batch(listen)
+    return runner(ZeroShot(request, given, settings=settings, method=method, load=load), "restored", listen)
 
 
 @dataclass
-class _ZeroShot(Run):
+class ZeroShot(PhotoTask):
+    """Completes photographs by a text-to-image model, which is loaded with the first one."""
+
+    command = "restore"
+    unsent = ("sampler",)
     request: Request
     settings: Settings = field(kw_only=True)
     method: Restoration = field(kw_only=True)
@@ -116,17 +120,30 @@ class _ZeroShot(Run):
         icc = None if photo.samples.shape[2] == 1 else photo.icc  # a grey profile fits no colours
         return replace(photo, samples=target, icc=icc), facts
 
-    def _missing(self, source: Path, size: tuple[int, int], notes: list[str]) -> np.ndarray | None:
-        """What ``--mask`` marks, bool (H, W); a folder of masks holds one of the photograph's name."""
-        if self.request.mask is None:
-            return None
-        path = Path(self.request.mask).expanduser()
+    def more_inputs(self, source: Path) -> tuple[str, ...]:
+        """The mask's file, where it is one and there is one."""
+        try:
+            text = self._mask(source)
+        except InputError:  # told when the photograph's turn comes
+            return ()
+        return (text,) if text is not None and Path(text).is_file() else ()
+
+    def _mask(self, source: Path) -> str | None:
+        """``--mask`` for a photograph; of a folder of masks the one of its name. Raises InputError."""
         text = self.request.mask
-        if path.is_dir():
-            found = [p for p in sorted(path.iterdir()) if p.stem == source.stem and p.suffix.lower() in PICTURES]
-            if not found:
-                raise InputError(f"--mask {path}: nothing named {source.stem}", "give a file, or another folder")
-            text = str(found[0])
+        path = Path(text).expanduser() if text is not None else None
+        if path is None or not path.is_dir():
+            return text
+        for found in sorted(path.iterdir()):
+            if found.stem == source.stem and found.suffix.lower() in PICTURES:
+                return str(found)
+        raise InputError(f"--mask {path}: nothing named {source.stem}", "give a file, or another folder")
+
+    def _missing(self, source: Path, size: tuple[int, int], notes: list[str]) -> np.ndarray | None:
+        """What the mask marks, bool (H, W); None without one."""
+        text = self._mask(source)
+        if text is None:
+            return None
         mask = read_mask(text, size, notes)
         if not mask.any():
             raise InputError(f"{text}: the mask is black", "white is what is missing")
