@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 
 def scene(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:
@@ -19,6 +20,21 @@ def scene(height: int = 72, width: int = 96, seed: int = 0) -> np.ndarray:
         made[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = rng.random(3)
     made[(x + 2 * y) % 17 < 3] *= 0.5
     return (made + 0.03 * rng.standard_normal(made.shape)).clip(0, 1).astype(np.float32)
+
+
+def drawing(seed: int = 0) -> np.ndarray:
+    """Smooth shapes with sharp, antialiased edges, (192, 240, 3) uint8: what enlarging can restore."""
+    rng = np.random.default_rng(seed)
+    large = Image.new("RGB", (4 * 240, 4 * 192), tuple(rng.integers(256, size=3)))
+    draw = ImageDraw.Draw(large)
+    for _ in range(14):
+        x, y, r = rng.integers(960), rng.integers(768), int(rng.integers(40, 220))
+        colour = tuple(rng.integers(256, size=3))
+        if rng.random() < 0.5:
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        else:
+            draw.line((x, y, *rng.integers(960, size=2)), fill=colour, width=r // 5)
+    return np.asarray(large.resize((240, 192), Image.Resampling.BOX))
 
 
 def samples(height: int = 72, width: int = 96, channels: int = 3, bits: int = 8, seed: int = 0) -> np.ndarray:
