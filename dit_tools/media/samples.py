@@ -24,7 +24,7 @@ ROWS = 256  # converted at a time
 class Photo:
     """A photograph in memory.
 
-    ``samples``: (H, W, C), uint8 or uint16, C = 1 grey, 2 grey and alpha, 3 colour, 4 colour and
+    ``samples``: (H, W, C), uint8 or uint16, C = 1 grey, 3 colour, 4 colour and
     straight alpha. ``icc``, ``exif``, ``note``: as in ``image.Picture``.
     """
 
