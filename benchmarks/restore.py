@@ -1,7 +1,8 @@
 """Figures of ``dit superres`` and ``dit restore``, beside bicubic enlargement and non-local means.
 
     python benchmarks/restore.py --data FOLDER                 quality, every table
-    python benchmarks/restore.py --data FOLDER --only speed    seconds a megapixel, one thread
+    OMP_NUM_THREADS=1 python benchmarks/restore.py --data FOLDER --only speed --rival x4.onnx
+                                                               CPU seconds a megapixel
 
 FOLDER holds ``bench/Set5`` and ``bench/bsd10`` with ``HR`` and ``LR_x2`` or ``LR_x4`` inside.
 Super-resolution: PSNR of brightness (BT.601, 16 to 235) after rounding to 8 bits, a border of as
@@ -24,7 +25,7 @@ from PIL import Image
 from dit_tools.media.resample import cubic
 from dit_tools.media.samples import to_samples
 from dit_tools.methods import degradation
-from dit_tools.models import photo
+from dit_tools.models import onnx_session, photo
 from dit_tools.tasks.photo.network import enlarge, repair
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -78,6 +79,25 @@ def bicubic(low: np.ndarray, scale: int) -> np.ndarray:
     return np.asarray(Image.fromarray(low).resize(size, Image.Resampling.BICUBIC))
 
 
+def rival(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Another x4 network: a graph from colours (1, 3, h, w) in 0 to 1 to (1, 3, 4 h, 4 w)."""
+    session = onnx_session.opened(path)
+    name = session.get_inputs()[0].name
+
+    def enlarged(low: np.ndarray) -> np.ndarray:
+        batch = (low.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[None]
+        return to_samples(session.run(None, {name: batch})[0][0].transpose(1, 2, 0), 8)
+
+    return enlarged
+
+
+def rivals_x4(data: Path, path: Path) -> None:
+    for name in ("Set5", "bsd10"):
+        way = rival(path)
+        rows = [psnr_y(way(low), large, 4) for low, large in pairs(data, name, 4)]
+        print(f"| {path.stem}, {name} x4 | {np.mean(rows):.2f} dB |", flush=True)
+
+
 def superres(data: Path, reference: str, dtypes: list[str]) -> None:
     models = {dtype: photo.load(reference, "superres", "cpu", dtype) for dtype in dtypes}
     print("| images | bicubic | " + " | ".join(dtypes) + " |\n|---|" + "---|" * (1 + len(dtypes)))
@@ -118,17 +138,22 @@ def restore(data: Path, reference: str, dtypes: list[str], rivals: bool) -> None
         print(f"| {name} | " + " | ".join(f"{v:.2f}" for v in found) + " |", flush=True)
 
 
-def speed(up: str, fix: str, dtypes: list[str]) -> None:
-    """Seconds of one thread for each million pixels of the result."""
+def speed(up: str, fix: str, dtypes: list[str], other: Path | None) -> None:
+    """CPU seconds for each million pixels of the result, the fastest of three runs."""
     rng = np.random.default_rng(0)
     print("| work | seconds a megapixel |\n|---|---|")
     small = rng.integers(256, size=(256, 256, 3), dtype=np.uint8)
     print(f"| cubic enlargement | {_seconds(lambda: cubic(small.astype(np.float32), (1024, 1024))) / 1.0486:.3f} |")
+    if other:
+        way = rival(other)
+        print(f"| {other.stem}, x4 | {_seconds(lambda: way(small)) / 1.0486:.3f} |", flush=True)
     for dtype in dtypes:
         model = photo.load(up, "superres", "cpu", dtype)
         for scale in model.scales:
             taken = _seconds(lambda m=model, s=scale: enlarge(m, small, s, 1.0, m.tile, 8))
             print(f"| superres x{scale}, {dtype} | {taken * 1e6 / (256 * scale) ** 2:.3f} |", flush=True)
+        if fix not in photo.names() and not Path(fix).is_dir():
+            continue
         model = photo.load(fix, "restore", "cpu", dtype)
         for side in (512, 1024, 2048):
             large = rng.integers(256, size=(side, side, 3), dtype=np.uint8)
@@ -153,16 +178,19 @@ def main() -> None:
     parser.add_argument("--superres", default="superres", help="built-in name or folder")
     parser.add_argument("--restore", default="restore", help="built-in name or folder")
     parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32 int8")
+    parser.add_argument("--rival", type=Path, help="a graph of another x4 network, for speed and PSNR")
     parser.add_argument("--rivals", action="store_true", help="non-local means as well (minutes)")
     parser.add_argument("--only", choices=("superres", "restore", "speed"))
     args = parser.parse_args()
     cv2.setNumThreads(1)
     if args.only in (None, "superres"):
         superres(args.data, args.superres, args.dtype)
+        if args.rival:
+            rivals_x4(args.data, args.rival)
     if args.only in (None, "restore"):
         restore(args.data, args.restore, args.dtype, args.rivals)
     if args.only == "speed":
-        speed(args.superres, args.restore, args.dtype)
+        speed(args.superres, args.restore, args.dtype, args.rival)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,15 @@ def test_the_sizes_of_superres(place, tmp_path) -> None:
         assert Image.open(tmp_path / "made.png").size == size
 
 
+def test_a_panorama(place, tmp_path) -> None:
+    wide = np.random.default_rng(0).integers(256, size=(40, 20000, 3), dtype=np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    for command, more, size in (("restore", (), (20000, 40)), ("superres", ("--scale", "2"), (40000, 80))):
+        done = run(place, command, tmp_path / "wide.png", "-o", tmp_path / f"{command}.png", *more)
+        assert done.returncode == 0, done.stderr
+        assert Image.open(tmp_path / f"{command}.png").size == size
+
+
 def test_strength_0_restores_the_file_itself(place, tmp_path) -> None:
     done = run(place, "restore", "deep.png", "--strength", "0", "-o", tmp_path / "made.png", "--no-metadata")
     assert done.returncode == 0, done.stderr
