@@ -121,11 +121,11 @@ def nlm(spoilt: np.ndarray) -> list[np.ndarray]:
     return [cv2.fastNlMeansDenoisingColored(samples, None, h, h, 7, 21) for h in STRENGTHS]
 
 
-def restore(data: Path, reference: str, dtypes: list[str], rivals: bool) -> None:
+def restore(data: Path, reference: str, dtypes: list[str], rivals: bool, rows_of: str) -> None:
     models = {dtype: photo.load(reference, "restore", "cpu", dtype) for dtype in dtypes}
     heads = ["input", *(["non-local means"] if rivals else []), *dtypes]
     print("| bsd10 | " + " | ".join(heads) + " |\n|---|" + "---|" * len(heads))
-    for name, text in SPOILT:
+    for name, text in ((name, text) for name, text in SPOILT if rows_of in name):
         chain, rows, means = degradation.parse(text), [], []
         for index, (_, clean) in enumerate(images(data / "bench" / "bsd10" / "HR")):
             spoilt = chain.apply(clean.astype(np.float32) / np.float32(255), np.random.default_rng(index))
@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32"], help="float32 int8")
     parser.add_argument("--rival", type=Path, help="a graph of another x4 network, for speed and PSNR")
     parser.add_argument("--rivals", action="store_true", help="non-local means as well (minutes)")
+    parser.add_argument("--rows", default="", help="of restoration, those whose name holds this text")
     parser.add_argument("--only", choices=("superres", "restore", "speed"))
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -188,7 +189,7 @@ def main() -> None:
         if args.rival:
             rivals_x4(args.data, args.rival)
     if args.only in (None, "restore"):
-        restore(args.data, args.restore, args.dtype, args.rivals)
+        restore(args.data, args.restore, args.dtype, args.rivals, args.rows)
     if args.only == "speed":
         speed(args.superres, args.restore, args.dtype, args.rival)
 

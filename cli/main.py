@@ -26,7 +26,7 @@ COMMANDS = {
     "invert": "Find the noise from which a model reproduces an image.",
     "edit": "Edit images by prompt, mask or box, and keep the rest.",
     "superres": "Enlarge photographs.",
-    "restore": "Remove noise, compression artifacts and blur from photographs.",
+    "restore": "Remove noise and JPEG artifacts from photographs, and fill in what is missing.",
     "degrade": "Degrade photographs on purpose, for training pairs and benchmarks.",
     "info": "Show how an image was made.",
     "replay": "Make an image again from its own record.",

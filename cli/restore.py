@@ -1,4 +1,4 @@
-"""``dit restore``: noise, compression and blur out of photographs, and what is missing into them."""
+"""``dit restore``: noise and compression out of photographs, and what is missing into them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Task = Annotated[
         "--task",
         metavar="NAME",
         rich_help_panel=o.PICTURE,
-        help="auto, denoise, deblock or deblur, which one network does; inpaint or colorize, for which -m "
+        help="auto, denoise or deblock, which one network does; inpaint or colorize, for which -m "
         "names a text-to-image model.",
     ),
 ]
@@ -46,7 +46,7 @@ class Restoring(p.Network):
 
 
 def restore(images: p.Photographs, task: Task = "auto", mask: Mask = None, **given: Any) -> int:
-    """Remove noise, compression artifacts and blur from photographs, or fill in what is missing.
+    """Remove noise and JPEG artifacts from photographs, or fill in what is missing.
 
     Writes NAME-restored.png, or what -o says, in the photograph's own size and depth. The built-in
     network is blind: it sees by itself what is wrong, and how much. Transparency, colour profile

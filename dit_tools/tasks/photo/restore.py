@@ -1,4 +1,4 @@
-"""``dit restore``: noise, compression and blur taken out of photographs."""
+"""``dit restore``: noise and compression artifacts taken out of photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dit_tools.media.samples import Photo
 from dit_tools.tasks.photo.network import repair
 from dit_tools.tasks.photo.run import NetworkRequest, NetworkTask, open_model, runner
 
-TASKS = ("auto", "denoise", "deblock", "deblur")
+TASKS = ("auto", "denoise", "deblock")
 
 
 @dataclass

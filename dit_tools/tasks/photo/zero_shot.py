@@ -89,8 +89,6 @@ class ZeroShot(PhotoTask):
 
     def changed(self, photo: Photo, item: Item) -> tuple[Photo, dict[str, Any]]:
         """The photograph with what was missing, and the facts of its record."""
-        import numpy as np
-
         notes: list[str] = []
         missing = self._missing(Path(item.source), photo.size, notes)
         if self.sampler is None:
@@ -102,22 +100,18 @@ class ZeroShot(PhotoTask):
         colours = pixels[:, :, :3] if pixels.shape[2] > 1 else pixels.repeat(3, axis=2)
         frame = _frame(missing, photo.size, self.sampler.size)
         made, rows, columns = frame.back(self._found(colours, missing, frame))
-        part = colours[rows, columns]
-        if missing is not None:
-            better = np.where(missing[rows, columns][:, :, None], made, part)
+        grey = photo.samples.shape[2] == 1
+        target = photo.samples.repeat(3, axis=2) if grey else photo.samples.copy()
+        part = target[rows, columns, :3]
+        if missing is None:
+            part[:] = to_samples(_coloured(colours[rows, columns], made), photo.bits)
         else:
-            better = _coloured(part, made)
-        target = photo.samples if photo.samples.shape[2] > 1 else photo.samples.repeat(3, axis=2)
-        target = target.copy()
-        rounded = to_samples(better, photo.bits)
-        kept = target[rows, columns, :3]
-        target[rows, columns, :3] = (
-            rounded if missing is None else np.where(missing[rows, columns][:, :, None], rounded, kept)
-        )
+            inside = missing[rows, columns]
+            part[inside] = to_samples(made, photo.bits)[inside]
         facts = {"calls": self.sampler.calls - before, "backend": self.sampler.model.backend}
         if notes:
             facts["note"] = "; ".join(notes)
-        icc = None if photo.samples.shape[2] == 1 else photo.icc  # a grey profile fits no colours
+        icc = None if grey else photo.icc  # a grey profile fits no colours
         return replace(photo, samples=target, icc=icc), facts
 
     def more_inputs(self, source: Path) -> tuple[str, ...]:

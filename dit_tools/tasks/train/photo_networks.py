@@ -16,7 +16,7 @@ from dit_tools.core.errors import ModelError
 from dit_tools.nn.photo_networks import Restorer, Upscaler
 from dit_tools.tasks.train import checkpoint
 from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels
-from dit_tools.tasks.train.photo_recipe import PhotoRecipe
+from dit_tools.tasks.train.photo_recipe import PhotoRecipe, Training
 from dit_tools.tasks.train.photographs import Patches, data_root, read
 from dit_tools.tasks.train.session import Interrupted, Session, check_loss, check_space
 
@@ -56,7 +56,7 @@ def train(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> P
         check_loss(value.item(), recipe.name, step + 1)
         losses.append(value.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(factor(step, t.steps, t.warmup_steps, t.decay_fraction))
+        optimizers.step(_rate(t, step))
         average.update_parameters(model)
         leave = session.interrupted or step + 1 == session.stop
         if (step + 1) % session.save_every == 0 or step + 1 == t.steps or leave:
@@ -71,6 +71,16 @@ def train(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> P
         if leave and step + 1 < t.steps:
             raise Interrupted
     return _finish(session.run / WEIGHTS, average.module, recipe, clock.spent)
+
+
+def _rate(training: Training, step: int) -> float:
+    """The factor of the peak rates: warm-up, constant, linear decay, in each part of the run."""
+    begin = 0
+    for end in (*training.earlier, training.steps):
+        if step < end:
+            return factor(step - begin, end - begin, training.warmup_steps, training.decay_fraction)
+        begin = end
+    return 0.0
 
 
 class _Clock:

@@ -44,12 +44,15 @@ class Training:
 
     ``patch`` is in pixels of the network's input. ``rescale``: the range of random reductions of
     the photographs, which makes them sharper. ``rescaled``: the share of patches so reduced.
+    ``earlier``: steps at which a run of the recipe had ended before it was made longer; each part has its
+    own warm-up and decay.
     ``scale_shares``: how often each scale is trained, in the order of ``scales``.
     """
 
     patch: int = 48
     batch_size: int = 16
     steps: int = 1000
+    earlier: tuple[int, ...] = ()
     learning_rate: float = 1e-3
     muon_learning_rate: float = 1.5e-3
     warmup_steps: int = 50
@@ -72,7 +75,8 @@ class Mix:
 class PhotoRecipe:
     """A whole recipe; ``task`` is ``superres`` or ``restore``.
 
-    ``title`` and ``licence`` are of the weights, for ``dit models``.
+    ``title`` and ``licence`` are of the weights, for ``dit models``; ``int8``: whether graphs of that
+    precision are exported as well.
     """
 
     name: str
@@ -84,6 +88,7 @@ class PhotoRecipe:
     mix: tuple[Mix, ...] = ()
     title: str = ""
     licence: str = ""
+    int8: bool = True
 
 
 def is_photo(made: dict[str, Any]) -> bool:
@@ -123,6 +128,7 @@ def build(made: dict[str, Any], path: Path) -> PhotoRecipe:
         mix=tuple(_section(Mix, each, path) for each in made.get("mix", ())),
         title=str(made.get("title", "")),
         licence=str(made.get("licence", "")),
+        int8=bool(made.get("int8", True)),
     )
     _check(recipe, path)
     return recipe
@@ -143,6 +149,9 @@ def _section(kind: type[T], values: dict[str, Any], path: Path) -> T:
 
 def _check(recipe: PhotoRecipe, path: Path) -> None:
     training, network = recipe.training, recipe.network
+    ends = (*training.earlier, training.steps)
+    if min(0, *ends) < 0 or list(ends) != sorted(set(ends)):
+        raise InputError(f"{path}: earlier and steps do not rise", "give the ends of the parts in order")
     if min(training.steps, training.batch_size, training.patch) < 1:
         raise InputError(f"{path}: [training] has a number below 1", "correct it")
     if recipe.task == "superres" and len(training.scale_shares) != len(network.scales):

@@ -24,9 +24,11 @@ def run(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> Pat
 
 
 def export(recipe: PhotoRecipe, weights: Path, target: Path, folder: str | None = None) -> Path:
-    """Graphs in float32 and int8 of finished weights, with ranges from training inputs."""
+    """Graphs of finished weights in float32, and in int8 with ranges from training inputs."""
     from dit_tools.tasks.export import photo
 
+    if not recipe.int8:
+        return photo.export(weights, target, facts(recipe))
     root = data_root(folder)
     patches = Patches(recipe, [read(each, root, lambda event: None) for each in recipe.data])
     return photo.export(weights, target, facts(recipe), _inputs(recipe, patches))

@@ -98,6 +98,15 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path, data) -> None:
         assert torch.equal(value, states[1]["average"][name]), name
 
 
+def test_each_part_of_a_run_warms_up_and_decays() -> None:
+    training = photo_recipe.Training(steps=300, earlier=(100,), warmup_steps=10, decay_fraction=0.5)
+    rates = [photo_networks._rate(training, step) for step in range(300)]
+    assert rates[0] == rates[100] == 0.1 and rates[49] == rates[199] == 1
+    assert rates[99] == pytest.approx(1 / 50) and rates[299] == pytest.approx(1 / 100)
+    alone = photo_recipe.Training(steps=100, warmup_steps=10, decay_fraction=0.5)
+    assert rates[:100] == [photo_networks._rate(alone, step) for step in range(100)]
+
+
 def test_a_restorer_learns_to_denoise(tmp_path, data) -> None:
     weights = trained(tmp_path, RESTORE, data)
     recipe = photo_recipe.load(data / "recipe.toml")
@@ -135,6 +144,7 @@ def test_pairs_are_an_input_and_what_it_lacks(data) -> None:
         ("steps = 40", "stpes = 40", "did you mean 'steps'"),
         ("scale_shares = [1.0]", "scale_shares = [1.0, 2.0]", "differ in length"),
         ("batch_size = 4", "batch_size = 0", "below 1"),
+        ("steps = 40", "steps = 40\nearlier = [50]", "do not rise"),
         ('archive = "photos.tar"', "", "missing"),
         ("name = ", "nam = ", "did you mean 'name'"),
         ("[network]", "[netwerk]", "did you mean 'network'"),
