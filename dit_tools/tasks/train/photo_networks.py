@@ -15,10 +15,10 @@ import torch
 from dit_tools.core.errors import ModelError
 from dit_tools.nn.photo_networks import Restorer, Upscaler
 from dit_tools.tasks.train import checkpoint
-from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels
+from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels, muon_and_adamw
 from dit_tools.tasks.train.photo_recipe import PhotoRecipe, Training
 from dit_tools.tasks.train.photographs import Patches, data_root, read
-from dit_tools.tasks.train.session import Interrupted, Session, check_loss, check_space
+from dit_tools.tasks.train.session import Interrupted, Meter, Session, check_loss, check_space
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
 
@@ -41,33 +41,26 @@ def train(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> P
     model = build(recipe).to(session.device, memory_format=torch.channels_last)
     check_space(session.run, 16 * sum(p.numel() for p in model.parameters()))
     t = recipe.training
-    optimizers = Optimizers([model], t.learning_rate, t.muon_learning_rate, kernels)
+    optimizers = muon_and_adamw([model], t.learning_rate, t.muon_learning_rate, kernels)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(t.ema_decay)
     )
     first, spent = _resume(session, model, average, optimizers)
     root = data_root(folder)
     patches = Patches(recipe, [read(each, root, session.tell) for each in recipe.data])
-    clock = _Clock(spent)
-    losses: list[float] = []
+    clock, meter = _Clock(spent), Meter(session, recipe.name, first, t.steps, t.batch_size)
     for step in range(first, t.steps):
         value = _loss(recipe, patches, model, step, session)
         value.backward()
         check_loss(value.item(), recipe.name, step + 1)
-        losses.append(value.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(_rate(t, step))
         average.update_parameters(model)
+        meter.advance({"loss": value})
         leave = session.interrupted or step + 1 == session.stop
         if (step + 1) % session.save_every == 0 or step + 1 == t.steps or leave:
             _save(session, step + 1, clock.spent, model, average, optimizers)
-            session.log({
-                "type": "step", "stage": recipe.name, "step": step + 1, "steps": t.steps,
-                "loss": round(sum(losses) / len(losses), 5),
-                "pictures_per_second": round(t.batch_size * (step + 1 - first) / clock.wall, 1),
-                "cpu_seconds": round(clock.spent),
-            })  # fmt: skip
-            losses.clear()
+            meter.log(cpu_seconds=round(clock.spent))
         if leave and step + 1 < t.steps:
             raise Interrupted
     return _finish(session.run / WEIGHTS, average.module, recipe, clock.spent)
@@ -84,18 +77,14 @@ def _rate(training: Training, step: int) -> float:
 
 
 class _Clock:
-    """Processor seconds over all sessions, and seconds of this one."""
+    """Processor seconds over all sessions."""
 
     def __init__(self, before: float):
-        self.before, self.cpu, self.start = before, time.process_time(), time.time()
+        self.before, self.cpu = before, time.process_time()
 
     @property
     def spent(self) -> float:
         return self.before + time.process_time() - self.cpu
-
-    @property
-    def wall(self) -> float:
-        return time.time() - self.start
 
 
 def _loss(recipe: PhotoRecipe, patches: Patches, model: Any, step: int, session: Session) -> torch.Tensor:
