@@ -163,11 +163,10 @@ class ZeroShot(PhotoTask):
             layers = ((x[0].transpose(1, 2, 0) + 1) / 2).clip(0, 1).astype(np.float32)
             return sampler.encode(to_model(layers, alpha))
 
-        problem = Problem(
-            operator, measured, sampler.denoiser([self.request.prompt]), decode, encode, sampler.model.path,
-            sampler.times(), _Stream(sampler.noise(), sampler),
-        )  # fmt: skip
-        found = operator.consistent(decode(self.method.restore(problem)), measured)
+        stream = _Stream(sampler.noise(), sampler)
+        with sampler.prompted([self.request.prompt]) as denoise:
+            problem = Problem(operator, measured, denoise, decode, encode, sampler.model.path, sampler.times(), stream)
+            found = operator.consistent(decode(self.method.restore(problem)), measured)
         return ((found[0].transpose(1, 2, 0) + 1) / 2).clip(0, 1).astype(np.float32)
 
 

@@ -189,7 +189,7 @@ def test_no_data_and_another_recipe_are_told(tmp_path, data, monkeypatch) -> Non
 def test_the_command_trains_stops_goes_on_and_its_model_serves(tmp_path, data) -> None:
     words = ("train", recipe_file(data, SUPERRES), "--data", data, "-o", "run", "--dtype", "float32")
     stopped = dit(*words, "--max-steps", "7", cwd=tmp_path)
-    assert stopped.returncode == 0 and "give the command again" in stopped.stderr
+    assert stopped.returncode == 0 and "the same command continues" in stopped.stderr
     done = dit(*words, "-q", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.strip() == "run/model", done.stderr
     Image.fromarray((scene() * 255).astype(np.uint8)).save(tmp_path / "small.png")
