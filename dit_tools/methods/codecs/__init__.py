@@ -1,0 +1,1 @@
+"""Image codecs: what ``dit compress --method`` chooses from."""

@@ -1,0 +1,1 @@
+"""Training of the image codec: its integer tables and its decoder network."""
