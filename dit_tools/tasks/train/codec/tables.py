@@ -3,8 +3,7 @@
 ``python -m dit_tools.tasks.train.codec.tables --data FOLDER --out tables.safetensors``
 
 Three rounds: quantise every photograph at every rate, fit the weights of the contexts, count the
-symbols. The first round rounds with a dead zone, the later ones with the tables of the round
-before. Each round is saved, so that an interrupted run goes on with the last whole round.
+symbols. The first round rounds to the nearest, the later ones with the tables of the round before. Each round is saved, so that an interrupted run goes on with the last whole round.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit_tools.methods.codecs import _contexts as contexts
-from dit_tools.methods.codecs import _quantize as quantization
-from dit_tools.methods.codecs import _transform as transform
-from dit_tools.methods.codecs._entropy import BUCKETS, SYMBOLS, Counter, code_tile
-from dit_tools.methods.codecs._tables import MOST_TAPS, Tables
+from dit_tools.media.wavelet import contexts
+from dit_tools.media.wavelet import quantize as quantization
+from dit_tools.media.wavelet import transform
+from dit_tools.media.wavelet.entropy import BUCKETS, SYMBOLS, Counter, code_tile
+from dit_tools.media.wavelet.tables import MOST_TAPS, Tables
 from dit_tools.tasks.train.codec.photographs import photographs
 
 if TYPE_CHECKING:
@@ -193,20 +192,11 @@ def run_round(images: list[NDArray], arrays: dict[str, NDArray], number: int) ->
 def quantised(
     image: NDArray, step: float, tables: Tables, rate: int, number: int
 ) -> tuple[NDArray, list[list[list[NDArray]]]]:
-    """The low pass band and the subbands of a photograph; the first round with a dead zone."""
-    import numpy as np
-
+    """The low pass band and the subbands of a photograph; in the first round plainly rounded."""
     size = image.shape[:2]
     low, details = transform.forward(transform.to_ycbcr(image), transform.levels_for(*size))
-    if number:
-        bands = quantization.quantize(details, size, step, tables, rate)
-    else:
-        steps = quantization.steps_of(step, len(details))
-        bands = [
-            [[(np.sign(x) * np.floor(np.abs(x) / s + 0.38)).astype(np.int32)
-              for x, s in zip(band, row, strict=True)] for band, row in zip(level, rows, strict=True)]
-            for level, rows in zip(details, steps, strict=True)
-        ]  # fmt: skip
+    weight = quantization.LAMBDA if number else 0.0
+    bands = quantization.quantize(details, size, step, tables, rate, weight)
     return quantization.quantize_low(low, step), bands
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import ModelError
-from dit_tools.methods.codecs._contexts import PHASES, UNIT, taps
-from dit_tools.methods.codecs._entropy import BUCKETS, SYMBOLS, thresholds
+from dit_tools.media.wavelet.contexts import PHASES, UNIT, taps
+from dit_tools.media.wavelet.entropy import BUCKETS, SYMBOLS, thresholds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +60,7 @@ class Tables:
         return self.arrays["weights"][rate, depth, orientation, channel, phase, :count]
 
     def frequencies(self, key: Any) -> NDArray:
-        """Frequencies of the table of that key, as :mod:`._entropy` names them."""
+        """Frequencies of the table of that key, as :mod:`.entropy` names them."""
         if key[0] == "low":
             return self.arrays["low"][key[1]]
         if key[0] == "flag":
@@ -92,6 +92,15 @@ class Tables:
         import numpy as np
 
         return int(np.abs(np.log(self.arrays["steps"] / 256.0) - np.log(step)).argmin())
+
+
+FOLDER = Path(__file__).resolve().parents[2] / "builtin" / "photo-codec"
+"""The built-in model: tables, decoder network, card and recipe."""
+
+
+def built_in() -> Tables:
+    """The tables of the built-in model. Raises ModelError when they are missing or damaged."""
+    return Tables.load(FOLDER / "tables.safetensors")
 
 
 def digest_of(arrays: dict[str, NDArray]) -> bytes:

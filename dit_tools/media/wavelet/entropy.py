@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dit_tools.methods.codecs._contexts import UNIT, Level, band_sizes, level_of
+from dit_tools.media.wavelet.contexts import UNIT, Level, band_sizes, level_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dit_tools.methods.codecs._tables import Tables
+    from dit_tools.media.wavelet.tables import Tables
 
 LARGEST = 14
 """Values of greater magnitude are coded as an escape and an Exp-Golomb number."""
@@ -305,7 +305,7 @@ def code_band(
     values: NDArray | None,
 ) -> None:
     """Code one subband pass by pass into ``band`` and remember its magnitudes in ``level``."""
-    from dit_tools.methods.codecs._contexts import PHASES
+    from dit_tools.media.wavelet.contexts import PHASES
 
     orientation, channel, depth, rate = place
     for phase, (a, b) in enumerate(PHASES):
