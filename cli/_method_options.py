@@ -164,6 +164,7 @@ Restoration = Annotated[
     str | None,
     _option("--method", "restoration", "Zero-shot restoration method, with a text-to-image model (default: ddnm)."),
 ]
+Codec = Annotated[str | None, _option("--method", "codecs", "Image codec (default: wavelet).")]
 Steering = Annotated[
     str | None, _option("--steer", "seed_search", "Seed search: start several seeds and finish the best one.")
 ]

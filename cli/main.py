@@ -28,6 +28,8 @@ COMMANDS = {
     "superres": "Enlarge photographs.",
     "restore": "Remove noise and JPEG artifacts from photographs, and fill in what is missing.",
     "degrade": "Degrade photographs on purpose, for training pairs and benchmarks.",
+    "compress": "Compress images to small .dit files.",
+    "decompress": "Decode .dit files to images.",
     "info": "Show how an image was made.",
     "replay": "Make an image again from its own record.",
     "eval": "Compute metrics of images: PSNR, SSIM, retrieval and others.",

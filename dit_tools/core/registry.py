@@ -39,6 +39,7 @@ TASK_CATEGORIES = {
     "adapters": "--adapter",
     "inversion": "--inversion",
     "editing": "--method",
+    "codecs": "--method",
     "seed_search": "--steer",
     "protection": "--protect",
     "degradation": "--degrade",

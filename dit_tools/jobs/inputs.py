@@ -15,8 +15,8 @@ MOST = 100_000
 """Files of one run."""
 
 
-def expand(words: Iterable[str]) -> list[Path]:
-    """The pictures that ``words`` mean, in order, each once.
+def expand(words: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[Path]:
+    """The files that ``words`` mean, in order, each once; a folder is searched for ``suffixes``.
 
     A word is a file, a folder (its pictures and those of the folders below, sorted;
     hidden ones are left out), a pattern with ``*``, ``?`` or ``[...]`` (``**`` for any depth),
@@ -26,7 +26,7 @@ def expand(words: Iterable[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for word in words:
         try:
-            for path in _files(word):
+            for path in _files(word, suffixes):
                 found.setdefault(path)
         except OSError as error:  # a name too long for the file system, a closed folder
             raise InputError(f"{word[:200]}: cannot be read: {error.strerror}") from None
@@ -40,13 +40,13 @@ def several(words: Iterable[str], found: Sequence[Path]) -> bool:
     return len(found) > 1 or any(Path(word).expanduser().is_dir() for word in words)
 
 
-def _files(word: str) -> Iterator[Path]:
+def _files(word: str, suffixes: Sequence[str]) -> Iterator[Path]:
     path = Path(word).expanduser()
     if word == "-" or (word.startswith("@") and not path.exists()):
         for line in _lines(word):
-            yield from _files(line)
+            yield from _files(line, suffixes)
     elif path.is_dir():
-        yield from _below(path)
+        yield from _below(path, suffixes)
     elif path.exists():
         yield path
     elif glob.has_magic(word):
@@ -59,16 +59,17 @@ def _files(word: str) -> Iterator[Path]:
         raise InputError(f"{word}: no such file or folder", "check the path")
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in PICTURES
+        if path.suffix.lower() in suffixes
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
-        raise InputError(f"{folder}: holds no pictures", "give a file, or another folder")
+        kind = "pictures" if suffixes is PICTURES else f"{' or '.join(suffixes)} files"
+        raise InputError(f"{folder}: holds no {kind}", "give a file, or another folder")
     return files
 
 

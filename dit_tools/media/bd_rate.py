@@ -14,9 +14,7 @@ LEAST_OVERLAP = 0.3
 """Curves that share a smaller part of the anchor's quality range are not compared."""
 
 
-def bd_rate(
-    anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]]
-) -> float:
+def bd_rate(anchor: Sequence[tuple[float, float]], test: Sequence[tuple[float, float]]) -> float:
     """How many percent more bytes ``test`` needs than ``anchor`` at equal quality.
 
     The logarithm of the rate is interpolated over quality by a monotone cubic (Fritsch and
@@ -42,8 +40,7 @@ def bd_rate(
     span = first[0][-1] - first[0][0]
     if span <= 0 or (high - low) / span < LEAST_OVERLAP:
         raise UsageError(
-            f"the curves share only {max(0.0, high - low):.3g} of a quality range of {span:.3g}",
-            "measure more rates",
+            f"the curves share only {max(0.0, high - low):.3g} of a quality range of {span:.3g}", "measure more rates"
         )
     grid = np.linspace(low, high, 2001)
     gap = _monotone(second, grid) - _monotone(first, grid)

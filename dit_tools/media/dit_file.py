@@ -65,9 +65,7 @@ class DitFile:
     def to_bytes(self) -> bytes:
         """The whole file."""
         flags = self.flags | sum(1 << i for i, name in enumerate(EXTRAS) if name in self.extras)
-        head = HEAD.pack(
-            MAGIC, VERSION, flags, self.codec, self.digest, *self.size, self.setting, self.rate, self.tile
-        )
+        head = HEAD.pack(MAGIC, VERSION, flags, self.codec, self.digest, *self.size, self.setting, self.rate, self.tile)
         extras = [self.extras[name] for name in EXTRAS if name in self.extras]
         lengths = b"".join(_variable(len(part)) for part in (*self.tiles, *extras))
         body = b"".join((head, lengths, *self.tiles, *extras, struct.pack("<I", self.symbols)))

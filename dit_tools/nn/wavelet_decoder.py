@@ -13,7 +13,7 @@ SHUFFLE = 4
 class WaveletDecoder(nn.Module):
     """Plain 3 x 3 convolutions on cells of 4 x 4 pixels; predicts a correction of the image.
 
-    The correction is in units of the quantisation step, so that one network serves every rate and
+    The correction is in units of an eighth of the quantisation step, so that one network serves every rate and
     changes nothing where the step is zero.
 
     Args:
@@ -41,7 +41,7 @@ class WaveletDecoder(nn.Module):
                 multiples of 4.
             steps: Local quantisation step of the two finest levels (B, 2, H / 4, W / 4).
         """
-        scale = steps.mean(dim=(1, 2, 3), keepdim=True)
+        scale = steps.mean(dim=(1, 2, 3), keepdim=True) / 8
         cells = functional.pixel_unshuffle(image, SHUFFLE) / 64
         h = functional.relu(self.enter(torch.cat([cells, torch.log2(steps) / 4 - 1], 1)))
         for first, second in zip(self.first, self.second, strict=True):

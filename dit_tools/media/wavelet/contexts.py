@@ -72,9 +72,7 @@ class Level:
     sizes: tuple[tuple[int, int], ...]  # of hl, lh, hh
     grid: tuple[int, int]
     parents: list[list[NDArray | None]]
-    stored: list[list[NDArray | None]] = field(
-        default_factory=lambda: [[None] * 3 for _ in range(3)]
-    )
+    stored: list[list[NDArray | None]] = field(default_factory=lambda: [[None] * 3 for _ in range(3)])
 
     def source(self, tap: Tap, orientation: int, channel: int) -> NDArray | None:
         """The magnitudes that a tap reads, or None where all of them are zero."""
@@ -89,9 +87,7 @@ class Level:
             band = self.stored[orientation][channel]
         return None if band is None else band[tap.parity]
 
-    def predicted(
-        self, orientation: int, channel: int, phase: int, weights: NDArray
-    ) -> NDArray:
+    def predicted(self, orientation: int, channel: int, phase: int, weights: NDArray) -> NDArray:
         """Predicted magnitudes (rows, columns) of a pass, int32 in units of 1/4096.
 
         Args:
@@ -149,9 +145,7 @@ def _merged(band: NDArray, grid: tuple[int, int]) -> NDArray:
     return merged
 
 
-def band_sizes(
-    height: int, width: int, levels: int
-) -> tuple[tuple[int, int], list[tuple[tuple[int, int], ...]]]:
+def band_sizes(height: int, width: int, levels: int) -> tuple[tuple[int, int], list[tuple[tuple[int, int], ...]]]:
     """Size of the low pass band and, from coarse to fine, the sizes of each level's subbands."""
     sizes = []
     for _ in range(levels):

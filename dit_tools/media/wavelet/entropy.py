@@ -160,18 +160,14 @@ def code_pass(
     for bucket, end in enumerate(ends.tolist()):
         if end > start:
             part = None if given is None else given[start:end]
-            coded[start:end] = code_values(
-                coder, (*group, bucket), int(shifts[bucket]), end - start, part
-            )
+            coded[start:end] = code_values(coder, (*group, bucket), int(shifts[bucket]), end - start, part)
             start = end
     result = np.empty(flat.size, np.int32)
     result[order] = coded
     return result.reshape(buckets.shape)
 
 
-def code_values(
-    coder: Coder, key: Any, shift: int, count: int, values: NDArray | None
-) -> NDArray:
+def code_values(coder: Coder, key: Any, shift: int, count: int, values: NDArray | None) -> NDArray:
     """Code signed integers with one table, their ``shift`` low bits raw, outliers as escapes."""
     import numpy as np
 
@@ -213,9 +209,7 @@ def _code_escapes(coder: Coder, count: int, values: NDArray | None) -> NDArray:
     return np.where(sign == 1, -result, result)
 
 
-def code_low(
-    coder: Coder, size: tuple[int, int], values: NDArray | None
-) -> NDArray:
+def code_low(coder: Coder, size: tuple[int, int], values: NDArray | None) -> NDArray:
     """Code the low pass band (3, rows, columns): differences from left, or from above."""
     import numpy as np
 
@@ -274,12 +268,7 @@ def code_tile(
 
 
 def _code_level(
-    coder: Coder,
-    tables: Tables,
-    level: Level,
-    depth: int,
-    rate: int,
-    given: list[list[NDArray]] | None,
+    coder: Coder, tables: Tables, level: Level, depth: int, rate: int, given: list[list[NDArray]] | None
 ) -> list[list[NDArray]]:
     import numpy as np
 
@@ -297,12 +286,7 @@ def _code_level(
 
 
 def code_band(
-    coder: Coder,
-    tables: Tables,
-    level: Level,
-    place: tuple[int, int, int, int],
-    band: NDArray,
-    values: NDArray | None,
+    coder: Coder, tables: Tables, level: Level, place: tuple[int, int, int, int], band: NDArray, values: NDArray | None
 ) -> None:
     """Code one subband pass by pass into ``band`` and remember its magnitudes in ``level``."""
     from dit_tools.media.wavelet.contexts import PHASES

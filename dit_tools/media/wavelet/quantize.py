@@ -36,9 +36,7 @@ def steps_of(step: float, levels: int) -> list[tuple[float, float]]:
     return [(step * weight, step * weight * COLOUR_WEIGHT) for weight in reversed(weights)]
 
 
-def masking(
-    coarser: list[list[NDArray]] | None, step: float, depth: int, grid: tuple[int, int]
-) -> NDArray | None:
+def masking(coarser: list[list[NDArray]] | None, step: float, depth: int, grid: tuple[int, int]) -> NDArray | None:
     """How much coarser than the step a level is quantised, place by place.
 
     Errors hide where the image is busy, and SSIM divides them by the local variance. The variance
@@ -112,9 +110,7 @@ def step_map(bands: list[list[list[NDArray]]], step: float, size: tuple[int, int
     return made
 
 
-def _level_mask(
-    bands: list[list[list[NDArray]]], steps: list[tuple[float, float]], index: int
-) -> NDArray | None:
+def _level_mask(bands: list[list[list[NDArray]]], steps: list[tuple[float, float]], index: int) -> NDArray | None:
     if not index:
         return None
     coarser = bands[index - 1]
@@ -188,9 +184,7 @@ def _quantize_band(
     return nearest
 
 
-def _choose(
-    scaled: NDArray, nearest: NDArray, buckets: NDArray, costs: NDArray, shifts: NDArray
-) -> NDArray:
+def _choose(scaled: NDArray, nearest: NDArray, buckets: NDArray, costs: NDArray, shifts: NDArray) -> NDArray:
     """The best of nearest, one less and zero for every coefficient that is not zero anyway."""
     import numpy as np
 

@@ -128,8 +128,7 @@ def _checked(arrays: dict[str, NDArray]) -> tuple[int, int]:
             "steps": ((rates,), np.int32),
         }
         right = all(
-            arrays[name].shape == shape and arrays[name].dtype == kind
-            for name, (shape, kind) in wanted.items()
+            arrays[name].shape == shape and arrays[name].dtype == kind for name, (shape, kind) in wanted.items()
         )
     except (KeyError, ValueError) as error:
         raise ModelError("codec tables: an array is missing", "install dit again") from error

@@ -18,11 +18,7 @@ SCALE = 1.149604398860241  # makes the low pass filter's gain the square root of
 ORIENTATIONS = ("hl", "lh", "hh")
 """Subbands of a level: high horizontally, high vertically, high in both directions."""
 
-TO_YCBCR = (
-    (0.299, 0.587, 0.114),
-    (-0.168736, -0.331264, 0.5),
-    (0.5, -0.418688, -0.081312),
-)
+TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 

@@ -29,9 +29,7 @@ class Crops:
         every: Take one of so many photographs of clothes, which are all alike.
     """
 
-    def __init__(
-        self, data: Path, tables: Tables, seed: int, lowest: float, highest: float, every: int
-    ):
+    def __init__(self, data: Path, tables: Tables, seed: int, lowest: float, highest: float, every: int):
         import numpy as np
 
         self.random = np.random.default_rng(seed)
@@ -94,9 +92,7 @@ def _half(image: NDArray) -> NDArray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def reconstructed(
-    image: NDArray, step: float, tables: Tables, weight: float
-) -> tuple[NDArray, NDArray]:
+def reconstructed(image: NDArray, step: float, tables: Tables, weight: float) -> tuple[NDArray, NDArray]:
     """What the decoder's network sees of an image: (3, h, w) about 0, and its steps."""
     import numpy as np
 

@@ -28,7 +28,7 @@ from dit_tools.media.wavelet.tables import Tables
 from dit_tools.nn.wavelet_decoder import WaveletDecoder
 from dit_tools.tasks.train import checkpoint
 from dit_tools.tasks.train.codec.crops import Crops
-from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels
+from dit_tools.tasks.train.optimizers import Optimizers, factor
 from dit_tools.tasks.train.session import has_bfloat16
 
 MARGIN = 8
@@ -44,8 +44,8 @@ class Recipe:
     crops: int = 400_000
     batch: int = 16
     side: int = 128
-    learning_rate: float = 1e-3
-    muon_rate: float = 3e-3
+    learning_rate: float = 5e-4
+    muon_rate: float = 1.5e-3
     lowest_step: float = 3.0
     highest_step: float = 110.0
     similarity: float = 0.5  # weight of the loss by local similarity against the squared error
@@ -96,6 +96,11 @@ def _dissimilarity(x: Tensor, y: Tensor, constant: float = 58.5225) -> Tensor:
     return 1 - (2 * cov + constant) / (vx + vy + constant)
 
 
+def _hidden(name: str, parameter: Tensor) -> bool:
+    """Whether Muon takes a parameter: the kernels between hidden layers."""
+    return parameter.ndim == 4 and name.startswith(("first", "second"))
+
+
 class Run:
     """A training run that can be saved and continued."""
 
@@ -104,7 +109,7 @@ class Run:
         self.recipe, self.folder, self.crops_seen, self.cpu = recipe, folder, 0, 0.0
         self.net = WaveletDecoder(recipe.width, recipe.blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
-        self.optimizers = Optimizers([self.net], recipe.learning_rate, recipe.muon_rate, kernels)
+        self.optimizers = Optimizers([self.net], recipe.learning_rate, recipe.muon_rate, _hidden)
         state = checkpoint.load(folder / "state.pt")
         if state:
             self.net.load_state_dict(state["net"])
@@ -130,7 +135,7 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         count, total = self.crops_seen // self.recipe.batch, self.recipe.crops // self.recipe.batch
-        self.optimizers.step(factor(count, total, 50, 0.25))
+        self.optimizers.step(factor(count, total, 100, 0.25))
         share = min(0.002, 1.0) if count > 500 else 1 / (count / 2 + 2)
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.net.parameters(), strict=True):

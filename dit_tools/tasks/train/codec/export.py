@@ -32,6 +32,7 @@ def to_onnx(net: WaveletDecoder) -> Any:
     nodes: list[Any] = []
     constants = {
         "divisor": np.float32(64), "quarter": np.float32(4), "one": np.float32(1),
+        "eight": np.float32(8),
         "two": np.log(np.float32(2)),
         "from_space": np.arange(3 * SHUFFLE**2).reshape(SHUFFLE**2, 3).T.ravel(),
     }  # fmt: skip
@@ -44,7 +45,7 @@ def to_onnx(net: WaveletDecoder) -> Any:
     def conv(x: str, layer: str) -> str:
         return add("Conv", x, f"{layer}.weight", f"{layer}.bias", pads=[1, 1, 1, 1], kernel_shape=[3, 3])
 
-    scale = add("ReduceMean", "steps", axes=[1, 2, 3], keepdims=1)
+    scale = add("Div", add("ReduceMean", "steps", axes=[1, 2, 3], keepdims=1), "eight")
     # SpaceToDepth orders channels by place first; PyTorch's pixel_unshuffle by channel first. The
     # first layer's and last layer's weights are stored in PyTorch's order, so channels are gathered.
     cells = add("Gather", add("SpaceToDepth", "image", blocksize=SHUFFLE), "from_space", axis=1)

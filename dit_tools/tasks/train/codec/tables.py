@@ -3,7 +3,8 @@
 ``python -m dit_tools.tasks.train.codec.tables --data FOLDER --out tables.safetensors``
 
 Three rounds: quantise every photograph at every rate, fit the weights of the contexts, count the
-symbols. The first round rounds to the nearest, the later ones with the tables of the round before. Each round is saved, so that an interrupted run goes on with the last whole round.
+symbols. The first round rounds to the nearest, the later ones with the tables of the round before.
+Each round is saved, so that an interrupted run goes on with the last whole round.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dit_tools.media.wavelet import contexts
+from dit_tools.media.wavelet import contexts, transform
 from dit_tools.media.wavelet import quantize as quantization
-from dit_tools.media.wavelet import transform
 from dit_tools.media.wavelet.entropy import BUCKETS, SYMBOLS, Counter, code_tile
 from dit_tools.media.wavelet.tables import MOST_TAPS, Tables
 from dit_tools.tasks.train.codec.photographs import photographs
@@ -226,8 +226,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=6, help="take every n-th of the photographs")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    images = [image[:SIDE, :SIDE] for archive, every in (("photos/cc0_budgie.tar", 2), ("photos/cc0_photos.tar", options.every))
-              for _, image in photographs(options.data, (archive,), every, shortest=416)]  # fmt: skip
+    shares = {"photos/cc0_budgie.tar": 2, "photos/cc0_photos.tar": options.every}
+    images = [
+        image[:SIDE, :SIDE]
+        for archive, every in shares.items()
+        for _, image in photographs(options.data, (archive,), every, shortest=416)
+    ]
     print(f"{len(images)} photographs")
     arrays = empty_tables()
     for number in range(options.rounds):

@@ -1,0 +1,1 @@
+"""``dit compress`` and ``dit decompress``: images to small files and back."""
