@@ -107,8 +107,8 @@ def _line(event: dict[str, Any]) -> str:
     quality = f", {event['psnr']:.2f} dB" if "psnr" in event else ""
     line = f"dit: {event['source']}: {note}{event['bytes']} bytes, {event['bpp']:.3f} bits a pixel{quality}"
     for row in event.get("compared", ()):
-        similar = "" if row["ms_ssim"] is None else f"  MS-SSIM {row['ms_ssim']:.4f}"
-        line += f"\ndit:   {row['format']:5} {row['bytes']:9} bytes  PSNR {row['psnr']:6.2f} dB{similar}"
+        similar = "" if row["ms_ssim"] is None else f" MS-SSIM {row['ms_ssim']:.4f}"
+        line += f"; {row['format']} {row['bytes']} bytes {row['psnr']:.2f} dB{similar}"
     return line
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dit_tools.core.errors import InputError
 from dit_tools.core.reading import read_at_most
-from dit_tools.media import image
+from dit_tools.media import dit_file, image
 from dit_tools.media.metadata import read_parameters, read_record
 
 SCHEMA = "dit.info/1"
@@ -27,6 +27,8 @@ def inspect(path: str) -> dict[str, Any]:
     if isinstance(source, str) and Path(source).is_dir():
         pattern = Path(source) / "*.png"
         raise InputError(f"{path}: is a folder", f"give its images, such as 'dit info {pattern}'")
+    if begins_as_dit(source):
+        return compressed(source, path)
     picture = image.probe(source)
     return {
         "schema": SCHEMA,
@@ -55,6 +57,53 @@ def piped() -> bytes:
     return content
 
 
+def begins_as_dit(source: str | bytes) -> bool:
+    """Whether a file, or the bytes of one, is what ``dit compress`` made, by its first bytes."""
+    if isinstance(source, bytes):
+        return source[:4] == dit_file.MAGIC
+    try:
+        with open(source, "rb") as stream:
+            return stream.read(4) == dit_file.MAGIC
+    except OSError:  # ``image.probe`` says why
+        return False
+
+
+def compressed(source: str | bytes, path: str) -> dict[str, Any]:
+    """Facts of a ``.dit`` file from its header and extras; no pixel is decoded. Raises InputError."""
+    content = source if isinstance(source, bytes) else dit_file.read(Path(source))
+    file = dit_file.parse(content, path)
+    height, width = file.size
+    grey, alpha = bool(file.flags & dit_file.GREY), "alpha" in file.extras
+    payload = sum(len(tile) for tile in file.tiles)
+    facts = {
+        "codec": file.codec,
+        "tables": file.digest.hex(),
+        "setting": file.setting,
+        "rate": file.rate,
+        "tiles": len(file.tiles),
+        "payload_bytes": payload,
+        "bpp": round(len(content) * 8 / (height * width), 5),
+        "exif": "exif" in file.extras,
+        "symbols_crc": f"{file.symbols:08x}",
+    }
+    return {
+        "schema": SCHEMA,
+        "path": path,
+        "bytes": len(content),
+        "format": "dit",
+        "width": width,
+        "height": height,
+        "bits": 8,
+        "channels": 4 if alpha else (1 if grey else 3),
+        "alpha": alpha,
+        "icc": profile_name(file.extra("icc")),
+        "note": "more than 8 bits before compression" if file.flags & dit_file.DEEP else None,
+        "parameters": None,
+        "record": None,
+        "compressed": facts,
+    }
+
+
 def profile_name(icc: bytes | None) -> str | None:
     """The description of a colour profile; ``unreadable`` when it is damaged, None without one."""
     if not icc:
@@ -78,6 +127,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     made.append(f"  profile: {facts['icc'] or 'none (sRGB)'}")
     if facts["note"]:
         made.append(f"  note: {facts['note']}")
+    if facts.get("compressed"):
+        made += [f"  {key}: {value}" for key, value in facts["compressed"].items()]
     if facts["parameters"]:
         made.append("  parameters:")
         made += [f"    {line}" for line in facts["parameters"].splitlines()]

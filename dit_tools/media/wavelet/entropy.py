@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dit_tools.core.errors import InputError
 from dit_tools.media.wavelet.contexts import UNIT, Level, band_sizes, level_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ SYMBOLS = 2 * LARGEST + 2
 ESCAPE = SYMBOLS - 1
 LOW_BITS = 16
 """The most low bits that the low pass band's differences may be coded raw with."""
+ESCAPE_BITS = 20
+"""The most bits of an escaped number; images and steps give 16 at most."""
 RATIO = 1.3
 SMALLEST = 0.004
 BUCKETS = 48
@@ -70,7 +73,7 @@ class Writer:
 
 
 class Reader:
-    """Decodes from bytes; past their end it reads zeros, so damage never stops it."""
+    """Decodes from bytes; past their end it reads zeros. Raises InputError where damage shows."""
 
     def __init__(self, tables: Tables, payload: bytes):
         import constriction
@@ -94,7 +97,10 @@ class Reader:
 
         if not count or model is None:
             return np.zeros(count, np.int32)
-        return self.coder.decode(model, count)
+        try:
+            return self.coder.decode(model, count)
+        except AssertionError:  # so the coder says that no encoder could have written this
+            raise InputError("damaged: the coded pixels make no sense", "copy the file here again") from None
 
 
 class Counter:
@@ -198,7 +204,7 @@ def _code_escapes(coder: Coder, count: int, values: NDArray | None) -> NDArray:
         excess = np.abs(values) - LARGEST  # from 1
         lengths = (np.frexp(excess.astype(np.float64))[1] - 1).astype(np.int32)
     sign = coder.raw(2, count, sign)
-    lengths = coder.raw(LOW_BITS, count, lengths)
+    lengths = coder.raw(ESCAPE_BITS, count, lengths)
     result = np.empty(count, np.int32)
     for length in np.unique(lengths).tolist():
         chosen = lengths == length

@@ -123,7 +123,7 @@ class Work:
             file = DitFile(**{**vars(file), "extras": kept})
         content = encoded(samples, file, self.format, self.request.quality)
         height, width = samples.shape[:2]
-        facts = {"width": width, "height": height, "bytes": len(content), "seconds": seconds}
+        facts = {"width": width, "height": height, "decoded_bytes": len(content), "seconds": seconds}
         return self.places.deliver(item.path, content), facts
 
     def _network(self) -> Run:
