@@ -31,7 +31,7 @@ class WaveletDecoder(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
         for conv in self.second:
-            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(conv.weight)  # type: ignore[arg-type]
 
     def forward(self, image: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
         """The corrected image.

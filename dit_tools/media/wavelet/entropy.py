@@ -43,15 +43,19 @@ class Coder(Protocol):
         ...
 
 
+def _stream() -> Any:
+    import constriction  # it has no types
+
+    return constriction.stream  # type: ignore[attr-defined]
+
+
 class Writer:
     """Encodes into a range coder."""
 
     def __init__(self, tables: Tables):
-        import constriction
-
-        self.models = tables.models
-        self.uniform = constriction.stream.model.Uniform
-        self.coder = constriction.stream.queue.RangeEncoder()
+        stream = _stream()
+        self.models, self.uniform = tables.models, stream.model.Uniform
+        self.coder = stream.queue.RangeEncoder()
 
     def symbols(self, key: Any, count: int, values: NDArray | None) -> NDArray:
         """Write the symbols."""
@@ -76,13 +80,12 @@ class Reader:
     """Decodes from bytes; past their end it reads zeros. Raises InputError where damage shows."""
 
     def __init__(self, tables: Tables, payload: bytes):
-        import constriction
         import numpy as np
 
-        self.models = tables.models
-        self.uniform = constriction.stream.model.Uniform
+        stream = _stream()
+        self.models, self.uniform = tables.models, stream.model.Uniform
         words = np.frombuffer(payload + b"\0" * (-len(payload) % 4), "<u4").astype(np.uint32)
-        self.coder = constriction.stream.queue.RangeDecoder(words)
+        self.coder = stream.queue.RangeDecoder(words)
 
     def symbols(self, key: Any, count: int, values: NDArray | None = None) -> NDArray:
         """Read the symbols."""

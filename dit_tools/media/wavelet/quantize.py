@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dit_tools.media.wavelet.tables import Tables
 
-LAMBDA = 0.1
+LAMBDA = 0.14
 """Weight of a bit against the squared error in units of the squared step."""
 LEVEL_WEIGHTS = (1.12, 1.0, 0.92, 0.88)
 """Steps of the levels, from the finest; the coarse ones matter more to MS-SSIM than to PSNR."""

@@ -70,12 +70,13 @@ class Tables:
     def models(self, key: Any) -> Any:
         """The coder's model of the table of that key."""
         if key not in self._models:
-            import constriction
+            import constriction  # it has no types
             import numpy as np
 
             # Integers below 2 ** 16 and their sums are exact in a double, whatever the machine.
             exact = self.frequencies(key).astype(np.float64)
-            self._models[key] = constriction.stream.model.Categorical(exact, perfect=False)
+            stream: Any = constriction.stream  # type: ignore[attr-defined]
+            self._models[key] = stream.model.Categorical(exact, perfect=False)
         return self._models[key]
 
     def costs(self, key: Any) -> NDArray:

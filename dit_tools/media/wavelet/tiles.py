@@ -46,7 +46,7 @@ def checksum(low: NDArray, bands: Bands, before: int = 0) -> int:
     import numpy as np
 
     for values in (low, *(band for level in bands for row in level for band in row)):
-        before = zlib.crc32(np.ascontiguousarray(values, "<i4"), before)
+        before = zlib.crc32(np.ascontiguousarray(values, "<i4").data, before)
     return before
 
 

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 KEPT = 96
 """Coded photographs that crops are drawn from at a time."""
+SHARED = 24
+"""Crops between two photographs that are coded."""
 
 
 class Crops:
-    """Draws batches of crops; one photograph is coded at another rate for every batch.
+    """Draws batches of crops; photographs are coded again and again at other rates.
 
     Args:
         data: Folder of the archives.
@@ -44,7 +46,7 @@ class Crops:
         )
         self.images = budgie * 3 + photos + clothes  # the only lossless ones more often
         self.entries: list[tuple[NDArray, NDArray, NDArray]] = []
-        self.place = 0
+        self.place = self.due = 0
 
     def batch(self, count: int, side: int) -> tuple[NDArray, NDArray, NDArray]:
         """Coded and true crops (count, 3, side, side) about 0, and steps (count, 2, side / 4 ...)."""
@@ -52,10 +54,12 @@ class Crops:
 
         while len(self.entries) < KEPT:
             self.entries.append(self._coded())
-        self.entries[self.place] = self._coded()
-        self.place = (self.place + 1) % KEPT
+        self.due += count
+        if self.due >= SHARED:
+            self.entries[self.place] = self._coded()
+            self.place, self.due = (self.place + 1) % KEPT, 0
         chosen = self.random.integers(0, KEPT, count)
-        crops = [self._crop(*self.entries[index], side) for index in chosen]
+        crops = [self._crop(self.entries[index], side) for index in chosen]
         coded, true, steps = (np.stack(part) for part in zip(*crops, strict=True))
         return coded, true, steps
 
@@ -76,7 +80,8 @@ class Crops:
         true = np.moveaxis(image, -1, 0).astype(np.float16) - np.float16(128)
         return coded.astype(np.float16), true, steps
 
-    def _crop(self, coded: NDArray, true: NDArray, steps: NDArray, side: int) -> tuple:
+    def _crop(self, entry: tuple[NDArray, NDArray, NDArray], side: int) -> tuple:
+        coded, true, steps = entry
         rows, columns = (n // 4 - side // 4 for n in true.shape[1:])
         top, left = self.random.integers(rows + 1), self.random.integers(columns + 1)
         inside = (slice(None), slice(4 * top, 4 * top + side), slice(4 * left, 4 * left + side))
@@ -96,7 +101,7 @@ def reconstructed(image: NDArray, step: float, tables: Tables, weight: float) ->
     """What the decoder's network sees of an image: (3, h, w) about 0, and its steps."""
     import numpy as np
 
-    size = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     low, details = transform.forward(transform.to_ycbcr(image), transform.levels_for(*size))
     bands = quantization.quantize(details, size, step, tables, tables.rate_of(step), weight)
     coded = quantization.quantize_low(low, step)

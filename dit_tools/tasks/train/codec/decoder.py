@@ -42,10 +42,10 @@ class Recipe:
     width: int = 128
     blocks: int = 3
     crops: int = 400_000
-    batch: int = 16
+    batch: int = 8
     side: int = 128
-    learning_rate: float = 5e-4
-    muon_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
+    muon_rate: float = 3e-3
     lowest_step: float = 3.0
     highest_step: float = 110.0
     similarity: float = 0.5  # weight of the loss by local similarity against the squared error
@@ -136,7 +136,7 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         count, total = self.crops_seen // self.recipe.batch, self.recipe.crops // self.recipe.batch
         self.optimizers.step(factor(count, total, 100, 0.25))
-        share = min(0.002, 1.0) if count > 500 else 1 / (count / 2 + 2)
+        share = max(0.004, 1 / (count / 8 + 2))
         with torch.no_grad():
             for kept, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 kept.lerp_(new, share)
@@ -171,7 +171,7 @@ def train(recipe: Recipe, data: Path, tables: Tables, folder: Path) -> WaveletDe
 
 def main() -> None:
     """Entry point of ``python -m``."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DIT_DATA", "data")))
     parser.add_argument("--tables", type=Path, required=True)

@@ -102,7 +102,7 @@ def export(tables: Path, run: Path, out: Path) -> None:
 
 def main() -> None:
     """Entry point of ``python -m``."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -171,7 +171,7 @@ def run_round(images: list[NDArray], arrays: dict[str, NDArray], number: int) ->
     for rate, step in enumerate(STEPS):
         for image in images:
             jittered = step * float(np.exp(random.uniform(-0.25, 0.25)))
-            made.append((rate, image.shape[:2], *quantised(image, jittered, tables, rate, number)))
+            made.append((rate, (image.shape[0], image.shape[1]), *quantised(image, jittered, tables, rate, number)))
             _sample(sampler, made[-1], tables.depths)
     new = dict(arrays, weights=arrays["weights"].copy())
     sampler.fit(new["weights"])
@@ -193,7 +193,7 @@ def quantised(
     image: NDArray, step: float, tables: Tables, rate: int, number: int
 ) -> tuple[NDArray, list[list[list[NDArray]]]]:
     """The low pass band and the subbands of a photograph; in the first round plainly rounded."""
-    size = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     low, details = transform.forward(transform.to_ycbcr(image), transform.levels_for(*size))
     weight = quantization.LAMBDA if number else 0.0
     bands = quantization.quantize(details, size, step, tables, rate, weight)
@@ -202,7 +202,7 @@ def quantised(
 
 def _sample(sampler: Sampler, made: tuple, depths: int) -> None:
     rate, size, _, bands = made
-    _, sizes = contexts.band_sizes(*size, len(bands))
+    _, sizes = contexts.band_sizes(size[0], size[1], len(bands))
     coarser = None
     for index, level_bands in enumerate(bands):
         level = contexts.level_of(sizes[index], coarser)
