@@ -32,11 +32,14 @@ from dit_tools.models.decoder_network import open_network
 from dit_tools.tasks.compress import compare, measure, rate
 
 QUALITIES = {
-    "dit": (2, 12, 22, 32, 42, 52, 62, 72, 82),
-    "jpeg": (4, 6, 9, 14, 22, 35, 50, 68, 80, 88, 94),
-    "webp": (0, 2, 5, 12, 22, 38, 56, 74, 84, 91, 95),
-    "avif": (3, 8, 14, 22, 30, 38, 46, 55, 65, 76, 85),
+    "jpeg": (6, 10, 16, 26, 42, 62, 80, 92),
+    "webp": (0, 4, 12, 25, 45, 65, 80, 92),
+    "avif": (8, 16, 26, 38, 50, 62, 76),
+    "dit": (2, 14, 26, 38, 50, 62, 76),
+    "plain": (2, 14, 26, 38, 50, 62, 76),
 }
+OURS = ("dit", "plain")
+"""The codec, and the same files decoded without its network."""
 SCORES = ("psnr", "ms_ssim", "features")
 LOW_RATES = (0.08, 0.1, 0.15, 0.2)
 
@@ -47,20 +50,22 @@ class Points:
     def __init__(self, cache: Path | None, features: FeatureDistance | None, network: Path):
         self.cache, self.features, self.codec = cache, features, Wavelet()
         self.network = open_network(network)
+        self.seen: dict[Path, list[np.ndarray]] = {}
         self.known = json.loads(cache.read_text()) if cache and cache.exists() else {}
         self.digest = hashlib.sha256(network.read_bytes() + self.codec.tables.digest).hexdigest()[:8]
 
     def point(self, codec: str, quality: int, path: Path) -> dict[str, float]:
         """Bits a pixel and scores of one image at one quality."""
-        key = f"{codec} {self.digest if codec == 'dit' else ''} {quality} {path.name} {self.features is not None}"
+        key = f"{codec} {self.digest if codec in OURS else ''} {quality} {path.name} {self.features is not None}"
         if key not in self.known:
             source = np.asarray(Image.open(path).convert("RGB"))
             content, decoded, seconds = self.coded(codec, quality, source)
             made: dict[str, Any] = {"bpp": len(content) * 8 / (source.shape[0] * source.shape[1]), **seconds}
             made["psnr"], made["ms_ssim"] = measure.psnr(source, decoded), measure.ms_ssim(source, decoded)
             if self.features is not None:
-                one, other = (self.features.features(picture) for picture in (source, decoded))
-                made["features"] = self.features.between(one, other)
+                if path not in self.seen:
+                    self.seen = {path: self.features.features(source)}
+                made["features"] = self.features.between(self.seen[path], self.features.features(decoded))
             self.known[key] = made
             if self.cache:
                 self.cache.write_text(json.dumps(self.known))
@@ -69,21 +74,24 @@ class Points:
     def coded(self, codec: str, quality: int, source: np.ndarray) -> tuple[bytes, np.ndarray, dict[str, float]]:
         """File, decoded image and seconds of one image."""
         began = time.perf_counter()
-        if codec != "dit":
+        if codec not in OURS:
             content = compare.encode(source, codec, quality)
             middle = time.perf_counter()
             decoded = compare.decode(content)
         else:
             content = self.codec.pack(source, self.codec.setting_of(quality)).to_bytes()
             middle = time.perf_counter()
-            decoded = self.codec.unpack(dit_file.parse(content), self.network)
+            network = self.network if codec == "dit" else None
+            decoded = self.codec.unpack(dit_file.parse(content), network)
         return content, decoded, {"encode_s": middle - began, "decode_s": time.perf_counter() - middle}
 
     def curve(self, codec: str, paths: list[Path]) -> list[dict[str, float]]:
         """Means over the images for every quality."""
-        curve = []
-        for quality in QUALITIES[codec]:
-            points = [self.point(codec, quality, path) for path in paths]
+        curve, found = [], {q: [] for q in QUALITIES[codec]}
+        for path in paths:
+            for quality in QUALITIES[codec]:
+                found[quality].append(self.point(codec, quality, path))
+        for points in found.values():
             curve.append({name: float(np.mean([p[name] for p in points])) for name in points[0]})
         return curve
 

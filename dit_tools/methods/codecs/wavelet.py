@@ -198,7 +198,7 @@ def corrected(rgb: NDArray, steps: NDArray, run: Any) -> NDArray:
     rgb = np.pad(rgb, ((0, 0), (16, bottom), (16, right)), "symmetric" if min(height, width) >= 20 else "edge")
     steps = np.pad(steps, ((0, 0), (4, 4), (4, 4)), "edge")
     out = np.empty((3, height, width), np.float32)
-    window = 1 << TILE
+    window = (1 << TILE) + 4 * MARGIN  # a row of tiles and its margins fit into one
     for y in range(0, height, window):
         for x in range(0, width, window):
             # Cells of 4 x 4 pixels, in the padded image; the window's own begin at 4.
