@@ -17,8 +17,10 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from dit_tools.core.errors import InputError, UsageError
+from dit_tools.core.reading import read_at_most
 
 MAGIC = b"DITC"
 VERSION = 1
@@ -27,6 +29,7 @@ TAIL = struct.Struct("<II")
 SUFFIX = ".dit"
 MOST_SIDE = 32768
 MOST_PIXELS = 1 << 27
+MOST_BYTES = 1 << 29
 MOST_EXTRA = 1 << 24
 """Bytes that an ICC profile or EXIF block may inflate to."""
 EXTRAS = ("icc", "exif", "alpha")
@@ -123,6 +126,15 @@ def parse(content: bytes, name: str = "the file") -> DitFile:
     extras = dict(zip(names, parts[count:], strict=True))
     tiles, kept = tuple(parts[:count]), flags & (GREY | DEEP)
     return DitFile(codec, digest, (height, width), setting, rate, tile, tiles, symbols, kept, extras)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a ``.dit`` file. Raises InputError when it cannot be read, or is far too large."""
+    try:
+        with path.open("rb") as stream:
+            return read_at_most(stream, MOST_BYTES, f"{path}: a .dit file")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
 
 
 def _variable(number: int) -> bytes:

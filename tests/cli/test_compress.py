@@ -143,7 +143,7 @@ def test_a_broken_file_does_not_stop_the_others(photos: Path, tmp_path: Path) ->
     shutil.copy(photos / "scene0.png", folder / "picture.dit")
     read = dit("decompress", folder, "-o", f"{tmp_path / 'out'}/")
     assert read.returncode == 3
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["whole.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["whole.png"]
     assert all(name in read.stderr for name in ("broken.dit", "cut.dit", "picture.dit"))
     assert "Traceback" not in read.stderr
 
@@ -152,17 +152,22 @@ def test_a_run_goes_on_where_it_stopped(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert dit("compress", photos / "scene0.png", "-o", f"{out}/").returncode == 0
     before = (out / "scene0.dit").stat().st_mtime_ns
-    assert dit("compress", photos, "-o", f"{out}/", "--skip-existing").returncode == 0
+    assert dit("compress", photos, "-o", f"{out}/").returncode == 0
     assert (out / "scene0.dit").stat().st_mtime_ns == before
-    assert len(list(out.iterdir())) == 3
+    assert sorted(path.name for path in out.glob("*.dit")) == ["scene0.dit", "scene1.dit", "scene2.dit"]
+    again = dit("compress", photos, "-o", f"{out}/", "--json")
+    assert [event["type"] for event in events(again.stdout)] == ["start", "skip", "skip", "skip", "done"]
+    assert dit("compress", photos, "-o", f"{out}/", "--quality", "20").returncode == 0
+    assert len(list(out.glob("*.dit"))) == 6
 
 
 def test_thumbnail_and_comparison(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.dit"
     made = dit("compress", photos / "scene0.png", "-o", out, "--compare", "jpeg,webp", "--json")
-    item = events(made.stdout)[1]
+    item, done = events(made.stdout)[1:]
     assert [row["format"] for row in item["compared"]] == ["dit", "jpeg", "webp"]
-    assert Image.open(item["sheet"]).width > 2 * 240
+    assert done["files"] == [str(tmp_path / "a-compare.png")]
+    assert Image.open(done["files"][0]).width > 2 * 240
     assert dit("decompress", out, "--thumbnail", "64", "-o", tmp_path / "t.png").returncode == 0
     assert Image.open(tmp_path / "t.png").size == (64, 48)
 

@@ -27,6 +27,11 @@ class Codec(ABC):
     """What names the codec in a file."""
     worst: ClassVar[int] = 0
 
+    @property
+    @abstractmethod
+    def digest(self) -> bytes:
+        """Eight bytes that identify what its files are read with."""
+
     @abstractmethod
     def setting_of(self, quality: float) -> int:
         """The setting that ``--quality`` 0..100 means."""

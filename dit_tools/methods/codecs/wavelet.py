@@ -42,6 +42,11 @@ class Wavelet(Codec):
 
         return tables.built_in()
 
+    @property
+    def digest(self) -> bytes:
+        """The digest of the tables."""
+        return self.tables.digest
+
     def setting_of(self, quality: float) -> int:
         """Steps from 128 at quality 0 to 1.5 at quality 100, even in their logarithm."""
         import math

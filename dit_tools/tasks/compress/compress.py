@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
+from dit_tools.core.reading import read_at_most
+from dit_tools.jobs.atomic import atomic_write
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.items import Item, Report, Result, Task
+from dit_tools.jobs.outputs import Outputs
+from dit_tools.jobs.runner import Runner
 from dit_tools.media import image
 from dit_tools.media.dit_file import SUFFIX, DitFile
 from dit_tools.media.wavelet.tables import FOLDER
@@ -48,44 +52,63 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener) -> Batch:
+def assemble(request: Request, listen: Listener) -> Runner:
     """The run of a request, checked before an image is read. Raises the DitError of its faults."""
     codec: Codec = spec.parse("codecs", request.method)
     request.goal.check()
     compare.check(request.compare)
-    from_stdin = list(request.pictures) == [STDIN]
-    found = [Path(STDIN)] if from_stdin else expand(request.pictures)
-    output = STDIN if from_stdin and request.output is None else request.output
+    piped = list(request.pictures) == [STDIN]
+    found = [Path(STDIN)] if piped else expand(request.pictures)
+    output = STDIN if piped and request.output is None else request.output
     if request.compare and output == STDIN:
         raise UsageError("--compare writes a sheet beside the result", "name a file with -o")
-    places = Places(output, "{stem}", request.overwrite, request.skip_existing)
-    places.single(len(found))
+    resume = not piped and several(request.pictures, found)
+    outputs = Outputs(output, "{stem}", request.overwrite, request.skip_existing, resume=resume)
+    outputs.single(len(found))
+    if Path(outputs.template(SUFFIX)).suffix.lower() not in ("", SUFFIX):
+        raise UsageError(f"-o {request.output}: a compressed image ends in {SUFFIX}", f"name it NAME{SUFFIX}")
+    identity = {
+        "command": "compress",
+        "method": spec.format(codec),
+        "tables": codec.digest.hex(),
+        "goal": vars(request.goal),
+        "strip": request.strip,
+    }
     items = [
-        Item(str(path), places.claim(SUFFIX, {"stem": "stdin" if from_stdin else path.stem, "index": i + 1}))
-        for i, path in enumerate(found)
+        Item(
+            index,
+            str(path),
+            suffix=SUFFIX,
+            fields={"stem": "stdin" if piped else path.stem, "index": index + 1},
+            identity={} if piped else {**identity, "source": path.name},
+            inputs=() if piped else (str(path),),
+            told={"source": str(path)},
+        )
+        for index, path in enumerate(found)
     ]
-    for item in items:
-        if item.path is not None and item.path.suffix.lower() != SUFFIX:
-            raise UsageError(f"-o {request.output}: a compressed image ends in {SUFFIX}", f"name it NAME{SUFFIX}")
-    return Batch("compress", items, places, Work(request, codec, places).make, listen, request.quiet)
+    return Runner(items, Compress(request, codec), outputs, listen, quiet=request.quiet)
 
 
 @dataclass
-class Work:
-    """Makes the files of a run."""
+class Compress(Task):
+    """Codes images one by one."""
 
     request: Request
     codec: Codec
-    places: Places
     network: Run | None = None
+    command = "compress"
+    counted = "images"
+    unsent = ("network",)
 
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
-        """Read, code and write one image; the path and the facts of the event."""
-        picture = image.read(sys.stdin.buffer.read() if item.source == STDIN else item.source)
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Result:
+        picture = image.read(self._piped() if item.source == STDIN else item.source)
         began = time.perf_counter()
         source = prepare(picture, item.source, self.request.strip)
         file, content = self._coded(source)
-        seconds = round(time.perf_counter() - began, 3)
         height, width = file.size
         facts: dict[str, Any] = {
             "width": width,
@@ -93,20 +116,30 @@ class Work:
             "bytes": len(content),
             "bpp": round(len(content) * 8 / (height * width), 5),
             "setting": file.setting,
-            "seconds": seconds,
-            "note": source.note or None,
+            "seconds": round(time.perf_counter() - began, 3),
         }
-        decoded = None
-        if self.request.measured or self.request.compare:
-            decoded = self._decoded(file)
-            facts["psnr"] = measure.psnr(source.samples, decoded)
-            facts["ms_ssim"] = measure.ms_ssim(source.samples, decoded)
-        shown = self.places.deliver(item.path, content)
-        if self.request.compare and decoded is not None and item.path is not None:
-            sheet, facts["compared"] = compare.sheet(source.samples, decoded, len(content), facts, self.request.compare)
-            beside = item.path.with_name(f"{item.path.stem}-compare.png")
-            facts["sheet"] = str(self.places.write(beside, sheet))
-        return shown, facts
+        if source.note:
+            facts["note"] = source.note
+        if not (self.request.measured or self.request.compare):
+            return Result(content, facts)
+        decoded = self._decoded(file)
+        facts["psnr"] = measure.psnr(source.samples, decoded)
+        facts["ms_ssim"] = measure.ms_ssim(source.samples, decoded)
+        if not self.request.compare:
+            return Result(content, facts)
+        sheet, rows = compare.sheet(source.samples, decoded, len(content), facts, self.request.compare)
+        return Result(content, {**facts, "compared": rows}, sheet)
+
+    def finished(self, item: Item, path: Path | None, result: Result) -> Sequence[str]:
+        """Write the sheet of a comparison beside its file."""
+        if result.data is None or path is None:
+            return ()
+        beside = path.with_name(f"{path.stem}-compare.png")
+        atomic_write(beside, result.data)
+        return (str(beside),)
+
+    def _piped(self) -> bytes:
+        return read_at_most(sys.stdin.buffer, image.MAX_BYTES, "stdin: an image")
 
     def _coded(self, source: Source) -> tuple[DitFile, bytes]:
         """The file that meets the goal."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dit_tools.core import registry
-from dit_tools.core.errors import DitError, InputError, MemoryLimitError, ModelError, UsageError
+from dit_tools.core.errors import DitError, MemoryLimitError, ModelError
+from dit_tools.core.reading import read_at_most
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand
-from dit_tools.jobs.names import destination
-from dit_tools.jobs.runner import Batch, Item, Places
+from dit_tools.jobs.image_outputs import output_format
+from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.items import Item, Report, Result, Task
+from dit_tools.jobs.outputs import Outputs
+from dit_tools.jobs.runner import Runner
 from dit_tools.media import dit_file, image
 from dit_tools.media.dit_file import DitFile
 from dit_tools.media.wavelet.tables import FOLDER
@@ -23,8 +25,6 @@ from dit_tools.models.decoder_network import Run, open_network
 from dit_tools.tasks.compress.source import encoded
 
 STDIN = "-"
-MOST_BYTES = 1 << 29
-"""Of a ``.dit`` file that is read."""
 
 
 @dataclass
@@ -44,44 +44,42 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener) -> Batch:
+def assemble(request: Request, listen: Listener) -> Runner:
     """The run of a request, checked before a file is read. Raises the DitError of its faults."""
-    from_stdin = list(request.files) == [STDIN]
-    found = [Path(STDIN)] if from_stdin else expand(request.files, (dit_file.SUFFIX,))
-    output = STDIN if from_stdin and request.output is None else request.output
-    format = _format(output, request.format)
-    places = Places(output, "{stem}", request.overwrite, request.skip_existing)
-    places.single(len(found))
+    piped = list(request.files) == [STDIN]
+    found = [Path(STDIN)] if piped else expand(request.files, (dit_file.SUFFIX,))
+    output = STDIN if piped and request.output is None else request.output
+    format = output_format(output, request.format)
+    resume = not piped and several(request.files, found)
+    outputs = Outputs(output, "{stem}", request.overwrite, request.skip_existing, resume=resume)
+    outputs.single(len(found))
+    identity = {
+        "command": "decompress",
+        "format": format,
+        "quality": request.quality,
+        "thumbnail": request.thumbnail,
+        "strip": request.strip,
+    }
     items = [
-        Item(str(path), places.claim(image.suffix(format), {"stem": "stdin" if from_stdin else path.stem, "index": i}))
-        for i, path in enumerate(found, 1)
+        Item(
+            index,
+            str(path),
+            suffix=image.suffix(format),
+            fields={"stem": "stdin" if piped else path.stem, "index": index + 1},
+            identity={} if piped else {**identity, "source": path.name},
+            inputs=() if piped else (str(path),),
+            told={"source": str(path)},
+        )
+        for index, path in enumerate(found)
     ]
-    work = Work(request, format, places)
-    return Batch("decompress", items, places, work.make, listen, request.quiet)
-
-
-def _format(output: str | None, asked: str | None) -> str:
-    where = destination(output, "{stem}", "")
-    named = where.template if where.kind != "stdout" else "-"
-    if not Path(named).suffix:
-        named = "-"
-    format = image.format_of(named, asked)
-    if asked and named != "-" and image.format_of(named) != format:
-        raise UsageError(f"--format {asked}: -o {output} is a {image.format_of(named)} file", "give one of them")
-    return format
+    return Runner(items, Decompress(request, format), outputs, listen, quiet=request.quiet)
 
 
 def load(source: str) -> DitFile:
     """Read a ``.dit`` file, or stdin for ``-``. Raises InputError."""
     if source == STDIN:
-        return dit_file.parse(sys.stdin.buffer.read(MOST_BYTES), "stdin")
-    path = Path(source)
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path}: over {MOST_BYTES} bytes", "it is no image that dit compressed")
-        return dit_file.parse(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}", "check the path") from None
+        return dit_file.parse(read_at_most(sys.stdin.buffer, dit_file.MOST_BYTES, "stdin: a .dit file"), "stdin")
+    return dit_file.parse(dit_file.read(Path(source)), source)
 
 
 def codec_of(file: DitFile, name: str) -> Codec:
@@ -94,16 +92,21 @@ def codec_of(file: DitFile, name: str) -> Codec:
 
 
 @dataclass
-class Work:
-    """Decodes the files of a run."""
+class Decompress(Task):
+    """Decodes ``.dit`` files one by one."""
 
     request: Request
     format: str
-    places: Places
     network: Run | None = None
+    command = "decompress"
+    counted = "images"
+    unsent = ("network",)
 
-    def make(self, item: Item) -> tuple[str, dict[str, Any]]:
-        """Read, decode and write one image; the path and the facts of the event."""
+    def make(self, items: Sequence[Item], report: Report) -> list[Result]:
+        """See ``Task``."""
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Result:
         file = load(item.source)
         codec = codec_of(file, item.source)
         began = time.perf_counter()
@@ -119,12 +122,10 @@ class Work:
             raise MemoryLimitError(f"{item.source}: does not fit into memory", "use a larger machine") from None
         seconds = round(time.perf_counter() - began, 3)
         if self.request.strip:
-            kept = {name: part for name, part in file.extras.items() if name == "alpha"}
-            file = DitFile(**{**vars(file), "extras": kept})
+            file = replace(file, extras={k: part for k, part in file.extras.items() if k == "alpha"})
         content = encoded(samples, file, self.format, self.request.quality)
         height, width = samples.shape[:2]
-        facts = {"width": width, "height": height, "decoded_bytes": len(content), "seconds": seconds}
-        return self.places.deliver(item.path, content), facts
+        return Result(content, {"width": width, "height": height, "decoded_bytes": len(content), "seconds": seconds})
 
     def _network(self) -> Run:
         if self.network is None:
