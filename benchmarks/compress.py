@@ -118,6 +118,19 @@ def differences(curves: dict[str, list[dict[str, float]]]) -> dict[str, dict[str
     return found
 
 
+def published(curve: list[dict[str, float]], folder: Path) -> dict[str, dict[str, float]]:
+    """BD-rates against published curves; those are means over all 24 Kodak images, whichever ours are."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(folder.glob("*.json")):
+        results = json.loads(path.read_text())["results"]
+        for score, name in (("psnr", "psnr-rgb"), ("ms_ssim", "ms-ssim-rgb")):
+            if name in results:
+                theirs = [(b, quality_of(score, q)) for b, q in zip(results["bpp"], results[name], strict=True)]
+                ours = [(p["bpp"], quality_of(score, p[score])) for p in curve]
+                found.setdefault(path.stem, {})[score] = round(bd_rate(theirs, ours), 1)
+    return found
+
+
 def bytes_at_low_rates(curves: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float | None]]:
     """Bits a pixel that every rival needs for our feature distance at each low rate, over ours, in percent."""
     ours = sorted((p["bpp"], quality_of("features", p["features"])) for p in curves["dit"])
@@ -186,6 +199,10 @@ def main() -> None:
     print(table(curves))
     for rival, found in report["bd_rate"].items():
         print(f"BD-rate against {rival}: " + ", ".join(f"{score} {value}" for score, value in found.items()))
+    anchors = data / "bench" / "kodak_rd_anchors"
+    if anchors.is_dir():
+        report["published"] = published(curves["dit"], anchors)
+        print(f"BD-rate against published means over 24 images: {json.dumps(report['published'])}")
     if features is not None:
         report["low_rates"] = bytes_at_low_rates(curves)
         print(f"bytes at equal feature distance, percent: {json.dumps(report['low_rates'])}")

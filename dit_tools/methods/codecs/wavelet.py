@@ -75,9 +75,11 @@ class Wavelet(Codec):
         """Decode row of tiles by row of tiles, so that memory is bounded by three rows."""
         import numpy as np
 
+        from dit_tools.media.wavelet import tiles
+
         self._check(file)
         image = np.empty((*file.size, 3), np.uint8)
-        strips = _Strips(run, image)
+        strips = _Strips(run, image, tiles.step_of(file.setting))
         for strip in self._strips(file):
             strips.add(*strip)
         strips.finish()
@@ -124,6 +126,7 @@ class Wavelet(Codec):
         import numpy as np
 
         from dit_tools.media.wavelet import tiles
+        from dit_tools.media.wavelet.seams import even_out
 
         step, crc = tiles.step_of(file.setting), 0
         row: list[tuple[NDArray, NDArray]] = []
@@ -132,6 +135,8 @@ class Wavelet(Codec):
             low, bands = tiles.decode_tile(payload, size, self.tables, file.rate)
             crc = tiles.checksum(low, bands, crc)
             row.append(tiles.rebuild(low, bands, step, size))
+            if len(row) > 1:
+                even_out(row[-2][0].swapaxes(1, 2), row[-1][0].swapaxes(1, 2), step)
             if columns[1] == file.size[1]:
                 rgb, steps = (np.concatenate(part, 2) for part in zip(*row, strict=True))
                 row = []
@@ -155,15 +160,18 @@ def _tiles(size: tuple[int, int], tile: int) -> Iterator[tuple[tuple[int, int], 
 class _Strips:
     """Corrects rows of tiles by the network, each with a margin of its neighbours."""
 
-    def __init__(self, run: Any, image: NDArray):
-        self.run, self.image, self.row = run, image, 0
+    def __init__(self, run: Any, image: NDArray, step: float):
+        self.run, self.image, self.row, self.step = run, image, 0, step
         self.above: tuple[NDArray, NDArray] | None = None
         self.here: tuple[NDArray, NDArray] | None = None
 
     def add(self, rgb: NDArray, steps: NDArray) -> None:
         """Take the next row of tiles; the one before can be finished now."""
+        from dit_tools.media.wavelet.seams import even_out
+
         below = (rgb, steps)
         if self.here is not None:
+            even_out(self.here[0], rgb, self.step)
             self._write(below)
         self.here = below
 
