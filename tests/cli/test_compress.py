@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from referencing import Registry, Resource
 
-from tests.support.photographs import scene
+from tests.support.coded_scenes import scene
 from tests.support.program import PLAIN, PROGRAM, dit, python
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schema"

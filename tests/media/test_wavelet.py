@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dit_tools.core.errors import ModelError
 from dit_tools.media.wavelet import contexts, entropy, quantize, tables, tiles, transform
 from dit_tools.media.wavelet.entropy import Counter, Reader, Writer, code_tile
-from tests.support.photographs import scene
+from tests.support.coded_scenes import scene
 
 TABLES = tables.built_in()
 SIZES = [(1, 1), (1, 9), (5, 2), (12, 12), (13, 47), (31, 64), (96, 160), (101, 99)]

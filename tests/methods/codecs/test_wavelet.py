@@ -15,7 +15,7 @@ from dit_tools.media.wavelet import seams, tables
 from dit_tools.methods.codecs import wavelet
 from dit_tools.methods.codecs.wavelet import Wavelet
 from dit_tools.models.decoder_network import initializers, open_network
-from tests.support.photographs import scene
+from tests.support.coded_scenes import scene
 
 CODEC = Wavelet()
 NETWORK = tables.FOLDER / "decoder.onnx"
