@@ -119,7 +119,7 @@ class Editor:
 
     def edits(self, run: Run, made: Sequence[Case]) -> list[tuple[np.ndarray, int]]:
         """Colours over white (3, h, w) in [0, 1] and network calls, a case each."""
-        from dit_tools.tasks.stream.together import together
+        from benchmarks.lockstep import together
 
         if run.needs:
             return [self.edit(run, case) for case in made]

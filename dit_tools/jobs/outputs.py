@@ -132,7 +132,7 @@ class Outputs:
     def _refuse_inputs(self, target: Target) -> None:
         """Raise UsageError when the output would be one of the files that it is made from."""
         path = target.path
-        if path is not None and path.exists():
+        if path is not None and os.path.exists(path):  # it says no to a name that is too long
             real = path.resolve()
             if any(Path(name).resolve() == real for name in target.item.inputs):
                 raise UsageError(f"-o {path}: is the picture itself", "write the edit elsewhere")

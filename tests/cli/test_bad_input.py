@@ -40,7 +40,7 @@ USAGE = [
     (("x", "--size", "0"), "dit: --size 0: out of range; give 1..16384"),
     (("x", "-W", "-64"), "dit: --width -64: out of range; give 1..16384"),
     (("x", "--size", "100000x64"), "dit: --size 100000: out of range; give 1..16384"),
-    (("x", "--size", "20"), "dit: --height 20: not a multiple of"),
+    (("x", "--size", "20"), "dit: size 20x20: neither side is a multiple of 32; the nearest size is 32x32"),
     (("x", "--size", "64,64"), "dit: --size 64,64: not a whole number"),
     (("x", "--seed", "5..1"), "dit: --seed 5..1: runs backwards; did you mean 1..5?"),
     (("x", "--seed", "1,2", "-N", "5"), "dit: --num-images 5: --seed lists 2 seeds"),

@@ -194,7 +194,12 @@ def test_layers_of_options(tmp_path):
     done = dit("generate", "cat", *arguments, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     record = metadata.read_record(tmp_path / "a.png")
-    assert [record[key] for key in ("steps", "seed", "cfg_scale", "negative_prompt")] == [2, 7, 1, "x"]
+    assert [record[key] for key in ("steps", "seed", "cfg_scale", "negative_prompt")] == [
+        3,
+        7,
+        1,
+        "x",
+    ]  # command line, preset named on it, config
     again = dit("generate", "--from-image", "a.png", "-o", "b.png", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))

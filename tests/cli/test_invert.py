@@ -180,7 +180,7 @@ def test_a_refusal_is_one_line(place: Path) -> None:
         ({"pictures": ["missing.png"]}, "missing.png: no such file or folder"),
         ({"inversion": "edikt"}, "did you mean 'edict'?"),
         ({"precision": "float16"}, "use float32 or float64"),
-        ({"values": {"size": "100x100"}}, "not a multiple"),
+        ({"values": {"size": "100x100"}}, "neither side is a multiple of 32"),
         ({"values": {"seed": "1,2"}}, "give one seed"),
         ({"pictures": ["heart.png", "again.png"], "output": "one.latent"}, "one file for 2 pictures"),
         ({"output": "nowhere/x.latent"}, "the folder does not exist"),

@@ -46,7 +46,7 @@ def test_a_folder_that_generate_runs(model: Path, tmp_path: Path) -> None:
         for line in lines
     )
     assert any("attn1.to_q" in line and "F32" in line for line in lines)
-    assert lines[-3].startswith("pictures: PSNR ") and "2 prompts, 2 steps" in lines[-3]
+    assert lines[-3].startswith("images: PSNR ") and "2 prompts, 2 steps" in lines[-3]
     facts = json.loads((tmp_path / "out/quantize.json").read_text())
     assert facts["verdict"]["psnr"] > 15 and facts["keep"] == ["to_q"]
 
@@ -161,7 +161,7 @@ def test_bad_requests(arguments: tuple[str, ...], code: int, message: str, model
 def test_without_an_output_there_is_nothing_to_write(model: Path) -> None:
     done = dit("quantize", "-m", model)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "dit: -o: no folder to write; name a new one, or add --dry-run\n"
+    assert done.stderr == "dit: -o is missing; name a new folder, or add --dry-run\n"
 
 
 # damage -----------------------------------------------------------------------------------------

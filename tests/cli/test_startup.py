@@ -23,7 +23,7 @@ HEAVY = {
     "tqdm",
     "safetensors",
 }
-LIGHT = {"typer", "annotated_doc", "shellingham", "dit_cli"}
+LIGHT = {"typer", "annotated_doc", "shellingham", "dit_cli", "dit_tools"}
 IMPORTED = """
 import sys
 before = set(sys.modules)

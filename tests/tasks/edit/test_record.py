@@ -135,9 +135,7 @@ def test_events_of_a_picture_that_fails_and_of_one_that_is_protected_keep_to_the
     assert events[1]["type"] == "error" and events[1]["source"]
     keep_to_the_schema(events)
     events.clear()
-    safe = task.Request(
-        str(place / "one.png"), None, protect="sds:levels=0", values=FAST, output=str(place / "safe.png")
-    )
+    safe = task.Request(str(place / "one.png"), None, protect="sds:levels=0", values={}, output=str(place / "safe.png"))
     protect.assemble(safe, events.append, lambda *_: load("emoji", backend="torch")).start()
     assert events[1]["latent_shift"] == 0
     keep_to_the_schema(events)
