@@ -5,7 +5,7 @@
         [--retrieval] [--prompt-file FILE] [--json] [--plot docs/acceleration.svg]
 
 The model is loaded once. Every run first samples all prompts once: PSNR and SSIM compare its
-pictures with the plain run's, mean over pictures, channel values in [0, 1]. Then it is timed on the
+images with the plain run's, mean over images, channel values in [0, 1]. Then it is timed on the
 first ``--timed`` prompts: in every round each run comes right behind a plain run of its own, from
 the same seeds in this process, so that a machine that is busy for a while slows both. Ratios are
 medians over rounds of plain seconds by a run's seconds, sampling only.
@@ -20,8 +20,8 @@ calibrated first, on other prompts, which is not part of their time. "front" mar
 other run beats in both speed and PSNR.
 
 ``--retrieval`` adds "found": the share of pictures whose own prompt the judge of ``dit eval`` puts
-nearest among all prompts of the run, with a row for the plain run; beside it the difference to that
-row in points and its standard error over pictures. Prompts that come again are drawn from other
+nearest among all prompts of the run, with a row for the plain run; next to it the difference to that
+row in points and its standard error over images. Prompts that come again are drawn from other
 seeds.
 """
 
@@ -138,7 +138,7 @@ def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
     from dit_tools.core.plan import Plan
     from dit_tools.jobs.options import has_scale, takes_scale
     from dit_tools.methods.caching import PRESETS
-    from dit_tools.models.cache_presets import resolve
+    from dit_tools.models.cache_presets import resolve_preset
 
     specs = {
         "schedule": model.defaults.schedule,
@@ -147,7 +147,7 @@ def plan(model: Any, steps: int, given: Mapping[str, str]) -> Any:
         "guidance": "cfg",
         "cache": "none",
     } | {k: v for k, v in given.items() if k not in ("steps", "rival")}
-    specs["cache"] = resolve(specs["cache"], model.name, int(given.get("steps", steps)), PRESETS)
+    specs["cache"] = resolve_preset(specs["cache"], model.name, int(given.get("steps", steps)), PRESETS)
     guidance = specs["guidance"]
     if takes_scale(guidance) and not has_scale(guidance):
         joint = "," if ":" in guidance else ":"
@@ -195,7 +195,7 @@ def measure(
 ) -> list[Row]:
     """A row per run and per run of fewer steps; ``timed`` prompts of all are timed in ``rounds``.
 
-    ``retrieval``: with what the judge finds, and a first row for the plain run.
+    ``retrieval``: with what the image-text model finds, and a first row for the plain run.
     """
     fewer = [f"steps={count}" for count in fewer_steps(steps)]
     plans = {text: plan(model, steps, parse_run(text)) for text in (*fewer, *runs)}
@@ -230,11 +230,11 @@ def _asked(model: Any, prompts: Sequence[str]) -> tuple[Any, list[int], Any]:
 
 
 def found(pixels: Any, prompts: Sequence[str]) -> Any:
-    """Whether the own prompt of each picture (B, C, H, W) is the nearest of all, by the judge."""
-    from dit_tools.models.clip import judge, which_found
+    """Whether the own prompt of each image (B, C, H, W) is the nearest of all, by the image-text model."""
+    from dit_tools.models.clip import clip64, which_found
 
-    features = judge().pictures(pixels.clip(0, 1))
-    return which_found(features, judge().texts(list(prompts)), prompts, max(len(prompts), 2))
+    features = clip64().pictures(pixels.clip(0, 1))
+    return which_found(features, clip64().texts(list(prompts)), prompts, max(len(prompts), 2))
 
 
 def calibrated(model: Any, chosen: Any) -> Any:
@@ -242,8 +242,8 @@ def calibrated(model: Any, chosen: Any) -> Any:
     cache = chosen.cache
     if cache.calibrated_by is None or cache.calibration in cache.words:
         return chosen
+    from dit_tools.tasks.calibrate.calibration_run import Probe
     from dit_tools.tasks.calibrate.run import calibrate
-    from dit_tools.tasks.calibrate.session import Probe
     from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     session = _session(apart(model, chosen), chosen, default_prompts)
@@ -251,10 +251,10 @@ def calibrated(model: Any, chosen: Any) -> Any:
 
 
 def _session(model: Any, chosen: Any, default_prompts: Any) -> Any:
-    from dit_tools.tasks.calibrate.session import Session
+    from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
 
     size = model.defaults.size
-    return Session(model, chosen, default_prompts(model, 8), (size, size), seed=5_000_000)
+    return CalibrationRun(model, chosen, default_prompts(model, 8), (size, size), seed=5_000_000)
 
 
 def carrying(model: Any, name: str, chosen: Any) -> Any:
@@ -303,14 +303,14 @@ def row(name: str, plain: Sampled, other: Sampled, ratios: Sequence[float]) -> R
 
 
 def psnr(pixels: Any, reference: Any) -> list[float]:
-    """Decibels of each picture of (B, C, H, W) arrays in [0, 1]."""
+    """Decibels of each image of (B, C, H, W) arrays in [0, 1]."""
     from dit_tools.methods.metrics.psnr import Psnr
 
     return [float(value) for value in Psnr().of(pixels, reference)]
 
 
 def similarity(pixels: Any, reference: Any) -> float:
-    """Mean SSIM over pictures (B, C, H, W); NaN where they are smaller than its window."""
+    """Mean SSIM over images (B, C, H, W); NaN where they are smaller than its window."""
     from dit_tools.methods.metrics.ssim import WINDOW, Ssim
 
     if min(pixels.shape[2:]) < WINDOW:
@@ -359,7 +359,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=8, help="prompts of a run that is timed")
     parser.add_argument("--rounds", type=int, default=3, help="in which every run is timed")
     parser.add_argument("--run", nargs="+", default=list(RUNS), metavar="SPEC")
-    parser.add_argument("--retrieval", action="store_true", help="what the judge finds, too")
+    parser.add_argument("--retrieval", action="store_true", help="what the image-text model finds, too")
     parser.add_argument("--json", action="store_true", help="one JSON object per run")
     parser.add_argument("--plot", metavar="FILE", help="also an SVG of PSNR against speed-up")
     a = parser.parse_args()

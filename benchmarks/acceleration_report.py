@@ -13,10 +13,10 @@ from benchmarks import figures
 
 @dataclass(frozen=True)
 class Row:
-    """What is printed of one run. ``psnr`` in dB is infinite for equal pictures.
+    """What is printed of one run. ``psnr`` in dB is infinite for equal images.
 
-    ``line`` is the PSNR that fewer steps give at this speed-up, ``found`` per cent of pictures that
-    the judge recognises, ``more`` how many points more than of the plain run's, ``error`` that
+    ``line`` is the PSNR that fewer steps give at this speed-up, ``found`` per cent of images that
+    the image-text model recognises, ``more`` how many points more than of the plain run's, ``error`` that
     difference's standard error; None for what cannot be told.
     """
 
@@ -33,7 +33,7 @@ class Row:
     error: float | None = None
 
     def judged(self, hits: Any, plain: Any) -> Row:
-        """With what the judge recognises (N,) of its pictures, and of the plain run's."""
+        """With what the image-text model recognises (N,) of its images, and of the plain run's."""
         found, other = 100.0 * hits, 100.0 * plain
         error = (found - other).std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else math.nan
         return replace(self, found=float(found.mean()), more=float((found - other).mean()), error=float(error))

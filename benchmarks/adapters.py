@@ -1,16 +1,16 @@
-"""Every adapter of `dit train` on a new style: three seeds, equal pictures.
+"""Every adapter of `dit train` on a new style: three seeds, equal images.
 
     python benchmarks/adapters.py                       # goes on where it stopped; prints the table
     python benchmarks/adapters.py --write benchmarks/results/training.md
 
-Each cell (adapter, seed) adapts the built-in model to ``--few`` pictures of a style that it has
+Each cell (adapter, seed) adapts the built-in model to ``--few`` images of a style that it has
 never seen (``--style``, emoji of $DIT_DATA), each seen 200 times, as `dit train`
 does when the recipe says nothing. The finished file is loaded as ``--lora`` loads it:
 
 loss       squared error of the velocity, eight times, fixed noise; "new": of another group
-found      % of pictures of the trained names that are nearest their own of the trained pictures,
-           by the judge
-frechet    judge features of pictures of the other group's names against the real ones of the style
+found      % of images of the trained names that are nearest their own of the trained images,
+           by the image-text model
+frechet    judge features of images of the other group's names against the real ones of the style
 kB         size of the adapter's file
 
 "none" is the model as it is. Verdicts compare with ``lora``, as ``objectives.py`` does.
@@ -62,7 +62,7 @@ def recipe(options: argparse.Namespace, method: str, seed: int) -> Any:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Put the style's pictures of both groups into folders of their own, with captions beside."""
+    """Put the style's images of both groups into folders of their own, with captions alongside."""
     from PIL import Image
 
     from dit_tools.tasks.train import dataset
@@ -74,9 +74,9 @@ def prepare(options: argparse.Namespace) -> None:
             continue
         weights = {name: float(name == group) for name in objectives.GROUPS}
         wanted = recipes.Data("emoji/captions.jsonl", (options.style,), options.size, {}, weights)
-        data, captions = dataset.read(wanted, skin_tones=False)
+        data, captions = dataset.read_dataset(wanted, skin_tones=False)
         folder.mkdir(parents=True)
-        for i in np.flatnonzero(dataset.weights(captions, wanted)):
+        for i in np.flatnonzero(dataset.sampling_weights(captions, wanted)):
             Image.fromarray(data[i].transpose(1, 2, 0), "RGBA").save(folder / f"{i:04d}.png")
             (folder / f"{i:04d}.txt").write_text(captions[i].name, encoding="utf-8")
     if not (few := options.folder / FEW).is_dir():
@@ -90,7 +90,7 @@ def prepare(options: argparse.Namespace) -> None:
 def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float]:
     """Train and measure one cell, or read what an earlier run measured."""
     from dit_tools.tasks.train.run import run
-    from dit_tools.tasks.train.session import Session
+    from dit_tools.tasks.train.training_run import TrainingRun
 
     made = recipe(options, method, seed)
     path = options.folder / "cells" / f"{made.name}.json"
@@ -98,7 +98,7 @@ def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float
         return json.loads(path.read_text(encoding="utf-8"))
     file = None
     if method != NONE:
-        session = Session(options.folder / made.name, dtype="float32", save_every=500, sample_every=10**6)
+        session = TrainingRun(options.folder / made.name, dtype="float32", save_every=500, sample_every=10**6)
         file = run(made, session, None)
     found = measure(options, file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,15 +110,15 @@ def cell(options: argparse.Namespace, method: str, seed: int) -> dict[str, float
 def measure(options: argparse.Namespace, file: Path | None) -> dict[str, float]:
     """The metrics of the model with an adapter's file."""
     from dit_tools.methods.metrics.frechet import frechet
-    from dit_tools.models.loading.load import Wishes, load
+    from dit_tools.models.loading.load import LoadOptions, load
     from dit_tools.tasks.quantize import denoising_error
 
-    model: Any = load(options.base, Wishes(backend="torch", loras=(str(file),) if file else ()))
+    model: Any = load(options.base, LoadOptions(backend="torch", loras=(str(file),) if file else ()))
     found = {"kB": file.stat().st_size / 1000 if file else 0.0}
     for key, group in (("", FEW), (" new", OTHER)):
         data, names = drawn_from(options, group)
         found["loss" + key] = loss(model, data, names)
-        made = np.stack([one.pixels[:3] for one in denoising_error.draw(model, names, 10)])
+        made = np.stack([one.pixels[:3] for one in denoising_error.sample_prompts(model, names, 10)])
         drawn, real = objectives.features(made), objectives.features(data[:, :3] / 255)
         if group == FEW:
             nearest = (drawn @ real.T).argmax(1)  # features have length 1
@@ -129,10 +129,10 @@ def measure(options: argparse.Namespace, file: Path | None) -> dict[str, float]:
 
 
 def drawn_from(options: argparse.Namespace, group: str) -> tuple[np.ndarray, list[str]]:
-    """Pictures of a group, uint8 (N, 4, size, size), and their names."""
+    """Images of a group, uint8 (N, 4, size, size), and their names."""
     from dit_tools.tasks.train import image_folder
 
-    data, names = image_folder.read(options.folder / group, options.size, lambda event: None)
+    data, names = image_folder.read_folder(options.folder / group, options.size, lambda event: None)
     rows = np.random.default_rng(0).permutation(len(data))[: options.count]
     return data[rows], [names[i] for i in rows]
 
@@ -160,9 +160,9 @@ def loss(model: Any, data: np.ndarray, names: list[str]) -> float:
 def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> str:
     """Markdown, with what it was measured on."""
     text = (
-        f"{options.base} adapted to {options.few} pictures of the style {options.style} "
+        f"{options.base} adapted to {options.few} images of the style {options.style} "
         f"({TRAINED}), seen {options.pictures or 'some 4,000'} times in all; {options.count} "
-        f"pictures of {OTHER} for what is new. Mean (lowest to highest seed).\n"
+        f"images of {OTHER} for what is new. Mean (lowest to highest seed).\n"
     )
     shown = ("loss", "loss new", "found", "frechet", "kB")
     heads = ["adapter", "seeds", *shown, "verdict"]
@@ -177,11 +177,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base", default="emoji", help="model that is adapted")
     parser.add_argument("--size", type=int, default=128, help="pixels, those of the base")
     parser.add_argument("--style", default="noto")
-    parser.add_argument("--few", type=int, default=20, help="pictures of the style to adapt to")
+    parser.add_argument("--few", type=int, default=20, help="images of the style to adapt to")
     parser.add_argument("--pictures", type=int, default=0, help="seen in all; 0: each 200 times")
-    parser.add_argument("--count", type=int, default=64, help="pictures of the other group")
+    parser.add_argument("--count", type=int, default=64, help="images of the other group")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="adapters, beside none and lora")
+    parser.add_argument("--only", nargs="*", help="adapters, next to none and lora")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after these")
     parser.add_argument("--write", type=Path, help="document that gets the table")
     return parser.parse_args()

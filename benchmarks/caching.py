@@ -5,8 +5,8 @@
 The model is loaded once, on PyTorch. In every round the plain run and each cache sample the same
 prompts from the same seeds, one after the other in this process, so that a busy machine slows all
 of them; the ratio is the median over rounds of plain seconds by the cache's seconds, sampling only.
-The first round warms up and is not counted. PSNR compares decoded pictures with the plain run's,
-channel values in [0, 1], one number per picture, then mean and worst.
+The first round warms up and is not counted. PSNR compares decoded images with the plain run's,
+channel values in [0, 1], one number per image, then mean and worst.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Row:
-    """What is printed about one cache. ``psnr`` in dB is infinite for equal pictures."""
+    """What is printed about one cache. ``psnr`` in dB is infinite for equal images."""
 
     cache: str
     computed: int
@@ -59,7 +59,7 @@ class Row:
 
 
 def psnr(pixels: Any, reference: Any) -> list[float]:
-    """Peak signal-to-noise ratio in dB of each picture of (B, C, H, W) arrays in [0, 1]."""
+    """Peak signal-to-noise ratio in dB of each image of (B, C, H, W) arrays in [0, 1]."""
     errors = ((pixels - reference) ** 2).reshape(len(pixels), -1).mean(axis=1)
     return [math.inf if error == 0 else -10 * math.log10(error) for error in errors]
 
@@ -103,7 +103,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """One JSON object per line; the PSNR of equal pictures is null."""
+    """One JSON object per line; the PSNR of equal images is null."""
     return "\n".join(json.dumps({k: None if v == math.inf else v for k, v in asdict(r).items()}) for r in rows)
 
 

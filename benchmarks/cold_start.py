@@ -1,9 +1,9 @@
-"""Whole processes, cold: `dit generate` against a plain diffusers script, same picture, on the CPU.
+"""Whole processes, cold: `dit generate` against a plain diffusers script, same image, on the CPU.
 
     python benchmarks/cold_start.py [--runs 5] [--steps 20] [--model emoji] [--json]
 
 Both load the same built-in folder and use the same starting noise, schedule and guidance. Prints
-medians, the ratio, the peak memory of both, the difference of the pictures, and the start-up times
+medians, the ratio, the peak memory of both, the difference of the images, and the start-up times
 of the two help texts.
 """
 
@@ -31,10 +31,10 @@ pipe = DiffusionPipeline.from_pretrained(folder)
 net, size = pipe.transformer.config, pipe.vae.config.sample_size
 shape = net.in_channels, net.sample_size, net.sample_size
 noise = np.random.Generator(np.random.Philox(0)).standard_normal(shape, dtype=np.float32)
-picture = pipe(sys.argv[4], num_inference_steps=steps, guidance_scale=4.0, height=size, width=size,
+image = pipe(sys.argv[4], num_inference_steps=steps, guidance_scale=4.0, height=size, width=size,
                latents=torch.from_numpy(noise)[None], use_resolution_binning=False,
                max_sequence_length=int(sys.argv[5])).images[0]
-picture.save(out)
+image.save(out)
 """
 
 
@@ -49,7 +49,7 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def difference(a: Path, b: Path) -> tuple[float, int]:
-    """PSNR in dB and largest difference in 1/255 of the colour channels of two pictures."""
+    """PSNR in dB and largest difference in 1/255 of the colour channels of two images."""
     import numpy as np
     from PIL import Image
 

@@ -9,26 +9,26 @@
 The cases are made here from the emoji of $DIT_DATA, ``--seed`` choosing them,
 a third each:
 
-colour    a part of the picture of one colour is turned to another; the prompt names the colours
+colour    a part of the image of one colour is turned to another; the prompt names the colours
 object    one of two things is exchanged for another
 added     a small thing is added in a corner
 
-A case is a source picture, a source prompt, a target prompt and a mask of what may change. With
-``--files`` they are written as files: pictures, masks and an instructions file for ``dit edit``.
+A case is a source image, a source prompt, a target prompt and a mask of what may change. With
+``--files`` they are written as files: images, masks and an instructions file for ``dit edit``.
 
 n           cases: methods that go back through the network or hook it are run on the first few
-background  PSNR in dB, SSIM and MSE x 1e4 of the pictures with the mask blackened, over the frame
+background  PSNR in dB, SSIM and MSE x 1e4 of the images with the mask blackened, over the frame
 structure   distance x 1e3 between self-similarities of 8 x 8 cells by their edges and brightness;
             PIE-Bench takes keys of DINO: these figures compare with each other only
-target      %, the judge prefers the target prompt to the source's and to 98 of other cases
-            (row ``source``: the untouched picture)
-calls       of the network, a picture
+target      %, the image-text model prefers the target prompt to the source's and to 98 of other cases
+            (row ``source``: the untouched image)
+calls       of the network, an image
 s           a whole edit in latents, one at a time; median of ``--time`` cases
 
 A method is "worth it" when plain inversion (DDIM, Euler on a flow) is nowhere as good both in
 background PSNR and in target on the same cases: neither at one of its strengths nor on the straight
 lines between them. Methods that get the mask ("m") compare with plain inversion that gets it. All
-are scored as decoded: ``dit edit`` puts the picture's own pixels back outside the mask after that;
+are scored as decoded: ``dit edit`` puts the image's own pixels back outside the mask after that;
 "+detail" also adds what ``--keep-detail`` does.
 
 Cases go through the network together where it needs no hooks, and what it has answered for a case
@@ -57,7 +57,7 @@ from benchmarks.editing_runs import LIMITS, PLAIN, PLAIN_MASKED, RUNS, Run
 from benchmarks.editing_scores import Finder, scores
 
 SET = 200
-"""Cases that the judge's other prompts are drawn from, however many are run."""
+"""Cases that the image-text model's other prompts are drawn from, however many are run."""
 CHUNK = 20
 """Cases that every run does before the next ones, so that an unfinished table compares."""
 BEGIN, END = "<!-- benchmarks/editing.py -->\n", "<!-- end -->\n"
@@ -138,18 +138,18 @@ class Editor:
         if run.source_model:
             origin = self.session(run.source_model, run.needs, ask)
             origin.state = session.state
-        picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
+        image = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
         mask = case.mask if run.masked else None
         task = Task("", case.target, case.source, None, run.method, self.settings(self.model), 0)
-        whole = crop.whole(case.mask.shape, session.size)
-        part = Part(session, picture, mask, mask, whole, origin=origin)
+        whole = crop.whole_image(case.mask.shape, session.size)
+        part = Part(session, image, mask, mask, whole, origin=origin)
         found = edit_latents(part, task, run.inversion)
         if found.latents is None:
             return seen(case.picture), session.calls
         made = session.model.codec.decode(found.latents)[0]
         if run.detail:
             plain = session.model.codec.decode(found.x0)[0]
-            return seen(compose(picture, made, whole, None, plain)), session.calls
+            return seen(compose(image, made, whole, None, plain)), session.calls
         return made[:3], session.calls
 
     def session(self, model: str, needs: frozenset[str], ask: Any = None) -> Any:
@@ -171,9 +171,9 @@ class Editor:
 
     def settings(self, model: str) -> Any:
         """The settings of the edits on one model."""
-        from dit_tools.jobs.settings import merge
+        from dit_tools.jobs.settings import merge_settings
 
-        return merge([{"model": model, "steps": self.steps, "seed": "0"}])
+        return merge_settings([{"model": model, "steps": self.steps, "seed": "0"}])
 
     def _answers(self, waiting: list[tuple[int, Any]]) -> list[np.ndarray]:
         """One call of each function for everybody; rows that are known are not asked again."""
@@ -277,8 +277,8 @@ def run_all(editor: Editor, store: Store, runs: Sequence[str], made: Sequence[Ca
             store.add(
                 run,
                 [
-                    {"case": i, **scores(case, picture), "found": finder.found(i, picture), "calls": calls}
-                    for i, case, (picture, calls) in zip(todo, chosen, edits, strict=True)
+                    {"case": i, **scores(case, image), "found": finder.found(i, image), "calls": calls}
+                    for i, case, (image, calls) in zip(todo, chosen, edits, strict=True)
                 ],
             )
             print(f"{run}: cases {todo[0]} to {todo[-1]} in {time.perf_counter() - began:.0f} s", flush=True)

@@ -37,8 +37,10 @@ def calibrated(model: str, text: str, folder: Path) -> str:
     from dit_tools.core import spec
     from dit_tools.tasks.calibrate import run, start
 
-    session, _ = start.session({"model": model, "backend": "onnx", "cache": text}, 8, 1, 0, lambda done, total: None)
-    path = run.write(run.calibrate(session), folder / f"{len(list(folder.iterdir()))}.safetensors")
+    session, _ = start.start_calibration(
+        {"model": model, "backend": "onnx", "cache": text}, 8, 1, 0, lambda done, total: None
+    )
+    path = run.write_calibration(run.calibrate(session), folder / f"{len(list(folder.iterdir()))}.safetensors")
     from dataclasses import replace
 
     return spec.format(replace(session.plan.cache, calibration=str(path)))
@@ -50,10 +52,10 @@ class Edits:
     def __init__(self, model: str, method: str):
         from dit_tools.core import spec
         from dit_tools.jobs.models import load_model, open_sampler
-        from dit_tools.jobs.settings import merge
+        from dit_tools.jobs.settings import merge_settings
 
         self.base = {"model": model, "backend": "onnx"}
-        self.settings = merge([self.base])
+        self.settings = merge_settings([self.base])
         self.model, self.method = load_model(self.settings), spec.parse("editing", method)
         sampler, self.images = open_sampler(self.model, self.settings), []
         for source, _ in PAIRS:
@@ -67,18 +69,18 @@ class Edits:
         """Seconds of all edits with a cache, and their pixels (C, H, W)."""
         from dit_tools.core import spec
         from dit_tools.jobs.models import open_sampler
-        from dit_tools.jobs.settings import merge
+        from dit_tools.jobs.settings import merge_settings
         from dit_tools.media import crop
         from dit_tools.media.image import Picture
         from dit_tools.tasks.edit.run_edit import Part, Task, edit_latents
 
-        settings = merge([{**self.base, "cache": cache}])
+        settings = merge_settings([{**self.base, "cache": cache}])
         inversion, made = spec.parse("inversion", "ddim"), []
         began = time.perf_counter()
         for (source, target), pixels in zip(PAIRS, self.images, strict=True):
             sampler = open_sampler(self.model, settings)
-            picture = Picture(pixels, None, None, 8, "png")
-            part = Part(sampler, picture, None, None, crop.whole(pixels.shape[:2], sampler.size))
+            image = Picture(pixels, None, None, 8, "png")
+            part = Part(sampler, image, None, None, crop.whole_image(pixels.shape[:2], sampler.size))
             task = Task("image.png", target, source, None, self.method, settings, 0)
             found = edit_latents(part, task, inversion)
             assert found.latents is not None, "the edit changes something"

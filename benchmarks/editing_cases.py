@@ -81,9 +81,9 @@ def colour(emoji: Emoji, random: np.random.Generator) -> Case | None:
     import cv2
 
     row = emoji.rows[random.integers(len(emoji.rows))]
-    picture = emoji.drawing(row, SIDE)
-    hsv = cv2.cvtColor(picture[:, :, :3].copy(), cv2.COLOR_RGB2HSV)
-    vivid = (picture[:, :, 3] > 0.5) & (hsv[:, :, 1] > 0.4) & (hsv[:, :, 2] > 0.3)
+    image = emoji.drawing(row, SIDE)
+    hsv = cv2.cvtColor(image[:, :, :3].copy(), cv2.COLOR_RGB2HSV)
+    vivid = (image[:, :, 3] > 0.5) & (hsv[:, :, 1] > 0.4) & (hsv[:, :, 2] > 0.3)
     near = {name: vivid & _near(hsv[:, :, 0] / 2, hue) for name, hue in COLOURS.items()}
     old = max(near, key=lambda name: near[name].sum())
     if near[old].mean() < 0.08:
@@ -91,7 +91,7 @@ def colour(emoji: Emoji, random: np.random.Generator) -> Case | None:
     new = str(random.choice([name for name in COLOURS if name != old]))
     plain = " ".join(word for word in row["name"].split() if word not in COLOURS)
     mask = cv2.dilate(near[old].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    return Case("colour", picture, mask, named(row, f"{old} {plain}"), named(row, f"{new} {plain}"))
+    return Case("colour", image, mask, named(row, f"{old} {plain}"), named(row, f"{new} {plain}"))
 
 
 def _near(hues: np.ndarray, hue: int) -> np.ndarray:
@@ -107,9 +107,9 @@ def swapped(emoji: Emoji, random: np.random.Generator) -> Case | None:
     if not alike:
         return None
     other = alike[random.integers(len(alike))]
-    picture, wanted = emoji.drawing(row, SIDE), emoji.drawing(other, SIDE)
-    mask = (picture[:, :, 3] > 0.1) | (wanted[:, :, 3] > 0.1)
-    return Case("object", picture, mask, named(row), named(other))
+    image, wanted = emoji.drawing(row, SIDE), emoji.drawing(other, SIDE)
+    mask = (image[:, :, 3] > 0.1) | (wanted[:, :, 3] > 0.1)
+    return Case("object", image, mask, named(row), named(other))
 
 
 def added(emoji: Emoji, random: np.random.Generator) -> Case | None:

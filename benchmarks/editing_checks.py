@@ -4,11 +4,11 @@
 
 elect    background error of the seed that ``--steer elect`` picks, the mean seed's and the best's
          (mean absolute difference outside the mask, of 255), of img2img; network calls
-protect  how far edits (img2img) of a protected picture lie from those of the picture itself, by
-         how far edits of the picture with random changes of the same size do (RMS of colours)
+protect  how far edits (img2img) of a protected image lie from those of the image itself, by
+         how far edits of the image with random changes of the same size do (RMS of colours)
 move     diffeditor: a disc is moved, and its right edge is dragged: distance in pixels from where
-         its centre, or the edge, shall be, and PSNR of what must stay, next to the autoencoder's
-eim      how far the judge leans from source to target over the amounts -1 .. 1, the share of cases
+         its centre, or the edge, is to be, and PSNR of what must stay, next to the autoencoder's
+eim      how far the image-text model leans from source to target over the amounts -1 .. 1, the share of cases
          in which it never falls, and how much other prompts change against the target's
 """
 
@@ -40,7 +40,7 @@ def edited(editor: Editor, method: str, case: Case, seed: int = 0, steer: str | 
 
     run = Run.of(method)
     session = editor.session(editor.model, run.needs)
-    picture = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
+    image = Picture(case.picture, icc=None, exif=None, bits=8, format="png", note="")
     mask = case.mask if run.masked else None
     region = None if mask is None else run.method.region(mask)
     task = Task(
@@ -53,8 +53,8 @@ def edited(editor: Editor, method: str, case: Case, seed: int = 0, steer: str | 
         seed,
         steer=spec.parse("seed_search", steer) if steer else None,
     )
-    whole = crop.whole(case.mask.shape, session.size)
-    found = edit_latents(Part(session, picture, mask, region, whole), task, run.inversion)
+    whole = crop.whole_image(case.mask.shape, session.size)
+    found = edit_latents(Part(session, image, mask, region, whole), task, run.inversion)
     latents = found.x0 if found.latents is None else found.latents
     return session.model.codec.decode(latents)[0][:3], found.seed, session.calls
 
@@ -65,9 +65,9 @@ def elect(editor: Editor, made: Sequence[Case], seeds: int = 6) -> None:
     for case in made:
         errors, alone = [], 0
         for seed in range(seeds):
-            picture, _, alone = edited(editor, "img2img", case, seed)
+            image, _, alone = edited(editor, "img2img", case, seed)
             kept = ~case.mask
-            errors.append(255 * float(abs(resized(picture) - seen(case.picture))[:, kept].mean()))
+            errors.append(255 * float(abs(resized(image) - seen(case.picture))[:, kept].mean()))
         steered = edited(editor, "img2img", case, steer=f"elect:candidates={seeds}")
         rows.append((errors[steered[1]], float(np.mean(errors)), min(errors)))
         calls.append((steered[2], alone * seeds))
@@ -80,18 +80,18 @@ def elect(editor: Editor, made: Sequence[Case], seeds: int = 6) -> None:
 
 
 def protect(editor: Editor, made: Sequence[Case], iterations: int = 30) -> None:
-    """Edits of protected pictures against edits of randomly changed ones."""
+    """Edits of protected images against edits of randomly changed ones."""
     from dit_tools.core import spec
     from dit_tools.media.image import Picture
-    from dit_tools.tasks.protect import protected
+    from dit_tools.tasks.protect import protect_image
 
     session = editor.session(editor.model, frozenset({"gradients"}))
     for name in ("sds", "diffusionguard"):
         method, ratios = spec.parse("protection", f"{name}:iterations={iterations}"), []
         for number, case in enumerate(made):
             solid = seen(case.picture).transpose(1, 2, 0)
-            picture = Picture(np.ascontiguousarray(solid), None, None, 8, "png")
-            shielded, _ = protected(session, method, picture, None, case.source)
+            image = Picture(np.ascontiguousarray(solid), None, None, 8, "png")
+            shielded, _ = protect_image(session, method, image, None, case.source)
             signs = np.random.default_rng(number).choice([-1, 1], solid.shape)
             others = (solid, shielded, (solid + signs * 8 / 255).clip(0, 1))
             edits = [edited(editor, "img2img:strength=0.5", replace(case, picture=opaque(x)))[0] for x in others]
@@ -107,7 +107,7 @@ def protect(editor: Editor, made: Sequence[Case], iterations: int = 30) -> None:
 
 
 def opaque(colours: np.ndarray) -> np.ndarray:
-    """Colours (h, w, 3) as a case's picture."""
+    """Colours (h, w, 3) as a case's image."""
     return np.concatenate([colours, np.ones_like(colours[:, :, :1])], 2).astype(np.float32)
 
 
@@ -150,15 +150,15 @@ def move(editor: Editor, made: Sequence[Case]) -> None:
 
 
 def eim(editor: Editor, made: Sequence[Case]) -> None:
-    """How the judge follows the amount."""
-    from dit_tools.models.clip import judge
+    """How the image-text model follows the amount."""
+    from dit_tools.models.clip import clip64
 
     amounts, leans, others = (-1.0, -0.5, 0.0, 0.5, 1.0), [], []
-    texts = judge().texts([case.target for case in made])
+    texts = clip64().texts([case.target for case in made])
     for number, case in enumerate(made):
-        source, target = judge().texts([case.source, case.target])
+        source, target = clip64().texts([case.source, case.target])
         edits = [edited(editor, f"eim:amount={a}", case)[0] for a in amounts]
-        features = judge().pictures(np.stack([resized(x) for x in edits]).astype(np.float32))
+        features = clip64().pictures(np.stack([resized(x) for x in edits]).astype(np.float32))
         leans.append(features @ (target - source))
         rest = np.delete(texts, number, axis=0)
         others.append(float(abs((features[-1] - features[2]) @ rest.T).mean()))

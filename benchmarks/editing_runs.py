@@ -49,7 +49,7 @@ LIMITS = {"prompt-to-prompt": 40, "masactrl": 40, "boundary": 40, "null-text": 1
 class Run:
     """One way to edit: instances of ``editing`` and ``inversion``, whether the mask is given.
 
-    ``detail``: what the autoencoder loses of the picture is kept, as by ``--keep-detail``.
+    ``detail``: what the autoencoder loses of the image is kept, as by ``--keep-detail``.
     """
 
     method: Any

@@ -51,14 +51,14 @@ def similarity(pixels: np.ndarray, cells: int = 8) -> np.ndarray:
 
 
 class Finder:
-    """Whether the judge finds a case's target prompt among those of all cases of the set."""
+    """Whether the image-text model finds a case's target prompt among those of all cases of the set."""
 
     def __init__(self, made: Sequence[Case], among: int = 100):
-        from dit_tools.models.clip import judge
+        from dit_tools.models.clip import clip64
 
         self.made, self.among = made, among
         self.sources, self.targets = (
-            judge().texts([getattr(case, key) for case in made]) for key in ("source", "target")
+            clip64().texts([getattr(case, key) for case in made]) for key in ("source", "target")
         )
 
     def found(self, number: int, picture: np.ndarray) -> bool:
@@ -66,9 +66,9 @@ class Finder:
 
         ``picture``: the edit of case ``number``, (3, h, w). The others are drawn by the number.
         """
-        from dit_tools.models.clip import judge
+        from dit_tools.models.clip import clip64
 
-        feature = judge().pictures(resized(picture)[None].astype(np.float32))[0]
+        feature = clip64().pictures(resized(picture)[None].astype(np.float32))[0]
         case = self.made[number]
         names = {case.target, case.source}
         others = [j for j, other in enumerate(self.made) if other.target not in names]

@@ -1,11 +1,11 @@
-"""Cost as work grows: seconds against tokens and against pictures, plain and cached.
+"""Cost as work grows: seconds against tokens and against images, plain and cached.
 
     python benchmarks/growth.py [--tokens 256 1024 4096 16384] [--pictures 1 4 16 64]
         [--caches none taylorseer:interval=3,warmup=1 output:interval=3,warmup=1] [--steps 6]
         [--rounds 3] [--budget 30] [--layers 2] [--width 256] [--json] [--plot docs/growth.svg]
 
 The network is a PixArt transformer of random weights, so that any number of tokens can be asked
-for: values do not matter to its cost. Tokens grow with one picture, pictures grow at the smallest
+for: values do not matter to its cost. Tokens grow with one image, images grow at the smallest
 number of tokens. One step of the plain run warms up at every size. Then in every round each cache
 samples once, one after the other in this process; a size that has taken ``--budget`` seconds gets
 no further round. Seconds are medians of sampling, ``slope`` is the exponent of their growth from
@@ -44,7 +44,7 @@ class Row:
 
 
 def network(layers: int, width: int, tokens: int) -> Any:
-    """A flow-matching PixArt model of random weights whose default picture has ``tokens``."""
+    """A flow-matching PixArt model of random weights whose default image has ``tokens``."""
     import torch
     from diffusers import PixArtTransformer2DModel
 
@@ -84,7 +84,7 @@ def network(layers: int, width: int, tokens: int) -> Any:
 
 
 def side_of(tokens: int) -> int:
-    """Latents along a side of a square picture. Raises ValueError when there is no such square."""
+    """Latents along a side of a square image. Raises ValueError when there is no such square."""
     root = math.isqrt(tokens)
     if root * root != tokens:
         raise ValueError(f"{tokens} tokens: not a square")
@@ -127,7 +127,7 @@ def measure(
     width: int,
     budget: float = math.inf,
 ) -> list[Row]:
-    """A row per cache and size, first for growing tokens, then for growing pictures.
+    """A row per cache and size, first for growing tokens, then for growing images.
 
     ``budget``: seconds after which a size gets no further round; it always has one.
     """
@@ -145,7 +145,7 @@ def measure(
                 seconds, shares[cache] = sampled(model, cache, many, batch, steps)
                 times[cache].append(seconds)
             done += 1
-        print(f"{growth}: {many} tokens, {batch} pictures, {done} rounds", file=sys.stderr)
+        print(f"{growth}: {many} tokens, {batch} images, {done} rounds", file=sys.stderr)
         for cache in caches:
             made = Row(growth, many, batch, cache, statistics.median(times[cache]), shares[cache])
             rows.append(with_slope(made, rows))
@@ -176,7 +176,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row]) -> str:
-    """Seconds against tokens times pictures, a line for every cache and growth, as SVG."""
+    """Seconds against tokens times images, a line for every cache and growth, as SVG."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("figures", Path(__file__).with_name("figures.py"))

@@ -37,13 +37,13 @@ class Row:
 
 def measure(model: Any, steps: int, rounds: int, beta: float, prompts: int, random: int) -> Iterator[Row]:
     """Train a table; a row for it, for the hand-made one and for every random one."""
+    from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
     from dit_tools.tasks.calibrate.run import calibrate
-    from dit_tools.tasks.calibrate.session import Session
     from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     chosen = acceleration.plan(model, steps, {"cache": f"harmonica:beta={beta}"})
     size = model.defaults.size
-    learning = Session(model, chosen, default_prompts(model, 8), (size, size), rounds, 5_000_000)
+    learning = CalibrationRun(model, chosen, default_prompts(model, 8), (size, size), rounds, 5_000_000)
     known = calibrate(learning)
     judging = learning.with_prompts(acceleration.prompts_of(prompts), 0)
     truth, _ = judging.plain()
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=40, help="of training, two prompts each")
     parser.add_argument("--beta", type=float, default=2.0)
-    parser.add_argument("--prompts", type=int, default=8, help="that judge")
+    parser.add_argument("--prompts", type=int, default=8, help="that image-text model")
     parser.add_argument("--random", type=int, default=6, help="tables")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     a = parser.parse_args()

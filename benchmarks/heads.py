@@ -4,10 +4,10 @@
         [--random 8] [--steps 10] [--guidance soft-pag] [--seed 0] [--json]
 
 The heads are searched as ``dit calibrate --heads`` does, on some prompts. Then they draw other
-prompts from other noise, beside random sets of as many heads, all heads of the middle blocks (the
+prompts from other noise, next to random sets of as many heads, all heads of the middle blocks (the
 method's own default) and no heads at all. The score is the search's objective: the cosine between
-picture and prompt by the judge of ``dit eval``, mean over pictures. ``better`` is the share of the
-judged pictures that score higher than without heads. No timing is involved.
+image and prompt by the image-text model of ``dit eval``, mean over images. ``better`` is the share of the
+judged images that score higher than without heads. No timing is involved.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 @dataclass(frozen=True)
 class Row:
-    """A set of heads: mean score of the judged pictures, share of them better than without."""
+    """A set of heads: mean score of the judged images, share of them better than without."""
 
     name: str
     heads: str
@@ -46,10 +46,10 @@ def measure(
     seed: int,
 ) -> list[Row]:
     """Rows of no heads, the method's own, the found ones, and random sets of as many."""
-    from dit_tools.tasks.calibrate.heads import Draws, Round, best, heads_of, hunt
+    from dit_tools.tasks.calibrate.heads import Draws, Round, best_round, heads_of, search_heads
 
-    rounds = hunt(model, plan, prompts, score, keep=heads, seed=seed, tell=_tell)
-    found = best(rounds)
+    rounds = search_heads(model, plan, prompts, score, keep=heads, seed=seed, tell=_tell)
+    found = best_round(rounds)
     print(f"searched: {rounds[0].score:.4f} without heads, {found.score:.4f} with {found.text}", file=sys.stderr)
     draw = Draws(model, plan, judged, score, seed + 10_000_000)
     plain = draw.scores(())
@@ -104,16 +104,16 @@ def main() -> None:
     a = parser.parse_args()
     from benchmarks.acceleration import plan, prompts_of
     from dit_tools.models.loading.load import load
-    from dit_tools.tasks.generate.scorer import Critic
+    from dit_tools.tasks.generate.scorer import LatentScorer
     from dit_tools.tasks.quantize.denoising_error import default_prompts
 
     model = load(a.model, backend="torch", device=a.device)
-    critics: dict[tuple[str, ...], Critic] = {}
+    critics: dict[tuple[str, ...], LatentScorer] = {}
 
     def score(x: Any, prompts: Sequence[str]) -> list[float]:
         asked = tuple(prompts)
         if asked not in critics:
-            critics[asked] = Critic(model, asked)
+            critics[asked] = LatentScorer(model, asked)
         return critics[asked].scores(x)
 
     searched = default_prompts(model, a.prompts)

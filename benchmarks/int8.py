@@ -4,8 +4,8 @@
 
 Each prompt is sampled in float32 and in int8 from the same seed, one after the other in this
 process, so that a busy machine slows both; the ratio is the median over prompts and rounds of
-float32 seconds by int8 seconds, sampling only, one picture at a time with guidance. The first
-round warms up and is not counted. PSNR compares decoded pictures, all channels in [0, 1]. A model
+float32 seconds by int8 seconds, sampling only, one image at a time with guidance. The first
+round warms up and is not counted. PSNR compares decoded images, all channels in [0, 1]. A model
 that has no transformer.int8.onnx is quantized into a temporary folder. int8 is worth being the
 default where the mean PSNR is at least 30 dB.
 """

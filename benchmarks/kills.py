@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from dit_tools.jobs.atomic import PREFIX
-from dit_tools.jobs.manifest import NAME
+from dit_tools.jobs.manifest import MANIFEST_NAME
 
 PROGRAM = Path(sys.executable).with_name("dit")
 COMMANDS = {
@@ -56,12 +56,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Name -> bytes of every file but the manifest."""
     if not folder.is_dir():
         return {}
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != NAME}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != MANIFEST_NAME}
 
 
 def finished(folder: Path) -> int:
     """Outputs that have their name."""
-    return sum(not path.name.startswith(PREFIX) and path.name != NAME for path in folder.glob("*"))
+    return sum(not path.name.startswith(PREFIX) and path.name != MANIFEST_NAME for path in folder.glob("*"))
 
 
 def kill_once(words: list[str], place: Path, seconds: float) -> bool:

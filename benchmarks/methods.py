@@ -1,4 +1,4 @@
-"""Methods that change pictures rather than save calls: what they give at equal cost.
+"""Methods that change images rather than save calls: what they give at equal cost.
 
     python benchmarks/methods.py solvers [--calls 8 12 20 50] [--scale 8] [--run SPEC ...]
     python benchmarks/methods.py guidance [--steps 20] [--prompt-file FILE]
@@ -8,29 +8,29 @@
         [--model emoji] [--backend torch|onnx] [--prompts 40] [--scale S] [--json]
 
 Runs are written as in ``acceleration.py``. Prompt i is drawn from seed i, eight at a time; all runs
-draw eight pictures before any draws the next eight. "slower" is the median over these of a run's
+draw eight images before any draws the next eight. "slower" is the median over these of a run's
 seconds by those of the first run: text, sampling and decoding, in processor time on a CPU, so that
-other work hardly matters. "evaluations" are rows through the network for one picture. A difference
-is given with twice its standard error over pictures: "better" and "worse" are those that are
+other work hardly matters. "evaluations" are rows through the network for one image. A difference
+is given with twice its standard error over images: "better" and "worse" are those that are
 larger, "same" is the rest.
 
-solvers: PSNR, mean over pictures, to 200 steps of the model's own solver, at equal network calls.
+solvers: PSNR, mean over images, to 200 steps of the model's own solver, at equal network calls.
 A solver of two calls a step takes as many steps as these allow.
 
-guidance: "found" is the share of pictures whose own prompt the judge of ``dit eval`` puts first,
+guidance: "found" is the share of images whose own prompt the image-text model of ``dit eval`` puts first,
 "cosine" its agreement, "saturation" that of the drawn pixels. "gain" is the cosine's difference to
 the plain run of the nearest cost in seconds; plain runs of other steps are there for it. Of ten or
-more prompts with a colour, "coloured" is the share of pictures that have it, which no judge sees.
+more prompts with a colour, "coloured" is the share of images that have it, which no judge sees.
 
 combine: the first half of the prompts, each with one of the second half. "both": these two are the
 nearest of all prompts; "either": the nearest is one of them, "first" says how often the first;
 "lesser": cosine with the worse one, and its gain over the prompt "A and B".
 
-diversity: eight seeds of each prompt; "variety" is the mean of 1 - cosine between the judge's
-features of two pictures of a prompt.
+diversity: eight seeds of each prompt; "variety" is the mean of 1 - cosine between the image-text model's
+features of two images of a prompt.
 
-highres: pictures of a larger size, shrunk to the model's own, against the plain ones: "kept" in dB
-and SSIM. "detail" is what shrinking loses, RMS in levels. "enlarged" is the plain picture, bicubic.
+highres: images of a larger size, shrunk to the model's own, against the plain ones: "kept" in dB
+and SSIM. "detail" is what shrinking loses, RMS in levels. "enlarged" is the plain image, bicubic.
 
 Left out: --noise oms. It changes schedules that end before pure noise, which a flow does not have.
 """
@@ -103,7 +103,7 @@ RUNS = {
 }
 STEPS = {"combine": 100, "diversity": 4}
 Way = Callable[[slice], Any]
-"""Pixels (B, C, H, W) of a part of the pictures."""
+"""Pixels (B, C, H, W) of a part of the images."""
 
 
 class Counted:
@@ -124,7 +124,7 @@ class Counted:
 
 @dataclass
 class Made:
-    """Pictures of a run in parts, seconds of each part, and rows through the network."""
+    """Images of a run in parts, seconds of each part, and rows through the network."""
 
     parts: list[Any] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -138,7 +138,7 @@ class Made:
         return np.concatenate(self.parts).clip(0, 1)
 
     def cost(self, plain: Made) -> Row:
-        """Rows for one picture, and seconds by those of the plain run."""
+        """Rows for one image, and seconds by those of the plain run."""
         ratios = [a / b for a, b in zip(self.seconds, plain.seconds, strict=True)]
         count = sum(len(part) for part in self.parts)
         return {"evaluations": self.rows / count, "slower": statistics.median(ratios)}
@@ -164,7 +164,7 @@ def way(model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int], s
     """The way of a plan; ``seconds`` are second prompts, for plans that combine."""
     from dit_tools.models.family import ConditionRequest
     from dit_tools.sampling.sampler import Second
-    from dit_tools.tasks.generate.scorer import Critic
+    from dit_tools.tasks.generate.scorer import LatentScorer
 
     size = model.defaults.size
 
@@ -176,7 +176,7 @@ def way(model: Any, chosen: Any, prompts: Sequence[str], seeds: Sequence[int], s
         conditions = model.encode(words)
         if seconds and chosen.combine.takes:
             conditions["second"] = model.encode(asked(seconds[part]))["cond"]
-        scorer = Critic(model, words.texts) if chosen.guidance.sees else None
+        scorer = LatentScorer(model, words.texts) if chosen.guidance.sees else None
         second = Second(other, other.encode(words)) if other else None
         return sample_once(model, chosen, conditions, list(seeds[part]), second, scorer).pixels
 
@@ -203,7 +203,7 @@ def steps_for(solver: Any, calls: int) -> int:
 
 
 def guidance(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
-    """What the judge says of every guidance, against plain runs of as many seconds."""
+    """What the image-text model says of every guidance, against plain runs of as many seconds."""
     plans = {run: plan(model, a.steps, parse_run(run)) for run in a.run}
     plans = {PLAIN: plan(model, a.steps, {}), **plans}
     ways = {run: way(model, p, prompts, range(len(prompts))) for run, p in plans.items()}
@@ -238,7 +238,7 @@ def nearest(costs: Mapping[str, float], cost: float) -> str:
 
 
 def combine(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
-    """Whether both of two prompts, or one of them, are found in a picture."""
+    """Whether both of two prompts, or one of them, are found in an image."""
     count = len(prompts) // 2
     first, second = prompts[:count], prompts[count : 2 * count]
     joined = [f"{one} and {two}" for one, two in zip(first, second, strict=True)]
@@ -264,7 +264,7 @@ def combine(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[R
 
 
 def diversity(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
-    """How different the pictures of one prompt are, and whether they are found."""
+    """How different the images of one prompt are, and whether they are found."""
     words = [prompt for prompt in prompts for _ in range(AT_ONCE)]
     seeds = [seed for _ in prompts for seed in range(AT_ONCE)]
     plans = {run: plan(model, a.steps, parse_run(run)) for run in a.run}
@@ -278,17 +278,17 @@ def diversity(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list
 
 
 def highres(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[Row]:
-    """What larger pictures keep of the plain ones, and what they add."""
+    """What larger images keep of the plain ones, and what they add."""
     own = model.defaults.size
     ways = {PLAIN: _sized(model, a.steps, own, "none", prompts)}
     for run in a.run:
         ways[run] = _sized(model, a.steps, a.times * own, parse_run(run)["highres"], prompts)
     made = interleaved(model, ways, len(prompts))
     plain = made[PLAIN].pixels
-    pictures = {"enlarged": scaled(plain, a.times * own)}
-    pictures |= {run: one.pixels for run, one in made.items() if run != PLAIN}
+    images = {"enlarged": scaled(plain, a.times * own)}
+    images |= {run: one.pixels for run, one in made.items() if run != PLAIN}
     rows = []
-    for run, pixels in pictures.items():
+    for run, pixels in images.items():
         small = scaled(pixels, own)
         detail = 255 * float(((pixels - scaled(small, a.times * own)) ** 2).mean()) ** 0.5
         rows.append(
@@ -307,7 +307,7 @@ def highres(model: Any, a: argparse.Namespace, prompts: Sequence[str]) -> list[R
 def _sized(model: Any, steps: int, side: int, method: str, prompts: Sequence[str]) -> Way:
     from dit_tools.jobs.expand import Job
     from dit_tools.jobs.settings import Settings
-    from dit_tools.tasks.generate.sample_batch import draw
+    from dit_tools.tasks.generate.sample_batch import sample_batch
 
     settings = Settings(width=side, height=side, steps=steps, highres=method)
     jobs = [Job(i, prompt, i, settings) for i, prompt in enumerate(prompts)]
@@ -315,7 +315,7 @@ def _sized(model: Any, steps: int, side: int, method: str, prompts: Sequence[str
     def drawn(part: slice) -> Any:
         import numpy as np
 
-        return np.stack([one.pixels for one in draw(model, jobs[part])])
+        return np.stack([one.pixels for one in sample_batch(model, jobs[part])])
 
     return drawn
 
@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("room", choices=tuple(RUNS))
     parser.add_argument("--model", default="emoji", help="built-in name, folder or hub id")
     parser.add_argument("--second-model", metavar="BASE", help="for diversity")
-    parser.add_argument("--backend", choices=("torch", "onnx"), help="default: what the room needs")
+    parser.add_argument("--backend", choices=("torch", "onnx"), help="default: what the category needs")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--calls", type=int, nargs="+", default=[8, 12, 20, 50])
     parser.add_argument("--scale", type=float, help="of guidance, in place of the model's own")

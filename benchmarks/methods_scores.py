@@ -22,14 +22,14 @@ def gain(one: Sequence[float], other: Sequence[float]) -> Row:
 
 
 def cosines(pixels: Any, prompts: Sequence[str]) -> list[float]:
-    """The judge's cosine of each picture with its prompt."""
-    from dit_tools.models.clip import judge
+    """The image-text model's cosine of each image with its prompt."""
+    from dit_tools.models.clip import clip64
 
-    return (judge().pictures(pixels) * judge().texts(list(prompts))).sum(1).tolist()
+    return (clip64().pictures(pixels) * clip64().texts(list(prompts))).sum(1).tolist()
 
 
 def saturation(pixels: Any) -> float:
-    """Mean over pictures (B, C, H, W) of the HSV saturation of what is not white."""
+    """Mean over images (B, C, H, W) of the HSV saturation of what is not white."""
     rgb = pixels[:, :3]
     high, low = rgb.max(1), rgb.min(1)
     drawn = low < 0.93
@@ -38,30 +38,30 @@ def saturation(pixels: Any) -> float:
 
 
 def recognised(pixels: Any, prompts: Sequence[str]) -> float:
-    """Per cent of pictures whose own prompt is the nearest of all, by the judge."""
+    """Per cent of images whose own prompt is the nearest of all, by the image-text model."""
     from benchmarks.acceleration import found
 
     return 100 * float(found(pixels, prompts).mean())
 
 
 def coloured(pixels: Any, prompts: Sequence[str]) -> Row:
-    """Per cent of prompts with a colour whose picture has it, as ``--metric binding`` says."""
+    """Per cent of prompts with a colour whose image has it, as ``--metric binding`` says."""
     from dit_tools.core import spec
-    from dit_tools.methods.metrics._colours import WORDS, shares
+    from dit_tools.methods.metrics._colours import COLOURS, colour_shares
 
     least, has = spec.parse("metrics", "binding").share, []
-    for picture, prompt in zip(pixels, prompts, strict=True):
-        if (word := prompt.split(" ")[0]) in WORDS:
-            parts = shares(picture)
+    for image, prompt in zip(pixels, prompts, strict=True):
+        if (word := prompt.split(" ")[0]) in COLOURS:
+            parts = colour_shares(image)
             has.append(parts[word] >= max(least, 0.999 * max(parts.values())))
     return {"coloured": 100 * statistics.fmean(has)} if len(has) >= 10 else {}
 
 
 def pairs(pixels: Any, first: Sequence[str], second: Sequence[str]) -> Row:
-    """Per cent of pictures in which the judge finds both prompts, either, and the first."""
-    from dit_tools.models.clip import judge
+    """Per cent of images in which the image-text model finds both prompts, either, and the first."""
+    from dit_tools.models.clip import clip64
 
-    near = judge().pictures(pixels) @ judge().texts([*first, *second]).T  # (B, 2 B)
+    near = clip64().pictures(pixels) @ clip64().texts([*first, *second]).T  # (B, 2 B)
     count, order = len(first), (-near).argsort(1)
     both = [set(order[i, :2]) == {i, i + count} for i in range(count)]
     ones = [order[i, 0] == i for i in range(count)]
@@ -75,19 +75,19 @@ def pairs(pixels: Any, first: Sequence[str], second: Sequence[str]) -> Row:
 
 
 def variety(parts: Sequence[Any]) -> float:
-    """Mean of 1 - cosine between features of two pictures of a part (B, C, H, W)."""
-    from dit_tools.models.clip import judge
+    """Mean of 1 - cosine between features of two images of a part (B, C, H, W)."""
+    from dit_tools.models.clip import clip64
 
     apart = []
     for part in parts:
-        features = judge().pictures(part.clip(0, 1))
+        features = clip64().pictures(part.clip(0, 1))
         near, count = features @ features.T, len(features)
         apart.append(1 - (near.sum() - near.trace()) / (count * (count - 1)))
     return statistics.fmean(apart)
 
 
 def scaled(pixels: Any, side: int) -> Any:
-    """Square pictures (B, C, H, W) at another size: means of areas, or bicubic, in [0, 1]."""
+    """Square images (B, C, H, W) at another size: means of areas, or bicubic, in [0, 1]."""
     import cv2
     import numpy as np
 

@@ -3,15 +3,15 @@
     python benchmarks/model_card.py [--model emoji] [--pictures 300] [--json]
 
 Reads the training data ($DIT_DATA). Concepts are drawn at random, seed 0, from
-all groups; the model is asked for each name once, default settings. Real pictures of the same
+all groups; the model is asked for each name once, default settings. Real images of the same
 concepts give what the numbers can reach:
 
-retrieval     own name nearest among 100, in %, of generated and of real pictures
-frechet       judge features, generated against real; floor: real against other real pictures
-nearest       PSNR to the nearest training picture; beside it that of a style not trained on (Noto)
+retrieval     own name nearest among 100, in %, of generated and of real images
+frechet       judge features, generated against real; floor: real against other real images
+nearest       PSNR to the nearest training image; next to it that of a style not trained on (Noto)
 binding       attribute on the right thing, in %, for the pairs of binding.txt, which no training
-              picture shows; beside it that of real pictures whose name is a colour and a thing
-autoencoder   PSNR of real pictures through the model's autoencoder
+              image shows; next to it that of real images whose name is a colour and a thing
+autoencoder   PSNR of real images through the model's autoencoder
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from dit_tools.core import spec
-from dit_tools.methods.metrics._colours import WORDS
+from dit_tools.methods.metrics._colours import COLOURS
 from dit_tools.models.loading.load import load
 from dit_tools.tasks import evaluate as library
 from dit_tools.tasks.train import dataset
@@ -40,19 +40,19 @@ OTHER = "noto"
 
 
 def real(styles: tuple[str, ...], size: int) -> tuple[np.ndarray, list[str]]:
-    """Pictures (N, 4, size, size) and names."""
+    """Images (N, 4, size, size) and names."""
     data = Data(CAPTIONS, styles, size, {}, {}, {})
-    found, captions = dataset.read(data, skin_tones=False)
+    found, captions = dataset.read_dataset(data, skin_tones=False)
     return found, [caption.name for caption in captions]
 
 
 def write(folder: Path, found: np.ndarray, names: Sequence[str]) -> list[Path]:
-    """The pictures with straight alpha as files, with their names for ``read_prompts``."""
+    """The images with straight alpha as files, with their names for ``read_prompts``."""
     folder.mkdir()
     lines, paths = [], []
-    for i, (picture, name) in enumerate(zip(found, names, strict=True)):
+    for i, (image, name) in enumerate(zip(found, names, strict=True)):
         path = folder / f"{i:04}.png"
-        Image.fromarray(straight(picture), "RGBA").save(path)
+        Image.fromarray(straight(image), "RGBA").save(path)
         lines.append(json.dumps({"file": path.name, "prompt": name}))
         paths.append(path)
     (folder / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -68,7 +68,7 @@ def straight(picture: np.ndarray) -> np.ndarray:
 
 
 def generate(model: str, names: Sequence[str], folder: Path, scratch: Path) -> list[Path]:
-    """One picture a name by the installed ``dit generate``."""
+    """One image a name by the installed ``dit generate``."""
     prompts = scratch / "names.jsonl"
     prompts.write_text("\n".join(json.dumps({"prompt": name}) for name in names), encoding="utf-8")
     command = [
@@ -92,8 +92,8 @@ def generate(model: str, names: Sequence[str], folder: Path, scratch: Path) -> l
 
 
 def value(metric: str, question: dict) -> float:
-    """One metric of one question; every picture must take part."""
-    outcome = library.evaluate(library.Question(metrics=[spec.parse("metrics", metric)], **question))
+    """One metric of one question; every image must take part."""
+    outcome = library.evaluate(library.EvalRequest(metrics=[spec.parse("metrics", metric)], **question))
     if outcome.failed:
         raise outcome.failed[0]
     return round(outcome.values[0].value, 2)
@@ -104,7 +104,7 @@ def measure(model: str, count: int) -> dict[str, float]:
     loaded = load(model)
     size = loaded.defaults.size
     trained, names = real(STYLES, size)
-    first = {name: i for i, name in reversed(list(enumerate(names)))}  # the default style's picture
+    first = {name: i for i, name in reversed(list(enumerate(names)))}  # the default style's image
     chosen = np.random.default_rng(0).permutation(sorted(first.values()))
     mine, rest = chosen[:count], chosen[count : 2 * count]
     asked = [names[i] for i in mine]
@@ -120,14 +120,14 @@ def measure(model: str, count: int) -> dict[str, float]:
         prompts = library.read_prompts(root / "real/prompts.jsonl")
         return {
             "retrieval %": value("retrieval", {"pictures": made}),
-            "retrieval of real pictures %": value("retrieval", {"pictures": reals, "prompts": prompts}),
+            "retrieval of real images %": value("retrieval", {"pictures": reals, "prompts": prompts}),
             "frechet": value("frechet", {"pictures": made, "references": reals}),
             "frechet floor": value("frechet", {"pictures": others, "references": reals}),
             "nearest dB": value("nearest", {"pictures": made, "references": training}),
             "nearest of another style dB": value("nearest", {"pictures": strange, "references": training}),
             "binding %": value("binding", {"pictures": generate(model, pairs(), root / "pairs", root)}),
-            "binding of real pictures %": real_binding(root, trained, names),
-            "autoencoder dB": value("psnr", {"pictures": reals, "through": library.through(loaded)}),
+            "binding of real images %": real_binding(root, trained, names),
+            "autoencoder dB": value("psnr", {"pictures": reals, "through": library.autoencoder_reference(loaded)}),
         }
 
 
@@ -138,8 +138,8 @@ def pairs() -> list[str]:
 
 
 def real_binding(root: Path, found: np.ndarray, names: Sequence[str]) -> float:
-    """Binding of the real pictures that are called a colour and a thing."""
-    named = [i for i, name in enumerate(names) if name.partition(" ")[0] in WORDS and " " in name]
+    """Binding of the real images that are called a colour and a thing."""
+    named = [i for i, name in enumerate(names) if name.partition(" ")[0] in COLOURS and " " in name]
     paths = write(root / "named", found[named], [names[i] for i in named])
     prompts = library.read_prompts(root / "named/prompts.jsonl")
     return value("binding", {"pictures": paths, "prompts": prompts})

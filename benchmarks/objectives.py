@@ -1,16 +1,16 @@
-"""Every objective of `dit train` against plain training: three seeds, equal pictures.
+"""Every objective of `dit train` against plain training: three seeds, equal images.
 
     python benchmarks/objectives.py                     # goes on where it stopped; prints the table
     python benchmarks/objectives.py --write benchmarks/results/training.md
 
-Each cell of the table (objective, seed) trains a small transformer anew on the latents and the
+Each cell of the table (objective, seed) trains a small transformer again on the latents and the
 frozen text encoder of a finished model (--base), on a few groups of emoji ($DIT_DATA):
-few pictures, so that a short run draws what can be recognised. A cell is kept as
-a JSON file, so that a stopped run goes on. An objective of the autoencoder trains all parts anew at
+few images, so that a short run draws what can be recognised. A cell is kept as
+a JSON file, so that a stopped run goes on. An objective of the autoencoder trains all parts again at
 32 px and is compared with runs that do the same. Measured with the moving average:
 
 loss       squared error of the velocity, times spread evenly, the same noise for every cell
-frechet    judge features, pictures of 20 steps (guidance 2) against the real ones; "few": 4 steps
+frechet    judge features, images of 20 steps (guidance 2) against the real ones; "few": 4 steps
 retrieval  own name nearest among 100, in %, 20 steps
 psnr       of the autoencoder, in dB, and with noise of 0.3 deviations on its latents
 
@@ -32,12 +32,12 @@ import numpy as np
 import torch
 
 from dit_tools.methods.metrics.frechet import frechet
-from dit_tools.models.clip import judge, share_found
+from dit_tools.models.clip import clip64, share_found
 from dit_tools.tasks.train import autoencoder, dataset, latents, small_variant
 from dit_tools.tasks.train import recipe as recipes
-from dit_tools.tasks.train.networks import Networks, draw, tokenize
+from dit_tools.tasks.train.networks import Networks, sample_images, tokenize
 from dit_tools.tasks.train.run import run
-from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.training_run import TrainingRun
 
 VARIANTS = {
     "plain": (),
@@ -117,15 +117,15 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     path = options.folder / "cells" / f"{made.name}.json"
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    folder, encoded = options.folder / made.name, options.folder / latents.NAME
+    folder, encoded = options.folder / made.name, options.folder / latents.LATENTS_FILE
     folder.mkdir(parents=True, exist_ok=True)
     if encoded.exists() and name not in WHOLE:  # the same for all siblings
         shutil.copy(encoded, folder)
     start = time.process_time()
-    run(made, Session(folder, dtype="float32", save_every=500, sample_every=10**6), None)
+    run(made, TrainingRun(folder, dtype="float32", save_every=500, sample_every=10**6), None)
     seconds = time.process_time() - start
     if not encoded.exists() and name not in WHOLE:
-        shutil.copy(folder / latents.NAME, encoded)
+        shutil.copy(folder / latents.LATENTS_FILE, encoded)
     found = measure(folder, made, options.count) | {"cpu seconds": round(seconds, 1)}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(found), encoding="utf-8")
@@ -138,27 +138,29 @@ def cell(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
 
 
 def measure(folder: Path, made: recipes.Recipe, count: int) -> dict[str, float]:
-    """The metrics of a finished run, over ``count`` pictures."""
-    data, captions = dataset.read(made.data, skin_tones=False)
-    drawn_from = np.flatnonzero(dataset.weights(captions, made.data))
+    """The metrics of a finished run, over ``count`` images."""
+    data, captions = dataset.read_dataset(made.data, skin_tones=False)
+    drawn_from = np.flatnonzero(dataset.sampling_weights(captions, made.data))
     chosen = np.random.default_rng(0).permutation(drawn_from)[:count]
     data, names = data[chosen], [captions[i].name for i in chosen]
     networks, vae, words = trained(folder, made)
     found: dict[str, float] = {"loss": loss(networks, vae, words, data, names)}
     real = features(data[:, :3] / 255)
     for key, steps in (("frechet few", 4), ("frechet", 20)):
-        drawn = [draw(networks, vae, words, names[i : i + 64], steps, 2.0, i) for i in range(0, len(names), 64)]
+        drawn = [
+            sample_images(networks, vae, words, names[i : i + 64], steps, 2.0, i) for i in range(0, len(names), 64)
+        ]
         seen = features((torch.cat(drawn)[:, :3].numpy() + 1) / 2)
         found[key] = frechet(seen, real)
-    found["retrieval"] = 100 * share_found(seen, judge().texts(names), names)
+    found["retrieval"] = 100 * share_found(seen, clip64().texts(names), names)
     if not made.transformer.sibling_of:
         found |= {"psnr": autoencoder.psnr(vae, data), "psnr noisy": noisy(vae, data)}
     return {key: round(float(value), 4) for key, value in found.items()}
 
 
 def features(pixels: Any) -> np.ndarray:
-    """Judge features (N, F) of pictures (N, 3, H, W) in [0, 1]."""
-    return judge().pictures(np.asarray(pixels, np.float32))
+    """Judge features (N, F) of images (N, 3, H, W) in [0, 1]."""
+    return clip64().pictures(np.asarray(pixels, np.float32))
 
 
 def trained(folder: Path, made: recipes.Recipe) -> tuple[Networks, Any, Any]:
@@ -166,7 +168,7 @@ def trained(folder: Path, made: recipes.Recipe) -> tuple[Networks, Any, Any]:
     from diffusers import DiffusionPipeline
 
     pipe: Any = DiffusionPipeline.from_pretrained(folder / "pipeline")
-    networks = Networks(small_variant.resolve(made, folder), len(pipe.tokenizer), pipe.text_encoder)
+    networks = Networks(small_variant.resolve_parent(made, folder), len(pipe.tokenizer), pipe.text_encoder)
     networks.transformer = pipe.transformer
     return networks.eval(), pipe.vae.eval(), pipe.tokenizer
 
@@ -238,8 +240,8 @@ def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace)
     text = (
         f"Emoji of {', '.join(options.groups)} at {options.size} px on the latents of "
         f"{options.base}, transformers of "
-        f"{options.layers} blocks of width {options.width}, {options.pictures:,} pictures a cell, "
-        f"{options.count} pictures measured, encoder of repa and haste: {options.encoder}. Mean "
+        f"{options.layers} blocks of width {options.width}, {options.pictures:,} images a cell, "
+        f"{options.count} images measured, encoder of repa and haste: {options.encoder}. Mean "
         "(lowest to highest seed).\n"
     )
     for group, reference, shown in (
@@ -251,7 +253,7 @@ def table(cells: dict[str, list[dict[str, float]]], options: argparse.Namespace)
             if group is WHOLE:
                 text += (
                     f"\nTrained from the autoencoder on ({options.autoencoder_pictures:,} "
-                    f"pictures for it), {WHOLE_SIZE} px:\n"
+                    f"images for it), {WHOLE_SIZE} px:\n"
                 )
             heads = ["objective", "seeds", *shown, "verdict"]
             text += f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
@@ -277,10 +279,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--pictures", type=int, default=30_000, help="a cell trains on")
     parser.add_argument("--autoencoder-pictures", type=int, default=20_000)
-    parser.add_argument("--count", type=int, default=256, help="pictures measured")
+    parser.add_argument("--count", type=int, default=256, help="images measured")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder", default="patches", help="of repa and haste")
-    parser.add_argument("--only", nargs="*", help="objectives, beside plain")
+    parser.add_argument("--only", nargs="*", help="objectives, next to plain")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no cell after these")
     parser.add_argument("--write", type=Path, help="document that gets the table")
     return parser.parse_args()

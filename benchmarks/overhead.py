@@ -1,8 +1,8 @@
-"""What hooks cost by themselves: many empty blocks, ours beside cache-dit's and diffusers' own.
+"""What hooks cost by themselves: many empty blocks, ours next to cache-dit's and diffusers' own.
 
     python benchmarks/overhead.py [--layers 28] [--width 64] [--tokens 64] [--rounds 12] [--json]
 
-The network is a PixArt transformer of random weights. "full" runs compute every block beside a gate
+The network is a PixArt transformer of random weights. "full" runs compute every block next to a gate
 of threshold 0, and their blocks do nothing at all: what a call takes beyond one without hooks is
 the hooks', "hooks" says it a block. "nothing" is a hook that only lets its block run. "skipping"
 runs compute block 1 alone, of thin blocks that are almost nothing but Python. The network is called

@@ -8,7 +8,7 @@ seeds, on the backend that ``dit generate`` would take: a word must run where th
 caches of whole calls, all that is tried on ONNX Runtime, run on PyTorch too. Work is counted in
 block evaluations, nothing is timed, so that the table is the same on every machine up to the
 rounding of its arithmetic. A word stands for the candidate that computes least among those whose
-pictures keep the word's PSNR (``calibrating/presets.py``), for no cache where none does.
+images keep the word's PSNR (``calibrating/presets.py``), for no cache where none does.
 ``--write`` puts the choices into dit_tools/methods/caching/presets.json, which --cache reads.
 """
 
@@ -23,7 +23,7 @@ def session(model: str, steps: int, prompts: int, backend: str) -> Any:
     from dit_tools.tasks.calibrate import start
 
     values = {"model": model, "steps": steps, "backend": backend, "cache": "none"}
-    return start.session(values, prompts, 1, 0, lambda done, total: None)[0]
+    return start.start_calibration(values, prompts, 1, 0, lambda done, total: None)[0]
 
 
 def line(row: Any) -> str:
@@ -44,13 +44,13 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="print every candidate too")
     parser.add_argument("--write", action="store_true", help="into the table that --cache reads")
     a = parser.parse_args()
-    table = cache_presets.read(cache_presets.SHIPPED) if cache_presets.SHIPPED.is_file() else {}
+    table = cache_presets.read_presets(cache_presets.SHIPPED) if cache_presets.SHIPPED.is_file() else {}
     for steps in a.steps:
-        every = presets.measure(session(a.model, steps, a.prompts, a.backend))
-        found = presets.chosen(every)
+        every = presets.measure_presets(session(a.model, steps, a.prompts, a.backend))
+        found = presets.choose_presets(every)
         print(f"{a.model}, {steps} steps, {a.prompts} prompts")
         print("\n".join(line(row) for row in (*found, *(every if a.all else ()))), flush=True)
-        table = presets.merged(table, a.model, steps, found)
+        table = presets.merge_tables(table, a.model, steps, found)
     if a.write:
         cache_presets.SHIPPED.write_text(presets.text_of(table), encoding="utf-8")
 

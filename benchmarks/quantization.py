@@ -5,10 +5,10 @@
 
 The full network (PyTorch, float32, CPU) draws the prompts once; every scheme then draws them from
 the same seeds. Printed for schemes: size of the transformer's weights as a share of float32, PSNR
-(mean, worst) and SSIM to the full pictures, the rise of the denoising error on those pictures, the
+(mean, worst) and SSIM to the full images, the rise of the denoising error on those images, the
 signal-to-noise ratio of the network's output there against the full network's (SNR), and whether a
 scheme beats its rivals by that ratio, which varies least with the prompts (``--quick`` measures it
-without drawing pictures with every scheme): rounding to the nearest at its bits, the same scheme
+without drawing images with every scheme): rounding to the nearest at its bits, the same scheme
 calibrated on random times, codebooks without calibration. For graphs (``--target onnx``): the same,
 with sizes of files, and how much faster than PyTorch in float32 they sample, the median over
 prompts drawn by one and the other in turn. Then the goals. Calibration uses other prompts than the
@@ -141,7 +141,7 @@ def _lost_to(row: Row, ratios: Mapping[str, float]) -> list[str]:
 
 
 class Bench:
-    """A model, its full pictures and probes, and what its layers see, each made once."""
+    """A model, its full images and probes, and what its layers see, each made once."""
 
     def __init__(self, reference: str, prompts: Sequence[str], calibration: int, steps: int | None):
         from dit_tools.models.loading.load import load
@@ -152,10 +152,10 @@ class Bench:
         self.model: Any = load(reference, backend="torch", device="cpu")
         self.prompts, self.steps, self.count = prompts, steps, calibration
         self.calibration = denoising_error.default_prompts(self.model, calibration, skip=5)
-        self.full = list(denoising_error.draw(self.model, prompts, steps))
+        self.full = list(denoising_error.sample_prompts(self.model, prompts, steps))
         self.probes = denoising_error.probes(self.model, self.full)
         self.noise = [probe.noise for probe in self.probes]
-        self.exact = denoising_error.predicted(self.model, self.probes)
+        self.exact = denoising_error.predict_noise(self.model, self.probes)
         self.base = denoising_error.mean_square(self.exact, self.noise)
         self._seen: dict[str, Mapping[str, Any]] = {}
 
@@ -179,24 +179,24 @@ class Bench:
         return self._seen[key]
 
     def measure(self, text: str, rival: str = "", quick: bool = False) -> Row:
-        """One scheme; ``quick``: without pictures."""
+        """One scheme; ``quick``: without images."""
         from dit_tools.core import spec
         from dit_tools.tasks.quantize import bit_allocation, denoising_error, finetune, packed_folder
 
-        wanted = packed_folder.Wanted(Path("."), spec.parse("quantization", text))
+        wanted = packed_folder.QuantizeConfig(Path("."), spec.parse("quantization", text))
         layers = packed_folder.preflight(self.source, wanted, dry=True)
         seen = self.seen(wanted.scheme.calibration, layers)
         if wanted.scheme.tuning:
-            seen = finetune.tune(self.model, layers, seen, self.calibration, self.steps, lambda event: None)
+            seen = finetune.finetune_layers(self.model, layers, seen, self.calibration, self.steps, lambda event: None)
         chosen = {layer.name: (layer, layer.packer) for layer in layers.linear if layer.layout}
-        with bit_allocation.packed(self.model, chosen, seen):
-            loss, snr = self._outputs(denoising_error.predicted(self.model, self.probes))
-            drawn = [] if quick else list(denoising_error.draw(self.model, self.prompts, self.steps))
+        with bit_allocation.run_packed(self.model, chosen, seen):
+            loss, snr = self._outputs(denoising_error.predict_noise(self.model, self.probes))
+            drawn = [] if quick else list(denoising_error.sample_prompts(self.model, self.prompts, self.steps))
         seen_as = (math.nan,) * 3 if quick else self._against(drawn)
         return Row(text, rival, layers.ratio, *seen_as, loss, snr=snr)
 
     def _against(self, drawn: Sequence[Any]) -> tuple[float, float, float]:
-        """PSNR, the worst one and SSIM to the full pictures."""
+        """PSNR, the worst one and SSIM to the full images."""
         import numpy as np
 
         from dit_tools.methods.metrics.psnr import Psnr
@@ -213,14 +213,14 @@ class Bench:
         from dit_tools.tasks.quantize import denoising_error, packed_folder, quantize
 
         target = spec.parse("formats", text)
-        trial = quantize.Trial(0, self.count, self.steps, "cpu")
+        trial = quantize.EvalConfig(0, self.count, self.steps, "cpu")
         with tempfile.TemporaryDirectory() as folder:
-            wanted = packed_folder.Wanted(Path(folder) / "out", target.scheme(scheme or None))
+            wanted = packed_folder.QuantizeConfig(Path(folder) / "out", target.scheme(scheme or None))
             facts = target.make(self.source, wanted, trial, lambda event: None)
-            packed = quantize.load(self.source, wanted.output, "cpu")
-            drawn = list(denoising_error.draw(packed, self.prompts, self.steps))
-            found = denoising_error.reconditioned(self.probes, drawn)
-            loss, snr = self._outputs(denoising_error.predicted(packed, found))
+            packed = quantize.load_folder(self.source, wanted.output, "cpu")
+            drawn = list(denoising_error.sample_prompts(packed, self.prompts, self.steps))
+            found = denoising_error.with_conditions(self.probes, drawn)
+            loss, snr = self._outputs(denoising_error.predict_noise(packed, found))
             faster = self._faster(packed, rounds)
         return Row(text, "", facts["ratio"], *self._against(drawn), loss, faster, snr)
 
@@ -231,7 +231,8 @@ class Bench:
         ratios = []
         for prompt in list(self.prompts) * rounds:
             seconds = [
-                next(denoising_error.draw(model, (prompt,), self.steps)).seconds for model in (self.model, packed)
+                next(denoising_error.sample_prompts(model, (prompt,), self.steps)).seconds
+                for model in (self.model, packed)
             ]
             ratios.append(seconds[0] / seconds[1])
         return statistics.median(ratios)
@@ -278,7 +279,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--calibration", type=int, default=4, help="prompts")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--quick", action="store_true", help="schemes without their pictures")
+    parser.add_argument("--quick", action="store_true", help="schemes without their images")
     parser.add_argument("--only", choices=("schemes", "graphs"))
     parser.add_argument("--cells", type=Path, help="folder of rows that are not measured again")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -317,7 +318,7 @@ def main() -> None:
 
 
 def fingerprint(a: argparse.Namespace, words: Sequence[str]) -> str:
-    """What decides a row, beside its spec: the model's files and what is drawn."""
+    """What decides a row, next to its spec: the model's files and what is drawn."""
     from dit_tools.models.loading.resolve import resolve
 
     source = resolve(a.model)

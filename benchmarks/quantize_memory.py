@@ -3,7 +3,7 @@
     python benchmarks/quantize_memory.py [--gb 4] [--scheme rtn:bits=4] [--width 2304]
                                          [--steps 1] [--folder /tmp]
 
-A PixArt-shaped transformer of that many GB in half precision is written tensor by tensor, beside
+A PixArt-shaped transformer of that many GB in half precision is written tensor by tensor, alongside
 the tiny text encoder and autoencoder of the tests, and packed without a verdict. Printed: bytes of
 its largest layer in float32, what calibration holds at most (outputs of one block in all calls,
 sums over the inputs of the layers that are watched), and the highest anonymous memory of the
@@ -62,7 +62,7 @@ def synthetic(folder: Path, weights: float, width: int = WIDTH) -> int:
     import torch
 
     from dit_tools.models.loading import quantized
-    from dit_tools.tasks.quantize.safetensors_writer import Writer
+    from dit_tools.tasks.quantize.safetensors_writer import SafetensorsWriter
     from tests.support import pixart
 
     pixart.pipeline(folder)
@@ -80,7 +80,7 @@ def synthetic(folder: Path, weights: float, width: int = WIDTH) -> int:
     entries = {name: ("F16", tuple(tensor.shape)) for name, tensor in state.items()}
     block = torch.randn(1 << 24).half()
     (part / quantized.FILE).unlink()
-    with Writer(part / quantized.FILE, entries) as writer:
+    with SafetensorsWriter(part / quantized.FILE, entries) as writer:
         for name, (_, shape) in entries.items():
             left = math.prod(shape)
             while left:
@@ -125,8 +125,8 @@ def pack(model: Path, out: Path, scheme: str, steps: int) -> tuple[Any, Any]:
     from dit_tools.models.loading.resolve import resolve
     from dit_tools.tasks.quantize import packed_folder, quantize
 
-    source, trial = resolve(str(model)), quantize.Trial(0, 1, steps, "cpu")
-    wanted = packed_folder.Wanted(out, spec.parse("quantization", scheme))
+    source, trial = resolve(str(model)), quantize.EvalConfig(0, 1, steps, "cpu")
+    wanted = packed_folder.QuantizeConfig(out, spec.parse("quantization", scheme))
     layers = packed_folder.preflight(source, wanted)
     return quantize.quantize(source, wanted, trial), layers
 

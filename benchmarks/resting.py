@@ -28,7 +28,7 @@ TIMES = 9  # samplings of a process and run; the first one warms up
 
 
 def spinning(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
-    """A session as ``graphs.opened`` makes it, but for what its threads do between calls."""
+    """A session as ``graphs.open_session`` makes it, but for what its threads do between calls."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -43,7 +43,7 @@ def sample(a: argparse.Namespace, way: str, times: int = TIMES) -> dict[str, flo
     from dit_tools.models.loading.load import load
 
     if way == "spinning":
-        onnx_session.opened = spinning
+        onnx_session.open_session = spinning
     model = load(a.model, backend="onnx")
     model.second = load(a.second_model, backend="onnx")
     found = {}

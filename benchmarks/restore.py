@@ -1,4 +1,4 @@
-"""Figures of ``dit superres`` and ``dit restore``, beside bicubic enlargement and non-local means.
+"""Figures of ``dit superres`` and ``dit restore``, next to bicubic enlargement and non-local means.
 
     python benchmarks/restore.py --data FOLDER                 quality, every table
     OMP_NUM_THREADS=1 python benchmarks/restore.py --data FOLDER --only speed --rival x4.onnx
@@ -81,7 +81,7 @@ def bicubic(low: np.ndarray, scale: int) -> np.ndarray:
 
 def rival(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Another x4 network: a graph from colours (1, 3, h, w) in 0 to 1 to (1, 3, 4 h, 4 w)."""
-    session = onnx_session.opened(path)
+    session = onnx_session.open_session(path)
     name = session.get_inputs()[0].name
 
     def enlarged(low: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def _diffusers(
 
 
 def _cache_dit(module: Any, given: Mapping[str, float], steps: int) -> Callable[[Any], None]:
-    """Enable cache-dit; gives what starts its context anew.
+    """Enable cache-dit; gives what starts its context again.
 
     By itself it does so one call late: the first call of a second run would still be skipped.
     """

@@ -4,7 +4,7 @@
     python benchmarks/sheet.py -m runs/mine/pipeline --prompts benchmarks/prompts64.txt -o mine.png
 
 Runs the installed `dit generate` on a list of prompts, benchmarks/prompts64.txt unless another is
-named, and nothing else. `--columns` tiles a row; `--tile` pixels a picture is scaled to, its own
+named, and nothing else. `--columns` tiles a row; `--tile` pixels an image is scaled to, its own
 size where it is not given, so that models of different sizes give sheets that can be compared.
 """
 
@@ -29,7 +29,7 @@ def prompts_of(path: Path) -> list[str]:
 
 
 def generate(model: str, prompts: Path, seed: str, folder: Path) -> list[Path]:
-    """One picture a prompt by the installed ``dit generate``, in the list's order."""
+    """One image a prompt by the installed ``dit generate``, in the list's order."""
     command = [
         sys.executable,
         "-m",
@@ -49,11 +49,11 @@ def generate(model: str, prompts: Path, seed: str, folder: Path) -> list[Path]:
 
 
 def sheet(pictures: Sequence[Image.Image], columns: int, tile: int = 0) -> Image.Image:
-    """Pictures over white, row by row; ``tile`` 0 keeps the size of the first."""
+    """Images over white, row by row; ``tile`` 0 keeps the size of the first."""
     side = tile or pictures[0].width
     made = Image.new("RGB", (columns * side, -(-len(pictures) // columns) * side), "white")
-    for i, picture in enumerate(pictures):
-        small = picture.convert("RGBA").resize((side, side), Image.Resampling.LANCZOS)
+    for i, image in enumerate(pictures):
+        small = image.convert("RGBA").resize((side, side), Image.Resampling.LANCZOS)
         made.paste(small, (i % columns * side, i // columns * side), small)
     return made
 
@@ -70,8 +70,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         made = generate(arguments.model, arguments.prompts, arguments.seed, Path(scratch))
-        pictures = [Image.open(path) for path in made]
-        sheet(pictures, arguments.columns, arguments.tile).save(arguments.output)
+        images = [Image.open(path) for path in made]
+        sheet(images, arguments.columns, arguments.tile).save(arguments.output)
 
 
 if __name__ == "__main__":

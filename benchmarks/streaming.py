@@ -3,7 +3,7 @@
     python benchmarks/streaming.py [--model emoji] [--backend onnx] [--steps 4] [--frames 64]
         [--guidance cfg residual-cfg residual-cfg:mode=self none] [--rounds 3]
 
-The frames are noise around one picture of noise: nothing is alike enough to be skipped, and both
+The frames are noise around one image of noise: nothing is alike enough to be skipped, and both
 ways see the same. Every round runs both, one after the other in this process; the ratio is the
 median over rounds after one to warm up. ``rows`` are evaluations of the network per frame.
 """

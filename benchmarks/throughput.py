@@ -1,4 +1,4 @@
-"""Pictures per second: `dit`'s loop against the diffusers pipeline, same batch, CPU.
+"""Images per second: `dit`'s loop against the diffusers pipeline, same batch, CPU.
 
     python benchmarks/throughput.py [--prompts 64] [--batch-size 8] [--steps 20] [--rounds 3]
         [--model NAME]
@@ -111,7 +111,7 @@ def ask(process: subprocess.Popen[str]) -> float:
 
 
 def main() -> None:
-    """Print pictures per second of both and the ratio."""
+    """Print images per second of both and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -141,7 +141,7 @@ def main() -> None:
     for process in both.values():
         process.communicate()
     for side, values in rates.items():
-        print(f"{side:10} {statistics.median(values):8.2f} pictures/s")
+        print(f"{side:10} {statistics.median(values):8.2f} images/s")
     ratio = statistics.median(x / y for x, y in zip(rates["dit"], rates["diffusers"], strict=True))
     print(f"ratio      {ratio:8.2f}")
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dit_cli._options import METHODS, PANELS, PICTURE
+from dit_cli._options import IMAGE, METHODS, PANELS
 
 PLAIN: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -180,7 +180,7 @@ def _spelled_out(function: Callable[..., Any], block: type[Any]) -> Callable[...
         for name, hint in get_type_hints(block, include_extras=True).items()
     ]
     kinds = {p.name: get_args(p.annotation)[1] for p in named}
-    early = [p for p in named if kinds[p.name].rich_help_panel in (None, PICTURE, METHODS)]
+    early = [p for p in named if kinds[p.name].rich_help_panel in (None, IMAGE, METHODS)]
     late = [p.replace(kind=p.KEYWORD_ONLY) for p in named if p not in early]
     parameters = [*early, *made, *late]
     function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

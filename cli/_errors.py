@@ -12,7 +12,7 @@ from typing import Any
 from dit_cli._foreign_options import remedy
 from dit_tools.core.errors import DitError, ExitCode
 
-LONGEST = 600  # characters of an error line: a prompt of megabytes is not repeated
+MAX_LINE = 600  # characters of an error line: a prompt of megabytes is not repeated
 OUT_OF_MEMORY = "use a smaller --batch-size or --size, --offload model, or --dtype bfloat16"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -144,6 +144,6 @@ def say(line: str) -> None:
 
 def _one_line(line: str) -> str:
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    if len(shown) <= LONGEST:
+    if len(shown) <= MAX_LINE:
         return shown
-    return f"{shown[: LONGEST // 2]} ... {shown[-LONGEST // 2 :]}"
+    return f"{shown[: MAX_LINE // 2]} ... {shown[-MAX_LINE // 2 :]}"

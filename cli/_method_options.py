@@ -149,7 +149,7 @@ NoCombine = Annotated[
 Scheme = Annotated[
     str | None, _option("--scheme", "quantization", "Quantization scheme for the weights (default: rtn).")
 ]
-Target = Annotated[str | None, _option("--target", "formats", "Format to write (default: folder).")]
+Format = Annotated[str | None, _option("--target", "formats", "Format to write (default: folder).")]
 Inversion = Annotated[
     str | None, _option("--inversion", "inversion", "Inversion method, from image to noise (default: edict).")
 ]
@@ -165,10 +165,10 @@ Restoration = Annotated[
     _option("--method", "restoration", "Zero-shot restoration method, with a text-to-image model (default: ddnm)."),
 ]
 Codec = Annotated[str | None, _option("--method", "codecs", "Image codec (default: wavelet).")]
-Steering = Annotated[
+SeedSearch = Annotated[
     str | None, _option("--steer", "seed_search", "Seed search: start several seeds and finish the best one.")
 ]
-Protecting = Annotated[str | None, _option("--protect", "protection", "Protect the image against AI editing.")]
+Protection = Annotated[str | None, _option("--protect", "protection", "Protect the image against AI editing.")]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(

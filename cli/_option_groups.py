@@ -13,7 +13,7 @@ from dit_cli import _method_options
 from dit_cli import _options as o
 
 
-class Run(TypedDict):
+class RunOptions(TypedDict):
     """Options of a command that samples a model, and of its output."""
 
     negative_prompt: o.NegativePrompt
@@ -42,7 +42,7 @@ class Run(TypedDict):
     quiet: o.Quiet
 
 
-class Images(Run):
+class ImageOptions(RunOptions):
     """A run that writes images."""
 
     num_images: o.NumImages

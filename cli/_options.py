@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-MODEL, PICTURE, PLACE, RUN = "Model", "Image", "Hardware and precision", "Output and run"
+MODEL, IMAGE, HARDWARE, RUN = "Model", "Image", "Hardware and precision", "Output and run"
 METHODS = "Methods (the name 'help' lists them, NAME:help explains one)"
-PANELS = (PICTURE, MODEL, METHODS, PLACE, RUN)
+PANELS = (IMAGE, MODEL, METHODS, HARDWARE, RUN)
 """The order of headings in help."""
 
 
@@ -44,24 +44,24 @@ Prompts = Annotated[
 ]
 Prompt = Annotated[
     str | None,
-    _option("-p", "--prompt", metavar="TEXT", help="Prompt that describes the image.", rich_help_panel=PICTURE),
+    _option("-p", "--prompt", metavar="TEXT", help="Prompt that describes the image.", rich_help_panel=IMAGE),
 ]
 ManyPrompts = Annotated[
     list[str] | None,
-    _option("-p", "--prompt", metavar="TEXT", help="Prompt text; may be given several times.", rich_help_panel=PICTURE),
+    _option("-p", "--prompt", metavar="TEXT", help="Prompt text; may be given several times.", rich_help_panel=IMAGE),
 ]
 PromptFile = Annotated[
     list[str] | None,
     _option(
         "--prompt-file",
         metavar="FILE",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Read prompts from a .txt, .csv or .jsonl file; '-' is standard input.",
     ),
 ]
 NegativePrompt = Annotated[
     str | None,
-    _option("-n", "--negative-prompt", metavar="TEXT", rich_help_panel=PICTURE, help="What the image should not show."),
+    _option("-n", "--negative-prompt", metavar="TEXT", rich_help_panel=IMAGE, help="What the image should not show."),
 ]
 Seed = Annotated[
     str | None,
@@ -69,7 +69,7 @@ Seed = Annotated[
         "-s",
         "--seed",
         metavar="SEEDS",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Seeds: 42, 1,2,3, 10..20, or -1 for a random seed (default: 0).",
     ),
 ]
@@ -79,7 +79,7 @@ NumImages = Annotated[
         "-N",
         "--num-images",
         metavar="N",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Images per prompt, with consecutive seeds (default: 1).",
     ),
 ]
@@ -89,14 +89,14 @@ Size = Annotated[
         "--size",
         metavar="WxH",
         help="Width and height in pixels (default: the model's own size).",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
     ),
 ]
 Width = Annotated[
-    str | None, _option("-W", "--width", metavar="PIXELS", help="Width in pixels.", rich_help_panel=PICTURE)
+    str | None, _option("-W", "--width", metavar="PIXELS", help="Width in pixels.", rich_help_panel=IMAGE)
 ]
 Height = Annotated[
-    str | None, _option("-H", "--height", metavar="PIXELS", help="Height in pixels.", rich_help_panel=PICTURE)
+    str | None, _option("-H", "--height", metavar="PIXELS", help="Height in pixels.", rich_help_panel=IMAGE)
 ]
 Steps = Annotated[
     str | None,
@@ -104,7 +104,7 @@ Steps = Annotated[
         "--steps",
         "--num-inference-steps",
         metavar="N",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Number of sampling steps (default: the model's own).",
     ),
 ]
@@ -114,7 +114,7 @@ CfgScale = Annotated[
         "--cfg-scale",
         "--guidance-scale",
         metavar="X",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Guidance scale; 1 turns guidance off (default: the model's own; 1 for 'dit invert').",
     ),
 ]
@@ -123,7 +123,7 @@ EmbeddedGuidance = Annotated[
     _option(
         "--embedded-guidance",
         metavar="X",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Guidance value that a guidance-distilled model takes as an input.",
     ),
 ]
@@ -133,7 +133,7 @@ MaxTokens = Annotated[
         "--max-tokens",
         metavar="N",
         help="Maximum number of prompt tokens to encode (default: the model's own).",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
     ),
 ]
 Transparent = Annotated[
@@ -141,7 +141,7 @@ Transparent = Annotated[
     _option(
         "--transparent",
         help="Keep the background transparent; the model must have an alpha channel.",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
     ),
 ]
 Background = Annotated[
@@ -149,7 +149,7 @@ Background = Annotated[
     _option(
         "--background",
         metavar="COLOUR",
-        rich_help_panel=PICTURE,
+        rich_help_panel=IMAGE,
         help="Composite the image over this colour; the model must have an alpha channel.",
     ),
 ]
@@ -192,7 +192,7 @@ Device = Annotated[
     _option(
         "--device",
         metavar="NAME",
-        rich_help_panel=PLACE,
+        rich_help_panel=HARDWARE,
         help="Device: auto, cpu, cuda, cuda:1, mps or tensorrt (default: auto).",
         autocompletion=_words("auto", "cpu", "cuda", "mps", "tensorrt"),
     ),
@@ -202,7 +202,7 @@ Dtype = Annotated[
     _option(
         "--dtype",
         metavar="NAME",
-        rich_help_panel=PLACE,
+        rich_help_panel=HARDWARE,
         help="Precision: auto, float32, float16, bfloat16 or int8 (default: auto).",
         autocompletion=_words("auto", "float32", "float16", "bfloat16", "int8"),
     ),
@@ -212,33 +212,35 @@ Backend = Annotated[
     _option(
         "--backend",
         metavar="NAME",
-        rich_help_panel=PLACE,
+        rich_help_panel=HARDWARE,
         help="Backend: auto, torch or onnx (default: auto).",
         autocompletion=_words("auto", "torch", "onnx"),
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    _option("--batch-size", metavar="N", min=1, rich_help_panel=PLACE, help="Images per network call (default: 1)."),
+    _option("--batch-size", metavar="N", min=1, rich_help_panel=HARDWARE, help="Images per network call (default: 1)."),
 ]
 Offload = Annotated[
     str | None,
     _option(
         "--offload",
         metavar="HOW",
-        rich_help_panel=PLACE,
+        rich_help_panel=HARDWARE,
         help="Keep weights in main memory until they are needed: model, group or none (default: none).",
         autocompletion=_words("model", "group", "none"),
     ),
 ]
 VaeTiling = Annotated[
     bool | None,
-    _option("--vae-tiling", help="Decode each image in tiles, which needs less memory.", rich_help_panel=PLACE),
+    _option("--vae-tiling", help="Decode each image in tiles, which needs less memory.", rich_help_panel=HARDWARE),
 ]
 VaeSlicing = Annotated[
     bool | None,
     _option(
-        "--vae-slicing", help="Decode the images of a batch one by one, which needs less memory.", rich_help_panel=PLACE
+        "--vae-slicing",
+        help="Decode the images of a batch one by one, which needs less memory.",
+        rich_help_panel=HARDWARE,
     ),
 ]
 

@@ -12,7 +12,7 @@ from dit_cli._errors import say
 from dit_tools.core.errors import DitError, ExitCode, UsageError
 
 Listener = Callable[[dict[str, Any]], None]
-FACTS = (
+SHOWN_FIELDS = (
     "seed",
     "width",
     "height",
@@ -62,7 +62,7 @@ def _print_paths(event: dict[str, Any], verbose: int, said: set[str]) -> None:
             print(path, flush=True)
     if verbose and event["type"] == "item" and "record" in event:
         record = event["record"]
-        facts = ", ".join(f"{name} {record[name]}" for name in FACTS if name in record)
+        facts = ", ".join(f"{name} {record[name]}" for name in SHOWN_FIELDS if name in record)
         say(f"dit: {event['path']}: {facts}")
     if verbose and event["type"] == "skip":
         say(f"dit: {event['path']}: skipped: {event['reason']}")
@@ -110,7 +110,7 @@ def check_stdout(output: str | None, json: bool) -> None:
 
 
 @contextmanager
-def told(json: bool) -> Iterator[None]:
+def report_errors(json: bool) -> Iterator[None]:
     """With ``--json``, an error of the request is an ``error`` and a ``done`` event too."""
     try:
         yield

@@ -15,7 +15,7 @@ Photographs = Annotated[
 Strength = Annotated[
     float | None,
     typer.Option(
-        "--strength", metavar="0..1", rich_help_panel=o.PICTURE, help="Share of the network's correction (default: 1)."
+        "--strength", metavar="0..1", rich_help_panel=o.IMAGE, help="Share of the network's correction (default: 1)."
     ),
 ]
 Model = Annotated[
@@ -31,7 +31,10 @@ Model = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="NAME", rich_help_panel=o.PLACE, help="auto, cpu, cuda, cuda:1 or tensorrt (default: auto)."
+        "--device",
+        metavar="NAME",
+        rich_help_panel=o.HARDWARE,
+        help="auto, cpu, cuda, cuda:1 or tensorrt (default: auto).",
     ),
 ]
 Dtype = Annotated[
@@ -39,7 +42,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="NAME",
-        rich_help_panel=o.PLACE,
+        rich_help_panel=o.HARDWARE,
         help="float32, or int8 where the model has it, which is faster (default: float32).",
     ),
 ]
@@ -58,7 +61,7 @@ Tile = Annotated[
     typer.Option(
         "--tile",
         metavar="PIXELS",
-        rich_help_panel=o.PLACE,
+        rich_help_panel=o.HARDWARE,
         help="Side of a tile; 0: the whole image at once (default: the model's).",
     ),
 ]
@@ -113,7 +116,7 @@ def start(assemble: Callable[..., Any], request: Any, given: dict[str, Any]) -> 
     """Check a request, run it and give the exit code."""
     from dit_cli import _output
 
-    with _output.told(given["json"]):
+    with _output.report_errors(given["json"]):
         _output.check_stdout(given["output"], given["json"])
         batch = assemble(request, _output.announcer(given["json"], given["quiet"], line))
     return _output.finish(batch.start(), given["quiet"])

@@ -16,7 +16,7 @@ from dit_cli._app import command as make
 from dit_cli._errors import say
 from dit_tools.core.errors import ExitCode, UsageError
 
-Words = Annotated[
+Presets = Annotated[
     bool,
     typer.Option(
         "--presets", help="Measure the presets slow, medium, fast and ultra of --cache.", rich_help_panel=o.METHODS
@@ -38,7 +38,7 @@ Heads = Annotated[
 def calibrate(
     model: o.Model = None,
     cache: _method_options.Cache = None,
-    presets: Words = False,
+    presets: Presets = False,
     heads: Heads = None,
     prompt_file: o.PromptFile = None,
     prompts: Annotated[
@@ -109,14 +109,14 @@ def calibrate(
     asked = start.prompts_of(list(prompt_file)) if prompt_file else prompts
     with Interruptible() as interrupts:
         interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
-        session, others = start.session(values, asked, rounds, seed, _progress(quiet or json))
+        session, others = start.start_calibration(values, asked, rounds, seed, _progress(quiet or json))
         if presets:
             return _presets(session, values, json)
         if heads is not None:
             return _heads(session, heads, path, json)
         calibration = engine.calibrate(session)
-        verdict = engine.judge(session, calibration, others)
-        written = engine.write(calibration, path)
+        verdict = engine.evaluate_calibration(session, calibration, others)
+        written = engine.write_calibration(calibration, path)
     facts = {"cache": verdict.spec, "psnr": _finite(verdict.psnr), "computed": verdict.computed}
     if json:
         print(json_format.dumps({"type": "done", "path": str(written), **facts}))
@@ -131,8 +131,8 @@ def _presets(session: Any, values: dict[str, Any], json: bool) -> int:
     """``--presets``: the table goes where ``--cache fast`` looks it up."""
     from dit_tools.tasks.calibrate import presets
 
-    found = presets.chosen(presets.measure(session))
-    path = presets.keep(values.get("model"), session.plan.steps, found)
+    found = presets.choose_presets(presets.measure_presets(session))
+    path = presets.save_presets(values.get("model"), session.plan.steps, found)
     if json:
         rows = [row.to_json() for row in found]
         print(json_format.dumps({"type": "done", "path": str(path), "presets": rows}))
@@ -164,20 +164,20 @@ def _heads(session: Any, count: int, path: Path | None, json: bool) -> int:
     """``--heads``: a search scored by the image-text model of 'dit eval'."""
     from dit_tools.core import spec
     from dit_tools.jobs.atomic import atomic_write
-    from dit_tools.tasks.calibrate.heads import best, hunt
-    from dit_tools.tasks.generate.scorer import Critic
+    from dit_tools.tasks.calibrate.heads import best_round, search_heads
+    from dit_tools.tasks.generate.scorer import LatentScorer
 
-    critic = Critic(session.model, session.prompts)
-    rounds = hunt(
+    scorer = LatentScorer(session.model, session.prompts)
+    rounds = search_heads(
         session.model,
         session.plan,
         session.prompts,
-        lambda x, _: critic.scores(x),
+        lambda x, _: scorer.scores(x),
         keep=count,
         seed=session.seed,
         tell=session.tell,
     )
-    found, plain = best(rounds), rounds[0].score
+    found, plain = best_round(rounds), rounds[0].score
     if not found.heads:
         say("dit: no attention head improves the score at this weight; try a smaller weight")
         return ExitCode.FAILURE

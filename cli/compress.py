@@ -11,7 +11,7 @@ from dit_cli import _options as o
 from dit_cli._app import command as make
 
 RATE = "Size and quality (at most one)"
-Pictures = Annotated[
+Images = Annotated[
     list[str], typer.Argument(metavar="IMAGE...", help="Images, or folders of them; - reads one from stdin.")
 ]
 Bpp = Annotated[
@@ -42,7 +42,7 @@ Compare = Annotated[
 
 
 def compress(
-    pictures: Pictures,
+    pictures: Images,
     bpp: Bpp = None,
     quality: Quality = None,
     target_size: TargetSize = None,
@@ -86,7 +86,7 @@ def compress(
     from dit_tools.tasks.compress.compress import METHOD, Request, assemble
     from dit_tools.tasks.compress.rate import Goal
 
-    with _output.told(json):
+    with _output.report_errors(json):
         _output.check_stdout(output or ("-" if list(pictures) == ["-"] else None), json)
         formats = [word.strip() for word in compare.split(",") if word.strip()]
         request = Request(

@@ -16,10 +16,10 @@ Files = Annotated[
 Thumbnail = Annotated[
     int | None,
     typer.Option(
-        "--thumbnail", metavar="PIXELS", min=1, max=4096, rich_help_panel=o.PICTURE, help="A small image, quickly."
+        "--thumbnail", metavar="PIXELS", min=1, max=4096, rich_help_panel=o.IMAGE, help="A small image, quickly."
     ),
 ]
-Strip = Annotated[bool, typer.Option("--strip", rich_help_panel=o.PICTURE, help="Leave out colour profile and EXIF.")]
+Strip = Annotated[bool, typer.Option("--strip", rich_help_panel=o.IMAGE, help="Leave out colour profile and EXIF.")]
 
 
 def decompress(
@@ -60,7 +60,7 @@ def start(files: Sequence[str], json: bool, **options: Any) -> int:
     from dit_cli import _output
     from dit_tools.tasks.compress.decompress import Request, assemble
 
-    with _output.told(json):
+    with _output.report_errors(json):
         _output.check_stdout(options["output"] or ("-" if list(files) == ["-"] else None), json)
         batch = assemble(Request(files, **options), _output.announcer(json, options["quiet"], _line))
     return _output.finish(batch.start(), options["quiet"])

@@ -15,15 +15,13 @@ Degrade = Annotated[
     typer.Option(
         "--degrade",
         metavar="STEP[+STEP...]",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Steps, such as blur:sigma=1+jpeg:quality=20..60; see 'dit methods degradation'.",
     ),
 ]
 Seed = Annotated[
     int,
-    typer.Option(
-        "--seed", "-s", metavar="N", rich_help_panel=o.PICTURE, help="Seed of the random numbers (default: 0)."
-    ),
+    typer.Option("--seed", "-s", metavar="N", rich_help_panel=o.IMAGE, help="Seed of the random numbers (default: 0)."),
 ]
 
 

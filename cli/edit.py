@@ -10,7 +10,7 @@ from dit_cli import _method_options, _option_groups
 from dit_cli import _options as o
 from dit_cli._app import command as make
 
-Picture = Annotated[str, typer.Argument(metavar="IMAGE", help="Image to edit, or a folder of images.")]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Image to edit, or a folder of images.")]
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Prompt that describes the edited image.")]
 PromptOption = Annotated[
     str | None,
@@ -18,14 +18,14 @@ PromptOption = Annotated[
         "-p",
         "--prompt",
         metavar="TEXT",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Prompt that describes the edited image, as an option.",
     ),
 ]
 SourcePrompt = Annotated[
     str,
     typer.Option(
-        "--source-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="Prompt that describes the original image."
+        "--source-prompt", metavar="TEXT", rich_help_panel=o.IMAGE, help="Prompt that describes the original image."
     ),
 ]
 Instructions = Annotated[
@@ -33,8 +33,8 @@ Instructions = Annotated[
     typer.Option(
         "--instructions",
         metavar="FILE",
-        rich_help_panel=o.PICTURE,
-        help="Read edits from a .csv or .jsonl file with the columns picture, prompt, mask and other options.",
+        rich_help_panel=o.IMAGE,
+        help="Read edits from a .csv or .jsonl file with the columns image, prompt, mask and other options.",
     ),
 ]
 Mask = Annotated[
@@ -42,7 +42,7 @@ Mask = Annotated[
     typer.Option(
         "--mask",
         metavar="FILE|X,Y,W,H",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Region that may change: a mask image (white may change) or a box in pixels.",
     ),
 ]
@@ -51,7 +51,7 @@ MaskText = Annotated[
     typer.Option(
         "--mask-text",
         metavar="WORDS",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Region that may change: the part of the image that these words name.",
     ),
 ]
@@ -60,7 +60,7 @@ Outpaint = Annotated[
     typer.Option(
         "--outpaint",
         metavar="LEFT,TOP,RIGHT,BOTTOM",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Extend the image by margins of this many pixels.",
     ),
 ]
@@ -79,7 +79,7 @@ Feather = Annotated[
         "--feather",
         metavar="PIXELS",
         min=0,
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Width of the blended border inside the mask (default: a 64th of the shorter side).",
     ),
 ]
@@ -87,7 +87,7 @@ Detail = Annotated[
     bool,
     typer.Option(
         "--keep-detail/--no-keep-detail",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Copy fine detail from the original where the edit changes little.",
     ),
 ]
@@ -96,7 +96,7 @@ Reference = Annotated[
     typer.Option(
         "--reference",
         metavar="IMAGE",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Reference image, for methods that take one; may be given several times.",
     ),
 ]
@@ -105,20 +105,20 @@ Strength = Annotated[
     typer.Option(
         "--strength",
         metavar="0..1",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="How much to change; 0 changes nothing (default: the method's own).",
     ),
 ]
-Whole = Annotated[
+NoCrop = Annotated[
     bool,
     typer.Option(
-        "--no-crop", rich_help_panel=o.PICTURE, help="Process the whole image instead of a crop around the mask."
+        "--no-crop", rich_help_panel=o.IMAGE, help="Process the whole image instead of a crop around the mask."
     ),
 ]
 
 
 def edit(
-    picture: Picture,
+    picture: Image,
     prompt: Prompt = None,
     prompt_option: PromptOption = None,
     source_prompt: SourcePrompt = "",
@@ -127,15 +127,15 @@ def edit(
     mask_text: MaskText = None,
     outpaint: Outpaint = None,
     feather: Feather = None,
-    no_crop: Whole = False,
+    no_crop: NoCrop = False,
     keep_detail: Detail = True,
     strength: Strength = None,
     reference: Reference = None,
     method: _method_options.Editing = None,
     inversion: _method_options.EditInversion = None,
     source_model: SourceModel = None,
-    steer: _method_options.Steering = None,
-    protect: _method_options.Protecting = None,
+    steer: _method_options.SeedSearch = None,
+    protect: _method_options.Protection = None,
     combine: _method_options.NoCombine = None,
     **given: Any,
 ) -> int:
@@ -152,8 +152,8 @@ def edit(
     from dit_tools.tasks import protect as protection
     from dit_tools.tasks.edit import task
 
-    assemble = protection.assemble if protect else task.assemble
-    with _output.told(given["json"]):
+    assemble = protection.plan_protection if protect else task.plan_edit
+    with _output.report_errors(given["json"]):
         _output.check_stdout(given["output"], given["json"])
         if prompt is not None and prompt_option is not None:
             raise UsageError("the prompt is given twice, as an argument and with --prompt", "give it once")
@@ -197,4 +197,4 @@ def _line(event) -> str:
     return f"dit: {event['source']}: {note}{event['method']}, {event['calls']} calls; {shown}"
 
 
-command = make(edit, _option_groups.Images)
+command = make(edit, _option_groups.ImageOptions)

@@ -54,18 +54,18 @@ def evaluate(
     """
     from dit_cli._errors import say
     from dit_tools.core import spec
-    from dit_tools.jobs.inputs import expand
+    from dit_tools.jobs.inputs import expand_inputs
     from dit_tools.jobs.progress import bar
     from dit_tools.tasks import evaluate as library
 
     compared = bool(reference or through)
     names = metric or (["psnr", "ssim"] if compared else ["retrieval"])
     metrics = [spec.parse("metrics", name) for name in names]
-    question = library.Question(
-        expand(pictures),
+    question = library.EvalRequest(
+        expand_inputs(pictures),
         metrics,
-        expand(reference or ()),
-        library.through(_model(through, device)) if through else None,
+        expand_inputs(reference or ()),
+        library.autoencoder_reference(_model(through, device)) if through else None,
         library.read_prompts(Path(prompts)) if prompts else {},
     )
     with bar(None, "images", quiet) as shown:
@@ -80,9 +80,9 @@ def evaluate(
 
 
 def _model(name: str, device: str | None) -> Any:
-    from dit_tools.models.loading.load import Wishes, load
+    from dit_tools.models.loading.load import LoadOptions, load
 
-    return load(name, Wishes(device=device or "auto"))
+    return load(name, LoadOptions(device=device or "auto"))
 
 
 def _line(value: Any) -> str:

@@ -64,9 +64,9 @@ def export(
     from dit_tools.jobs.interrupt import Interruptible
     from dit_tools.models.loading.resolve import resolve
     from dit_tools.tasks.export.export import export as write
-    from dit_tools.tasks.export.preflight import Wanted
+    from dit_tools.tasks.export.preflight import ExportConfig
 
-    wanted = Wanted(Path(output), _words(parts), opset, check, overwrite, int8, split)
+    wanted = ExportConfig(Path(output), _words(parts), opset, check, overwrite, int8, split)
     with Interruptible() as interrupts:
         interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
 

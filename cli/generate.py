@@ -32,7 +32,7 @@ SecondModel = Annotated[
 SecondPrompt = Annotated[
     str | None,
     typer.Option(
-        "--second-prompt", metavar="TEXT", rich_help_panel=o.PICTURE, help="Second prompt for --combine superdiff."
+        "--second-prompt", metavar="TEXT", rich_help_panel=o.IMAGE, help="Second prompt for --combine superdiff."
     ),
 ]
 Sweep = Annotated[
@@ -40,7 +40,7 @@ Sweep = Annotated[
     typer.Option(
         "--sweep",
         metavar="KEY=A,B,...",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Make every image with each of these values; may be given several times.",
     ),
 ]
@@ -72,7 +72,7 @@ Stream = Annotated[
     typer.Option(
         "--stream",
         metavar="FRAMES",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Redraw the frames of a folder, a video, or '-' (a pipe).",
     ),
 ]
@@ -81,7 +81,7 @@ Strength = Annotated[
     typer.Option(
         "--strength",
         metavar="0..1",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="With --stream: how much to change each frame (default: 0.6).",
     ),
 ]
@@ -109,7 +109,7 @@ FromLatent = Annotated[
     typer.Option(
         "--from-latent",
         metavar="FILE",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="Start from a .latent file written by 'dit invert'.",
     ),
 ]
@@ -175,7 +175,7 @@ def generate(
     given = {**locals(), **shared}
     from dit_cli import _output
     from dit_tools.jobs.models import look_up, look_up_offline
-    from dit_tools.tasks.generate.request import Request, assemble
+    from dit_tools.tasks.generate.request import Request, plan_generation
     from dit_tools.tasks.generate.run import Options
 
     values = _option_groups.values(given)
@@ -187,7 +187,7 @@ def generate(
         return _from_latent(given, prompts, values)
     json, quiet = shared["json"], shared["quiet"]
     extra = Options(batch_size or 1, grid, save_steps, fps, preview, not shared["no_metadata"], quiet, compare=compare)
-    with _output.told(json):
+    with _output.report_errors(json):
         _output.check_stdout(shared["output"], json)
         request = Request(
             prompts,
@@ -203,7 +203,7 @@ def generate(
             extra,
         )
         find = look_up_offline if dry_run else look_up
-        run, notes = assemble(request, _output.emitter(json, verbose), find)
+        run, notes = plan_generation(request, _output.emitter(json, verbose), find)
     for note in notes:
         _output.say(f"dit: {note}")
     if dry_run:
@@ -215,7 +215,7 @@ def generate(
 def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
     """``--from-latent``: reconstruct an inverted image, or sample it with another prompt."""
     from dit_cli import _output
-    from dit_tools.tasks.from_latent import Request, assemble
+    from dit_tools.tasks.from_latent import Request, plan_from_latent
 
     unfit = (
         "prompt_file",
@@ -231,7 +231,7 @@ def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, An
         "base",
         "min_psnr",
     )
-    with _output.told(given["json"]):
+    with _output.report_errors(given["json"]):
         _leave_out(given, unfit, "with --from-latent")
         _output.check_stdout(given["output"], given["json"])
         request = Request(
@@ -244,14 +244,14 @@ def _from_latent(given: dict[str, Any], prompts: list[str], values: dict[str, An
             not given["no_metadata"],
             given["quiet"],
         )
-        batch = assemble(request, _output.emitter(given["json"], given["verbose"]))
+        batch = plan_from_latent(request, _output.emitter(given["json"], given["verbose"]))
     return _output.finish(batch.start(), given["quiet"])
 
 
 def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -> int:
     """``--stream``: frames in, frames out."""
     from dit_cli import _output
-    from dit_tools.tasks.stream.run import Request, assemble
+    from dit_tools.tasks.stream.run import Request, plan_stream
 
     quiet = given["quiet"]
     unfit = (
@@ -272,7 +272,7 @@ def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -
         "second_model",
         "second_prompt",
     )
-    with _output.told(given["json"]):
+    with _output.report_errors(given["json"]):
         _leave_out(given, unfit, "with --stream")
         _output.check_stdout(given["output"], given["json"])
         more = {"strength": given["strength"], "similarity": given["similarity"], "longest": given["max_skip"]}
@@ -287,7 +287,7 @@ def _stream(given: dict[str, Any], prompts: list[str], values: dict[str, Any]) -
             quiet=quiet,
             **{name: value for name, value in more.items() if value is not None},
         )
-        run = assemble(request, _output.emitter(given["json"], given["verbose"]))
+        run = plan_stream(request, _output.emitter(given["json"], given["verbose"]))
     return _output.finish(run.start(), quiet)
 
 
@@ -301,4 +301,4 @@ def _leave_out(given: dict[str, Any], unfit: tuple[str, ...], where: str) -> Non
             raise UsageError(f"{flag} cannot be used {where}", "leave it out")
 
 
-command = make(generate, _option_groups.Images)
+command = make(generate, _option_groups.ImageOptions)

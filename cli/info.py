@@ -22,19 +22,19 @@ def info(files: Files, json: o.Json = False) -> int:
     others are still shown; the exit status is 4 when no file could be read, 3 when only some could.
     """
     from dit_cli._errors import say
-    from dit_tools.tasks.info import SCHEMA, inspect, lines
+    from dit_tools.tasks.info import SCHEMA, as_lines, inspect_file
 
     failures: list[InputError] = []
     for path in files:
         try:
-            facts = inspect(path)
+            facts = inspect_file(path)
         except InputError as error:
             failures.append(error)
             if json:
                 failed = {"schema": SCHEMA, "path": path, "error": str(error)}
                 print(json_module.dumps(failed), flush=True)
             continue
-        print(json_module.dumps(facts) if json else "\n".join(lines(facts)), flush=True)
+        print(json_module.dumps(facts) if json else "\n".join(as_lines(facts)), flush=True)
     if len(files) == 1 and failures:
         raise failures[0]
     for error in failures:

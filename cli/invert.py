@@ -10,17 +10,17 @@ from dit_cli import _method_options, _option_groups
 from dit_cli import _options as o
 from dit_cli._app import command as make
 
-Pictures = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images to invert, or folders of images.")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images to invert, or folders of images.")]
 Precision = Annotated[
     str,
     typer.Option(
-        "--precision", metavar="NAME", rich_help_panel=o.PLACE, help="Precision of the latents: float64 or float32."
+        "--precision", metavar="NAME", rich_help_panel=o.HARDWARE, help="Precision of the latents: float64 or float32."
     ),
 ]
 
 
 def invert(
-    pictures: Pictures,
+    pictures: Images,
     prompt: o.Prompt = None,
     width: o.Width = None,
     height: o.Height = None,
@@ -38,9 +38,9 @@ def invert(
     --cfg-scale is given, because it makes inexact methods much worse.
     """
     from dit_cli import _output
-    from dit_tools.tasks.invert import Request, assemble
+    from dit_tools.tasks.invert import Request, plan_inversion
 
-    with _output.told(given["json"]):
+    with _output.report_errors(given["json"]):
         _output.check_stdout(given["output"], given["json"])
         request = Request(
             pictures,
@@ -53,7 +53,7 @@ def invert(
             given["skip_existing"],
             given["quiet"],
         )
-        batch = assemble(request, _output.announcer(given["json"], given["quiet"], _line))
+        batch = plan_inversion(request, _output.announcer(given["json"], given["quiet"], _line))
     return _output.finish(batch.start(), given["quiet"])
 
 
@@ -66,4 +66,4 @@ def _line(event) -> str:
     )
 
 
-command = make(invert, _option_groups.Run)
+command = make(invert, _option_groups.RunOptions)

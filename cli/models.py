@@ -38,7 +38,7 @@ Names = Annotated[
     ),
 ]
 HubId = Annotated[str, typer.Argument(metavar="HUB_ID", help="Repository: OWNER/NAME, or OWNER/NAME@REVISION.")]
-FACTS = (
+SHOWN_FIELDS = (
     "title",
     "task",
     "family",
@@ -93,7 +93,7 @@ def show(name: Name, json: Json = False) -> None:
         print(json_format.dumps(as_object(model) | {"card": model.card}, ensure_ascii=False))
         return
     rows = {"name": model.name, "kind": model.kind, "path": str(model.path), "on disk": size_text(model.bytes)}
-    rows |= {key: _plain(model.facts[key]) for key in FACTS if key in model.facts}
+    rows |= {key: _plain(model.facts[key]) for key in SHOWN_FIELDS if key in model.facts}
     for key, value in rows.items():
         print(f"{key.replace('_', ' ') + ':':<15}{value}")
     if model.card:
@@ -108,7 +108,7 @@ def verify(names: Names = None, json: Json = False, quiet: Quiet = False) -> Exi
     listed, and the exit code is 5 if there are any.
     """
     from dit_tools.models.loading.store import builtin_names, locate
-    from dit_tools.models.loading.store import verify as check
+    from dit_tools.models.loading.store import verify_files as check
 
     found = [locate(name) for name in names or builtin_names()]
     bad = []
@@ -149,7 +149,7 @@ def pull(hub_id: HubId, allow_pickle: AllowPickle = None, quiet: Quiet = False, 
 
 def as_object(model: Stored) -> dict[str, Any]:
     """A model as one JSON object."""
-    facts = {key: model.facts[key] for key in FACTS if key in model.facts}
+    facts = {key: model.facts[key] for key in SHOWN_FIELDS if key in model.facts}
     if model.kind == "hub":
         facts.setdefault("revision", model.path.name)
     return {"name": model.name, "kind": model.kind, "path": str(model.path), "bytes": model.bytes, **facts}

@@ -31,7 +31,7 @@ def quantize(
         str | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write; it must not exist yet.")
     ] = None,
     scheme: _method_options.Scheme = None,
-    target: _method_options.Target = None,
+    target: _method_options.Format = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +94,7 @@ def quantize(
     from dit_tools.jobs.interrupt import Interruptible
     from dit_tools.models.loading.resolve import resolve
     from dit_tools.tasks.quantize import bit_allocation, packed_folder
-    from dit_tools.tasks.quantize.quantize import Trial
+    from dit_tools.tasks.quantize.quantize import EvalConfig
 
     limit = bit_allocation.limit_of(max_loss) if max_loss is not None else None
     if output is None and not dry_run:
@@ -102,12 +102,12 @@ def quantize(
     kind = spec.parse("formats", target or "folder")
     packer = kind.scheme(scheme)
     if limit is not None:
-        bit_allocation.check(packer, kind)
-    wanted = packed_folder.Wanted(Path(output or "."), packer, tuple(keep or ()), overwrite)
+        bit_allocation.check_scheme(packer, kind)
+    wanted = packed_folder.QuantizeConfig(Path(output or "."), packer, tuple(keep or ()), overwrite)
     if dry_run:
         return _plan(kind.plan(resolve(model), wanted, output is None), json)
     asked = _prompts(prompt_file) if prompt_file is not None else prompts
-    trial = Trial(asked, calibration, steps, device or "auto", limit)
+    trial = EvalConfig(asked, calibration, steps, device or "auto", limit)
     with Interruptible() as interrupts:
         interrupts.stop_requested = True  # one item: the first Ctrl-C stops it
 

@@ -9,7 +9,7 @@ import typer
 from dit_cli import _options as o
 from dit_cli._app import command as make
 
-Pictures = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images with a dit record.")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images with a dit record.")]
 Check = Annotated[
     bool, typer.Option("--check", rich_help_panel=o.RUN, help="Compare with the original; write an image only with -o.")
 ]
@@ -32,7 +32,7 @@ Force = Annotated[
 
 
 def replay(
-    pictures: Pictures,
+    pictures: Images,
     model: o.Model = None,
     lora: o.Lora = None,
     allow_pickle: o.AllowPickle = None,
@@ -65,7 +65,7 @@ def replay(
 
     asked = {**given, "min_psnr": None}  # here it is for --check, not for tuning
     changes = {name: asked[name] for name in OPTIONS if asked.get(name) not in (None, (), [])}
-    with _output.told(json):
+    with _output.report_errors(json):
         _output.check_stdout(output, json)
         if min_psnr is not None and not check:
             raise UsageError("--min-psnr needs --check", "add --check")

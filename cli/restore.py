@@ -16,7 +16,7 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="auto, denoise or deblock, which one network does; inpaint or colorize, for which -m "
         "names a text-to-image model.",
     ),
@@ -26,7 +26,7 @@ Mask = Annotated[
     typer.Option(
         "--mask",
         metavar="PATH|X,Y,W,H",
-        rich_help_panel=o.PICTURE,
+        rich_help_panel=o.IMAGE,
         help="inpaint: what is missing, white; a file, a folder of files of the same names, or a box in pixels.",
     ),
 ]

@@ -12,19 +12,15 @@ from dit_cli._app import command as make
 
 Scale = Annotated[
     float | None,
-    typer.Option(
-        "--scale", metavar="X", rich_help_panel=o.PICTURE, help="Factor of both sides, up to 64 (default: 4)."
-    ),
+    typer.Option("--scale", metavar="X", rich_help_panel=o.IMAGE, help="Factor of both sides, up to 64 (default: 4)."),
 ]
 Size = Annotated[
     str | None,
-    typer.Option(
-        "--size", metavar="WxH", rich_help_panel=o.PICTURE, help="As large as fits into this size, in pixels."
-    ),
+    typer.Option("--size", metavar="WxH", rich_help_panel=o.IMAGE, help="As large as fits into this size, in pixels."),
 ]
 Megapixels = Annotated[
     float | None,
-    typer.Option("--megapixels", metavar="N", rich_help_panel=o.PICTURE, help="As many million pixels as this."),
+    typer.Option("--megapixels", metavar="N", rich_help_panel=o.IMAGE, help="As many million pixels as this."),
 ]
 
 

@@ -106,7 +106,16 @@ def train(
     or 'restore', reads tar files below --data and writes 'model', for -m of 'dit superres' and 'dit
     restore'. Prints the path of the result.
     """
-    from dit_cli.training import export_to, fit_terminal_step, leads, plan, prepare, recipe_file, settle, start
+    from dit_cli.training import (
+        export_to,
+        fit_terminal_step,
+        is_first_process,
+        plan,
+        prepare,
+        recipe_file,
+        resolve_sizes,
+        start,
+    )
     from dit_cli.training import photo_recipe as photo_recipe_of
 
     teller = Teller(json, quiet)
@@ -128,7 +137,7 @@ def train(
         return
     made = prepare(source, data, tuple(objective or ()), adapter)
     run = Path(output) if output else Path("runs") / made.name
-    made = settle(made, run)
+    made = resolve_sizes(made, run)
     if export and made.adapter.model:
         raise UsageError(
             "--export is not available for adapters, which are a single file", "use the file with 'dit generate --lora'"
@@ -144,7 +153,7 @@ def train(
 
     with teller:
         folder = start(made, source, run, stage, overwrite, teller, options)
-    if not leads():
+    if not is_first_process():
         return
     paths = [str(folder)] if folder else []
     if export and folder and stage == "all":

@@ -13,7 +13,7 @@ from dit_tools.core.errors import InputError, UsageError
 from dit_tools.tasks.train import recipe as recipes
 
 PHOTO_LEFT = ("checkpoint.pt", "log.jsonl", "model.safetensors")
-LEFT = ("transformer.pt", "vae.pt", "adapter.pt", "log.jsonl", "loss.png", "latents.safetensors")
+RUN_FILES = ("transformer.pt", "vae.pt", "adapter.pt", "log.jsonl", "loss.png", "latents.safetensors")
 
 
 def recipe_file(argument: str | None, option: str | None) -> Path:
@@ -43,15 +43,15 @@ def plan(
 ) -> tuple[dict[str, Any], list[str]]:
     """What a run would do, as a table and in words."""
     from dit_tools.tasks.train import preview
-    from dit_tools.tasks.train.session import Session, check_device
+    from dit_tools.tasks.train.training_run import TrainingRun, check_device
 
-    found = preview.preview(recipe, Session(run, check_device(device), dtype, tell=tell))
+    found = preview.preview(recipe, TrainingRun(run, check_device(device), dtype, tell=tell))
     return found, preview.lines(found)
 
 
 def prepare(path: Path, data: str | None, objectives: tuple[str, ...], adapter: str | None = None) -> recipes.Recipe:
     """The recipe with what the command line changes of it; nothing heavy is imported."""
-    made = recipes.load(path)
+    made = recipes.load_recipe(path)
     if data is not None:
         listed = made.data.captions and (Path(data) / made.data.captions).is_file()
         changes: dict[str, str] = {"root": data} if listed else {"folder": data, "captions": ""}
@@ -72,11 +72,11 @@ def prepare(path: Path, data: str | None, objectives: tuple[str, ...], adapter: 
     return made
 
 
-def settle(recipe: recipes.Recipe, run: Path) -> recipes.Recipe:
+def resolve_sizes(recipe: recipes.Recipe, run: Path) -> recipes.Recipe:
     """The recipe of a run in this folder, with the sizes of the model that it is a sibling of."""
     from dit_tools.tasks.train import small_variant
 
-    return small_variant.resolve(recipe, run)
+    return small_variant.resolve_parent(recipe, run)
 
 
 def start(
@@ -94,11 +94,11 @@ def start(
     """
     from dit_tools.jobs.atomic import write_error
     from dit_tools.jobs.interrupt import Interruptible
-    from dit_tools.tasks.train.distributed import gather
+    from dit_tools.tasks.train.distributed import join_team
     from dit_tools.tasks.train.run import run as train
-    from dit_tools.tasks.train.session import Interrupted, Session, check_device
+    from dit_tools.tasks.train.training_run import Interrupted, TrainingRun, check_device
 
-    team, options["device"] = gather(check_device(options["device"]))
+    team, options["device"] = join_team(check_device(options["device"]))
     options["team"] = team
     if not team.leads:
         tell = _silent
@@ -110,7 +110,7 @@ def start(
         if overwrite and team.leads:
             _clear(run)
     with Interruptible() as interrupts:
-        session = Session(run, tell=tell, interrupts=interrupts, **options)
+        session = TrainingRun(run, tell=tell, interrupts=interrupts, **options)
         try:
             made = train(recipe, session, source, stage)
             team.wait()
@@ -125,7 +125,7 @@ def _silent(event: dict[str, Any]) -> None:
     """What every process but the first one tells."""
 
 
-def leads() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that prints and exports."""
     import os
 
@@ -134,7 +134,7 @@ def leads() -> bool:
 
 def _clear(run: Path) -> None:
     """Remove an earlier run, and nothing that it did not write."""
-    for name in LEFT:
+    for name in RUN_FILES:
         (run / name).unlink(missing_ok=True)
     for name in ("vae", "tokenizer", "pipeline"):
         shutil.rmtree(run / name, ignore_errors=True)
@@ -186,7 +186,7 @@ def start_photo(
     from dit_tools.jobs.atomic import write_error
     from dit_tools.jobs.interrupt import Interruptible
     from dit_tools.tasks.train import photo_run
-    from dit_tools.tasks.train.session import Interrupted, Session, check_device
+    from dit_tools.tasks.train.training_run import Interrupted, TrainingRun, check_device
 
     options["device"] = check_device(options["device"])
     try:
@@ -198,7 +198,7 @@ def start_photo(
             (run / name).unlink(missing_ok=True)
         shutil.rmtree(run / photo_run.MODEL, ignore_errors=True)
     with Interruptible() as interrupts:
-        session = Session(run, tell=tell, interrupts=interrupts, **options)
+        session = TrainingRun(run, tell=tell, interrupts=interrupts, **options)
         try:
             return photo_run.run(recipe, session, data)
         except Interrupted:

@@ -1,4 +1,4 @@
-"""The library under the ``dit`` commands: rooms for every joint of a diffusion-transformer run."""
+"""The library under the ``dit`` commands: one layer per stage of a diffusion-transformer run."""
 
 __version__ = "0.1.0"
 

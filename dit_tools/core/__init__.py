@@ -1,4 +1,4 @@
-"""What every room shares: errors, the method registry, specs, arrays, paths and predictions.
+"""What all layers share: errors, the method registry, specs, arrays, paths and predictions.
 
-Nothing here imports torch, numpy, diffusers or any other room.
+Nothing here imports torch, numpy, diffusers or any other layer.
 """

@@ -13,7 +13,7 @@ Array = Any
 
 
 PRECISIONS = ("float32", "float64")
-"""What ``precise`` takes."""
+"""What ``to_precision`` takes."""
 
 
 def is_torch(x: Array) -> bool:
@@ -71,14 +71,14 @@ def to_numpy(x: Array) -> Array:
     return x.detach().float().cpu().numpy() if is_torch(x) else x
 
 
-def wide(x: Array) -> Array:
+def at_least_float32(x: Array) -> Array:
     """The same numbers in float32, where they have fewer bits."""
     if x.dtype.itemsize >= 4:
         return x
     return x.float() if is_torch(x) else x.astype("float32")
 
 
-def like(values: Any, reference: Array) -> Array:
+def convert_like(values: Any, reference: Array) -> Array:
     """A numpy array moved to the kind, device and dtype of ``reference``."""
     if is_torch(reference):
         import torch
@@ -87,7 +87,7 @@ def like(values: Any, reference: Array) -> Array:
     return values.astype(reference.dtype)
 
 
-def precise(x: Array, precision: str) -> Array:
+def to_precision(x: Array, precision: str) -> Array:
     """``x`` in ``float32`` or ``float64``."""
     if is_torch(x):
         import torch
@@ -96,6 +96,6 @@ def precise(x: Array, precision: str) -> Array:
     return x.astype(precision)
 
 
-def plain(x: Array) -> Array:
+def to_numpy_same_dtype(x: Array) -> Array:
     """A numpy array of the same precision, on the CPU."""
     return x.detach().cpu().numpy() if is_torch(x) else x

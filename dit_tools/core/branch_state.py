@@ -18,10 +18,10 @@ class _Entry(Generic[S]):
     latest: int = -2  # the run's call at which it was last used
 
 
-class Streams(Generic[S]):
+class StatePerBranch(Generic[S]):
     """States by ``run.key``; ``begin`` makes one for branches that are new.
 
-    Branches that were not asked for at the call before begin anew, for what they remember is as old
+    Branches that were not asked for at the call before begin again, for what they remember is as old
     as their absence. The first ``warmup`` calls (>= 1) of a state and the last step are full ones.
     """
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dit_tools.core.arrays import Array, is_torch, like, wide
+from dit_tools.core.arrays import Array, at_least_float32, convert_like, is_torch
 
 Tree = Any
 """An array, None, or a tuple of trees."""
@@ -18,18 +18,18 @@ FORMS = ("taylor", "newton")
 VARIABLES = ("step", "time")
 
 
-def each(function: Callable[..., Any], *trees: Tree) -> Tree:
+def map_tree(function: Callable[..., Any], *trees: Tree) -> Tree:
     """``function`` on the arrays that stand at the same place; None where any tree has None."""
     if any(tree is None for tree in trees):
         return None
     if isinstance(trees[0], tuple):
-        return tuple(each(function, *parts) for parts in zip(*trees, strict=True))
+        return tuple(map_tree(function, *parts) for parts in zip(*trees, strict=True))
     return function(*trees)
 
 
 def relative_error(guess: Array, truth: Array) -> float:
     """``mean|guess - truth| / mean|truth|`` over everything; NaN when it cannot be told."""
-    guess, truth = wide(guess), wide(truth)
+    guess, truth = at_least_float32(guess), at_least_float32(truth)
     off, size = abs(guess - truth).mean(), abs(truth).mean()
     if is_torch(off):
         import torch
@@ -62,21 +62,21 @@ class Forecast:
     def learn(self, call: float, value: Tree) -> None:
         """Take in the value computed at ``call``, which must be later than those before.
 
-        A second value at one place, as solvers of two calls a step ask for, starts anew.
+        A second value at one place, as solvers of two calls a step ask for, starts again.
         """
         if self._nodes and call == self._nodes[0]:
             self._nodes, self._terms = (), ()
         terms = [value]
         for i, older in enumerate(self._terms[: self._order]):
             gap = call - self._nodes[i if self._newton else 0]
-            terms.append(each(_slope(gap), terms[i], older))
+            terms.append(map_tree(_slope(gap), terms[i], older))
         self._terms = tuple(terms)
         self._nodes = (call, *self._nodes)[: len(terms)]
 
     def at(self, call: float) -> Tree:
         """The value expected at ``call``; at least one value must have been learnt."""
         weights = self._weights(call)
-        return each(lambda *terms: _weighted(weights, terms), *self._terms)
+        return map_tree(lambda *terms: _weighted(weights, terms), *self._terms)
 
     def _weights(self, call: float) -> list[float]:
         distance, weights = call - self._nodes[0], [1.0]
@@ -87,13 +87,13 @@ class Forecast:
 
 
 def _slope(gap: float) -> Callable[[Array, Array], Array]:
-    return lambda newer, older: (wide(newer) - wide(older)) / gap
+    return lambda newer, older: (at_least_float32(newer) - at_least_float32(older)) / gap
 
 
 def _weighted(weights: list[float], terms: tuple[Array, ...]) -> Array:
     if len(terms) == 1:
         return terms[0]
-    total = wide(terms[0])
+    total = at_least_float32(terms[0])
     for weight, term in zip(weights[1:], terms[1:], strict=True):
         total = total + weight * term
-    return like(total, terms[0])
+    return convert_like(total, terms[0])

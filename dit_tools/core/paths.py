@@ -2,7 +2,7 @@
 
 This is the one place that states the time convention. Sampling runs from ``t = 1`` to ``t = 0``.
 ``Flow`` is the straight path of flow matching; ``VP`` a discrete variance-preserving process whose
-step ``i`` of ``N`` lies at ``t = (i + 1) / N``, so that ``t = 0`` is the clean picture.
+step ``i`` of ``N`` lies at ``t = (i + 1) / N``, so that ``t = 0`` is the clean image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from dit_tools.core.arrays import Array, like
+from dit_tools.core.arrays import Array, convert_like
 
 
 class Path(Protocol):
@@ -47,7 +47,7 @@ def scales(path: Path, t: Any, x: Array) -> tuple[Any, Any]:
 
     times = t.tolist()
     alpha, sigma = (np.array([scale(each) for each in times]) for scale in (path.alpha, path.sigma))
-    return like(alpha, x).reshape(shape), like(sigma, x).reshape(shape)
+    return convert_like(alpha, x).reshape(shape), convert_like(sigma, x).reshape(shape)
 
 
 def log_snr(path: Path, t: float) -> float:
@@ -141,7 +141,7 @@ def _logit(p: float) -> float:
 
 
 @dataclass(frozen=True)
-class Target:
+class ModelInfo:
     """What a run is about: the path, the number of image tokens, the scheduler's config.
 
     ``scheduler`` is the model's ``scheduler_config.json``; only ``schedules/native.py`` and

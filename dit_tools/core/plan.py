@@ -8,7 +8,7 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
-from dit_tools.core.paths import Target
+from dit_tools.core.paths import ModelInfo
 from dit_tools.core.registry import SAMPLING_CATEGORIES
 
 FIELDS = {
@@ -22,12 +22,12 @@ FIELDS = {
     "highres": "highres",
     "combine": "composition",
 }
-"""Plan field -> room."""
+"""Plan field -> category."""
 OPTIONAL = ("attention", "tokens", "highres", "combine")
 """Fields that are ``none`` where nothing is said, and not written then."""
 
 
-IN_PIECES = "write the graph in pieces with 'dit export --split', or use --backend torch"
+SPLIT_GRAPHS = "write the graph in pieces with 'dit export --split', or use --backend torch"
 
 
 def _usual(category: str, text: str = "none") -> Any:
@@ -105,15 +105,15 @@ class Plan:
                 chosen = getattr(self, name).info.name
                 raise UnsupportedError(
                     f"{SAMPLING_CATEGORIES[FIELDS[name]]} {chosen}: this backend has no {', '.join(missing)}",
-                    IN_PIECES if missing == {"stack"} else "use --backend torch",
+                    SPLIT_GRAPHS if missing == {"stack"} else "use --backend torch",
                 )
 
     def times(self, model: Any, latent_shape: Sequence[int]) -> tuple[float, ...]:
         """The times of the run for latents (B, C, [F,] H, W)."""
-        return self.schedule.times(self.steps, target(model, latent_shape))
+        return self.schedule.times(self.steps, model_info(model, latent_shape))
 
 
-def target(model: Any, latent_shape: Sequence[int]) -> Target:
+def model_info(model: Any, latent_shape: Sequence[int]) -> ModelInfo:
     """What schedules and solvers may know of a model and of latents (B, C, [F,] H, W)."""
     family = model.family
-    return Target(model.path, family.tokens(latent_shape), family.scheduler, family.passes_sigmas)
+    return ModelInfo(model.path, family.tokens(latent_shape), family.scheduler, family.passes_sigmas)

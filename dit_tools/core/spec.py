@@ -47,14 +47,14 @@ class Parameter:
     @property
     def wanted(self) -> str:
         """What to give, in words, such as ``a number >= 0``."""
-        for kind, word in WORDS.items():
+        for kind, word in KIND_NAMES.items():
             if kind in self.types:
                 return f"{word} {self.bounds}".strip() if kind is not bool else word
         return self.bounds or "a name"
 
 
 RANGE = tuple[float, float]
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", RANGE: "a range such as 0.2..0.8,"}
+KIND_NAMES = {bool: "true or false", int: "a whole number", float: "a number", RANGE: "a range such as 0.2..0.8,"}
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -78,7 +78,7 @@ def parameters(cls: type) -> Iterator[Parameter]:
 
 
 def parse(room: str, text: str) -> Any:
-    """The method instance that ``text`` asks for, by its spec or by a preset of the room.
+    """The method instance that ``text`` asks for, by its spec or by a preset of the category.
 
     Raises UsageError naming option and parameter.
     """
@@ -98,7 +98,7 @@ def build(cls: Any, pairs: dict[str, str]) -> Any:
         if parameter is None:
             hint = registry.nearest(key, list(known)) if known else "it takes none"
             raise UsageError(f"{where}: no parameter {key!r}", hint)
-        values[parameter.field] = check(parameter, _value(parameter, text, where), where)
+        values[parameter.field] = check_value(parameter, _value(parameter, text, where), where)
     return cls(**values)
 
 
@@ -145,7 +145,7 @@ def _converted(types: tuple[Any, ...], text: str) -> Any:
     return text
 
 
-def check(parameter: Parameter, value: Any, where: str) -> Any:
+def check_value(parameter: Parameter, value: Any, where: str) -> Any:
     """``value`` itself when it is finite, in order and within bounds, else UsageError."""
     if isinstance(value, str) and parameter.choices and value not in parameter.choices:
         hint = registry.nearest(value, list(parameter.choices))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.paths import Flow, Path, Target, log_snr
+from dit_tools.core.paths import Flow, ModelInfo, Path, log_snr
 from dit_tools.core.prediction import Prediction
 
 Denoise = Callable[[Array, float], Prediction]
@@ -47,7 +47,7 @@ class Inverted:
 class Stepper(ABC):
     """A rule for stepping from noise to data: a solver, or the way back of an inversion."""
 
-    def bind(self, target: Target) -> Stepper:
+    def bind(self, target: ModelInfo) -> Stepper:
         """The same rule for one run; rules that must know the model's scheduler override this."""
         return self
 
@@ -81,7 +81,7 @@ def advance(path: Path, x: Array, data: Array, t: float, s: float) -> Array:
     return keep * x + (path.alpha(s) - path.alpha(t) * keep) * data
 
 
-def posterior(path: Path, t: float, s: float) -> float:
+def posterior_std(path: Path, t: float, s: float) -> float:
     """Standard deviation of ``x_s`` given ``x_t`` and the clean data."""
     if path.sigma(s) <= 0:
         return 0.0
@@ -93,24 +93,24 @@ LEAST_SIGNAL = 0.02
 """Below this alpha, clean data is a division by almost nothing; t = 0.98 on a flow."""
 
 
-def relate(path: Path, t: float, s: float) -> tuple[float, float]:
+def transfer_coefficients(path: Path, t: float, s: float) -> tuple[float, float]:
     """``a, b`` of ``x_s = a x_t + b eps`` at fixed clean data: DDIM in either direction."""
     a = path.alpha(s) / path.alpha(t)
     return a, path.sigma(s) - a * path.sigma(t)
 
 
-def moved(p: Prediction, x: Array, t: float, s: float) -> Array:
+def ode_step(p: Prediction, x: Array, t: float, s: float) -> Array:
     """``x`` at time ``t`` taken to time ``s`` along the slope of ``p``, wherever that was made.
 
     The slope is the velocity over t on a flow, else eps over sigma / alpha.
     """
     if isinstance(p.path, Flow):
         return x + (s - t) * p.velocity
-    a, b = relate(p.path, t, s)
+    a, b = transfer_coefficients(p.path, t, s)
     return a * x + b * p.eps
 
 
-def capped(times: Sequence[float], path: Path, least: float = LEAST_SIGNAL) -> tuple[float, ...]:
+def cap_times(times: Sequence[float], path: Path, least: float = LEAST_SIGNAL) -> tuple[float, ...]:
     """``times`` whose first has at least ``least`` of the signal; later ones are kept or dropped.
 
     The cap is found by bisection, as paths have no inverse of alpha.

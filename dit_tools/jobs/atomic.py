@@ -139,7 +139,7 @@ def _kind(path: Path) -> int | None:
         return None
 
 
-def sweep(folder: str | Path, older_than: float = FOREIGN_SECONDS) -> int:
+def remove_leftovers(folder: str | Path, older_than: float = FOREIGN_SECONDS) -> int:
     """Remove the part files and folders that killed processes left in ``folder``; gives the number removed.
 
     One of a process of this machine is removed when that process is gone, never while it runs.
@@ -174,7 +174,7 @@ def _left_behind(entry: os.DirEntry[str], older_than: float) -> bool:
 
 @cache
 def _sweep_once(folder: str) -> None:
-    sweep(folder)
+    remove_leftovers(folder)
 
 
 def part_name(suffix: str = "") -> str:

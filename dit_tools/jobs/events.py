@@ -1,7 +1,7 @@
 """What a run tells while it goes: the NDJSON events of ``--json``.
 
 Written to ``docs/schema/events.schema.json``. A listener gets each event as a dictionary; a run
-begins with ``start``, has one ``item``, ``skip`` or ``error`` per picture, and ends with ``done``.
+begins with ``start``, has one ``item``, ``skip`` or ``error`` per image, and ends with ``done``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From prompts, seeds and sweeps to jobs: one job is one picture."""
+"""From prompts, seeds and sweeps to jobs: one job is one image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from dit_tools.core.errors import DitError, InputError, UsageError
 from dit_tools.jobs.options import read_values
 from dit_tools.jobs.prompts import PromptItem
-from dit_tools.jobs.seeds import LARGEST, parse_seeds
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.seeds import MAX_SEED, parse_seeds
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.jobs.sweep import Axis, points
 
-MOST = 100_000
+MAX_JOBS = 100_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: its prompt, its seed, its settings, and where it came from.
+    """One image: its prompt, its seed, its settings, and where it came from.
 
     ``line`` is that of its prompt file; ``place`` its position on every axis of the sweep, and
     ``labels`` the values there in words.
@@ -35,7 +35,7 @@ class Job:
 
 
 def make_jobs(items: Sequence[PromptItem], layers: Sequence[Mapping[str, Any]], axes: Sequence[Axis] = ()) -> list[Job]:
-    """Every picture of a run, in order: prompts, then the sweep, then seeds.
+    """Every image of a run, in order: prompts, then the sweep, then seeds.
 
     ``layers`` are read options, the later the stronger; those of a prompt's own line are stronger
     than all, and the sweep stronger still. Raises UsageError or, for a line of a prompt file,
@@ -46,8 +46,8 @@ def make_jobs(items: Sequence[PromptItem], layers: Sequence[Mapping[str, Any]], 
     jobs: list[Job] = []
     for item in items:
         for job in _of_item(item, layers, axes):
-            if len(jobs) >= MOST:
-                raise UsageError(f"more than {MOST} pictures", "split the run")
+            if len(jobs) >= MAX_JOBS:
+                raise UsageError(f"more than {MAX_JOBS} images", "split the run")
             jobs.append(dataclasses.replace(job, index=len(jobs)))
     return jobs
 
@@ -56,7 +56,7 @@ def _of_item(item: PromptItem, layers: Sequence[Mapping[str, Any]], axes: Sequen
     where = f"{item.source}:{item.line}" if item.source else ""
     try:
         own = read_values(item.options, where)
-        base = merge([*layers, own])
+        base = merge_settings([*layers, own])
         drawn = seeds(base)  # once an item, so that random seeds are the same all over a sweep
     except DitError as error:
         if where and item.options:
@@ -64,7 +64,7 @@ def _of_item(item: PromptItem, layers: Sequence[Mapping[str, Any]], axes: Sequen
             raise InputError(f"{where}: {message}", error.hint) from None
         raise
     for point in points(axes):
-        settings = merge([*layers, own, point.options]) if axes else base
+        settings = merge_settings([*layers, own, point.options]) if axes else base
         labels = {axis.key: axis.labels[i] for axis, i in zip(axes, point.place, strict=True)}
         for seed in seeds(settings) if "seed" in point.options else drawn:
             yield Job(0, item.prompt, seed, settings, item.line, point.place, labels)
@@ -73,7 +73,7 @@ def _of_item(item: PromptItem, layers: Sequence[Mapping[str, Any]], axes: Sequen
 def seeds(settings: Settings) -> tuple[int, ...]:
     """The seeds of a prompt: as listed, or ``num_images`` that count up from the one given.
 
-    Raises UsageError when a list and a number of pictures contradict each other.
+    Raises UsageError when a list and a number of images contradict each other.
     """
     listed, count = parse_seeds(settings.seed), settings.num_images
     first = listed[0]
@@ -84,6 +84,6 @@ def seeds(settings: Settings) -> tuple[int, ...]:
         raise UsageError(message, "give one of them")
     if settings.seed.strip() == "-1":
         return parse_seeds(",".join(["-1"] * count))
-    if first + count - 1 > LARGEST:
-        raise UsageError(f"--num-images {count}: the seeds run over {LARGEST}", "start lower")
+    if first + count - 1 > MAX_SEED:
+        raise UsageError(f"--num-images {count}: the seeds run over {MAX_SEED}", "start lower")
     return tuple(range(first, first + count))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.expand import Job
-from dit_tools.jobs.models import Known
+from dit_tools.jobs.models import KnownModel
 from dit_tools.jobs.names import Value, destination, slug
 from dit_tools.jobs.settings import Settings
 from dit_tools.jobs.sweep import TEXTS, Axis
@@ -41,7 +41,7 @@ def default_template(axes: Sequence[Axis]) -> str:
     return "{prompt}-{seed}" + swept
 
 
-def name_fields(job: Job, axes: Sequence[Axis], known: Known) -> dict[str, Value]:
+def name_fields(job: Job, axes: Sequence[Axis], known: KnownModel) -> dict[str, Value]:
     """The fields of a name template; what only the loaded model knows is ``default``."""
     settings, defaults = job.settings, known.defaults
     size = defaults.size if defaults else "default"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from dit_tools.core.errors import InputError, UsageError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp", ".ppm", ".pgm", ".jp2")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif", ".gif", ".bmp", ".ppm", ".pgm", ".jp2")
 """Suffixes that a folder is searched for. A file that is named is taken whatever its suffix."""
-MOST = 100_000
+MAX_FILES = 100_000
 """Files of one run."""
 
 
-def expand(words: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[Path]:
+def expand_inputs(words: Iterable[str], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The files that ``words`` mean, in order, each once; a folder is searched for ``suffixes``.
 
-    A word is a file, a folder (its pictures and those of the folders below, sorted;
+    A word is a file, a folder (its images and those of the folders below, sorted;
     hidden ones are left out), a pattern with ``*``, ``?`` or ``[...]`` (``**`` for any depth),
     ``@FILE`` (one path a line, ``#`` comments) or ``-`` (the same from stdin).
     Raises InputError for a word that means no file, UsageError for more than MOST files.
@@ -30,8 +30,8 @@ def expand(words: Iterable[str], suffixes: Sequence[str] = PICTURES) -> list[Pat
                 found.setdefault(path)
         except OSError as error:  # a name too long for the file system, a closed folder
             raise InputError(f"{word[:200]}: cannot be read: {error.strerror}") from None
-    if len(found) > MOST:
-        raise UsageError(f"more than {MOST} files", "split the run")
+    if len(found) > MAX_FILES:
+        raise UsageError(f"more than {MAX_FILES} files", "split the run")
     return list(found)
 
 
@@ -68,7 +68,7 @@ def _below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
-        kind = "pictures" if suffixes is PICTURES else f"{' or '.join(suffixes)} files"
+        kind = "pictures" if suffixes is IMAGE_SUFFIXES else f"{' or '.join(suffixes)} files"
         raise InputError(f"{folder}: holds no {kind}", "give a file, or another folder")
     return files
 

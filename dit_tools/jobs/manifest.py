@@ -18,7 +18,7 @@ from typing import Any
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.jobs.atomic import write_error
 
-NAME = ".dit-manifest.jsonl"
+MANIFEST_NAME = ".dit-manifest.jsonl"
 VERSION = 1
 LINE_LIMIT = 1 << 20  # bytes
 MADE = ("intended", "done")
@@ -75,7 +75,7 @@ class Manifest:
 
     def __init__(self, folder: str | Path):
         self.folder, self.damaged = Path(folder), 0
-        self.path = self.folder / NAME
+        self.path = self.folder / MANIFEST_NAME
         self._entries: dict[str, Entry] = {}
         try:
             with open(self.path, "rb") as stream:
@@ -85,7 +85,7 @@ class Manifest:
             pass
         except OSError as error:
             reason = error.strerror or error
-            raise InputError(f"{self.path}: cannot be read: {reason}", "mend or remove it") from None
+            raise InputError(f"{self.path}: cannot be read: {reason}", "fix or remove it") from None
 
     def __len__(self) -> int:
         """Number of items known, failed ones included."""

@@ -21,7 +21,7 @@ class Peak:
 
 
 @contextmanager
-def watched(device: str, wanted: bool = True) -> Iterator[Peak]:
+def measure_peak(device: str, wanted: bool = True) -> Iterator[Peak]:
     """Measure what happens inside. ``wanted`` of False measures nothing.
 
     A CUDA device keeps count by itself. Linux keeps a high-water mark of a process that can be set

@@ -21,7 +21,7 @@ Load = Callable[..., Model]
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownModel:
     """What is known of a model before it is loaded."""
 
     name: str
@@ -40,7 +40,7 @@ class Known:
             self.family.latent_shape(Size(*size_of(settings, self.defaults.size)))
 
 
-def look_up(settings: Settings) -> Known:
+def look_up(settings: Settings) -> KnownModel:
     """Find a model without loading it.
 
     Raises ModelError when there is none of that name, UsageError for a --base without use.
@@ -53,10 +53,10 @@ def look_up(settings: Settings) -> Known:
         raise UsageError(message, "--base is for a single file of weights")
     family = _configured(found.path) if found.kind != "file" else None
     defaults = _stated_defaults(found.path, family)
-    return Known(found.name, found.revision, defaults, family)
+    return KnownModel(found.name, found.revision, defaults, family)
 
 
-def look_up_offline(settings: Settings) -> Known:
+def look_up_offline(settings: Settings) -> KnownModel:
     """``look_up`` that downloads nothing: of a model still on the hub only the name is known."""
     from dit_tools.models.loading.resolve import HUB_ID, cached
 
@@ -64,7 +64,7 @@ def look_up_offline(settings: Settings) -> Known:
     hub = HUB_ID.fullmatch(reference)
     if hub and not Path(reference).expanduser().exists() and not reference.startswith((".", "~")):
         if cached(hub["id"], hub["revision"]) is None:
-            return Known(reference, "")
+            return KnownModel(reference, "")
     return look_up(settings)
 
 
@@ -97,7 +97,7 @@ def _stated_defaults(path: Path, family: Family | None) -> Defaults | None:
 
 
 def load_key(settings: Settings) -> tuple[Any, ...]:
-    """What decides how a model is loaded, apart from the picture's size and the methods' needs."""
+    """What decides how a model is loaded, apart from the image's size and the methods' needs."""
     s = settings
     placing = (s.device, s.dtype, s.backend, s.offload)
     files = (s.model, s.second_model, s.lora, s.allow_pickle, s.base)
@@ -108,7 +108,7 @@ class Loader:
     """Gives each job its model; one model is in memory at a time.
 
     Methods' needs are those of all jobs of one model together, so that a sweep over caches runs on
-    one backend and its pictures can be compared. A torch model serves every size.
+    one backend and its images can be compared. A torch model serves every size.
     """
 
     def __init__(self, jobs: Sequence[Job], load: Load | None = None):
@@ -139,9 +139,9 @@ class Loader:
         return model
 
     def _loaded(self, settings: Settings, size: tuple[int, int] | None, needs: frozenset[str]) -> Model:
-        from dit_tools.models.loading.load import Wishes, load
+        from dit_tools.models.loading.load import LoadOptions, load
 
-        wishes = Wishes(
+        wishes = LoadOptions(
             device=settings.device,
             dtype=settings.dtype,
             backend=settings.backend,
@@ -183,7 +183,7 @@ def open_sampler(model: Model, settings: Settings) -> Sampler:
     """
     if model.pipeline is not None:
         raise UnsupportedError(
-            f"--model {model.name}: its pipeline has no adapter, and only makes pictures",
+            f"--model {model.name}: its pipeline has no adapter, and only makes images",
             "choose a model of a family that dit samples itself (docs/models.md)",
         )
     plan = plan_of(settings, model.defaults, model.family.default_guidance)

@@ -20,7 +20,7 @@ from typing import Literal
 from dit_tools.core.errors import InputError, UsageError
 
 PROMPT_LENGTH = 60  # characters of a prompt in a name
-_PROMPT_BYTES = 180  # leaves room for seed, index and suffix in the 255 bytes of a component
+_PROMPT_BYTES = 180  # leaves space for seed, index and suffix in the 255 bytes of a component
 _COMPONENT_BYTES = 255
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\.|$)", re.I)
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -58,7 +58,7 @@ def clean(text: str) -> str:
     return text
 
 
-def expand(template: str, fields: Mapping[str, Value]) -> Path:
+def fill_template(template: str, fields: Mapping[str, Value]) -> Path:
     """Fill a template.
 
     Args:
@@ -188,13 +188,13 @@ class Names:
         self._next: dict[Path, int] = {}  # so that many outputs of one name are not searched from 1 each time
 
     def claim(self, fields: Mapping[str, Value]) -> Path:
-        """The path of the next output; raises what ``expand`` raises."""
+        """The path of the next output; raises what ``fill_template`` raises."""
         return self.another(self.base(fields))
 
     def base(self, fields: Mapping[str, Value]) -> Path:
-        """The path that an output would have if it were free; raises what ``expand`` raises."""
+        """The path that an output would have if it were free; raises what ``fill_template`` raises."""
         template = self.where.template
-        return Path(template) if self.where.kind == "file" else expand(template, fields)
+        return Path(template) if self.where.kind == "file" else fill_template(template, fields)
 
     def another(self, base: Path) -> Path:
         """The first name of ``base``, ``base-2``, ... that was not given yet and is free."""

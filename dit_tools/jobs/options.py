@@ -1,4 +1,4 @@
-"""The options of a picture, in one table that all their sources share.
+"""The options of an image, in one table that all their sources share.
 
 The command line, prompt files, configs, presets, records and sweeps name the same options and their
 values go through the same readers, so that an option means the same everywhere. Imports neither
@@ -17,8 +17,8 @@ from dit_tools.core.registry import nearest
 from dit_tools.jobs.prompts import PROMPT_LIMIT
 from dit_tools.jobs.seeds import parse_seeds
 
-LARGEST_SIDE = 16384  # pixels; the sides that every picture format here can hold
-MOST_STEPS = 1000  # as many as the discrete schedules were trained with
+MAX_SIDE = 16384  # pixels; the sides that every image format here can hold
+MAX_STEPS = 1000  # as many as the discrete schedules were trained with
 Reader = Callable[[Any, str], Any]
 
 
@@ -172,7 +172,7 @@ def check_prompt(text: str, where: str) -> None:
         raise UsageError(f"{where}: holds a zero byte", "remove it")
 
 
-_SIDE = _whole(1, LARGEST_SIDE)
+_SIDE = _whole(1, MAX_SIDE)
 
 OPTIONS = {
     option.name: option
@@ -184,7 +184,7 @@ OPTIONS = {
         Option("size", _size),
         Option("width", _SIDE),
         Option("height", _SIDE),
-        Option("steps", _whole(1, MOST_STEPS), ("num_inference_steps",)),
+        Option("steps", _whole(1, MAX_STEPS), ("num_inference_steps",)),
         Option("cfg_scale", _number(0, 1000), ("cfg", "guidance_scale")),
         Option("schedule", _method("schedules")),
         Option("solver", _method("solvers")),
@@ -222,7 +222,7 @@ NAMES = {alias: o.name for o in OPTIONS.values() for alias in (o.name, *o.aliase
 """Every name that an option may be given by -> its own name."""
 
 
-def named(key: str, where: str) -> Option:
+def find_option(key: str, where: str) -> Option:
     """The option of a key as a file or a sweep spells it. Raises UsageError with the nearest."""
     plain = key.strip().lstrip("-").replace("-", "_")
     if plain not in NAMES:
@@ -240,7 +240,7 @@ def read_values(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     for key, value in values.items():
         if value is None:
             continue
-        option = named(key, where or "options")
+        option = find_option(key, where or "options")
         flag = "--" + option.name.replace("_", "-")
         place = f"{where}: {flag}" if where else flag
         read = option.read(value, place)

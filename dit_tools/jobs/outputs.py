@@ -22,7 +22,7 @@ STOPS_A_RUN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass
-class Target:
+class OutputFile:
     """Where the result of an item goes: ``path``, or None for stdout.
 
     ``state``: ``make``; ``done`` when the manifest has it, whole; ``exists`` with --skip-existing;
@@ -68,7 +68,7 @@ class Outputs:
     def single(self, count: int) -> None:
         """Raise UsageError when several results would go to one file or to stdout."""
         if count > 1 and self.kind != "template":
-            raise UsageError(f"-o {self.output}: one file for {count} pictures", "end it with /")
+            raise UsageError(f"-o {self.output}: one file for {count} images", "end it with /")
 
     @property
     def kind(self) -> str:
@@ -79,7 +79,7 @@ class Outputs:
         """The template of the names of outputs, whose suffix is ``suffix`` where ``-o`` has none; ``-`` for stdout."""
         return self._where(suffix).template or "-"
 
-    def targets(self, items: Sequence[Item]) -> list[Target]:
+    def targets(self, items: Sequence[Item]) -> list[OutputFile]:
         """A target for every item, in order."""
         if self.overwrite and self.skip_existing:
             raise UsageError("--overwrite and --skip-existing exclude each other", "give one of them")
@@ -87,22 +87,22 @@ class Outputs:
         self.manifest = Manifest(folder) if folder is not None else None
         return [self.target(item, alone=len(items) == 1) for item in items]
 
-    def target(self, item: Item, alone: bool = False) -> Target:
+    def target(self, item: Item, alone: bool = False) -> OutputFile:
         """Where one more result goes. Raises InputError for a place that cannot be written to.
 
         ``alone``: so does a name that is too long; otherwise it fails this item only.
         """
         where = self._where(item.suffix)
         if where.kind == "stdout":
-            return Target(item, None)
+            return OutputFile(item, None)
         names = self._names_of(where)
-        target = Target(item, None)
+        target = OutputFile(item, None)
         if self.manifest is not None and len(self.manifest) and not self.overwrite:
             self.identify(target)
             done = self.manifest.done(target.key)
             if done is not None:
                 names.reserve(done)
-                return Target(item, done, done, target.key, "done")
+                return OutputFile(item, done, done, target.key, "done")
         try:
             target.base = names.base(item.fields)
         except NameTooLongError as error:
@@ -129,15 +129,15 @@ class Outputs:
             self._names[where] = Names(where, "keep" if self.overwrite or self.skip_existing else "number")
         return self._names[where]
 
-    def _refuse_inputs(self, target: Target) -> None:
+    def _refuse_inputs(self, target: OutputFile) -> None:
         """Raise UsageError when the output would be one of the files that it is made from."""
         path = target.path
         if path is not None and os.path.exists(path):  # it says no to a name that is too long
             real = path.resolve()
             if any(Path(name).resolve() == real for name in target.item.inputs):
-                raise UsageError(f"-o {path}: is the picture itself", "write the edit elsewhere")
+                raise UsageError(f"-o {path}: is the image itself", "write the edit elsewhere")
 
-    def identify(self, target: Target) -> None:
+    def identify(self, target: OutputFile) -> None:
         """Find the item's key in the manifest; it reads the inputs, so that changed ones are made again.
 
         Items that agree in everything are counted, for each is to be made. An input that cannot be
@@ -154,12 +154,12 @@ class Outputs:
         count = self._counts[key] = self._counts.get(key, 0) + 1
         target.key = key if count == 1 else key_of({"key": key, "copy": count})
 
-    def folders(self, targets: Sequence[Target]) -> set[Path]:
+    def folders(self, targets: Sequence[OutputFile]) -> set[Path]:
         """The folders that results are written to, and that of the manifest."""
         found = {target.path.parent for target in targets if target.path is not None}
         return found | ({self.manifest.folder} if self.manifest is not None else set())
 
-    def write(self, target: Target, content: Content) -> str | None:
+    def write(self, target: OutputFile, content: Content) -> str | None:
         """Write a result, whole or not at all, and say where it went; None when it was left out.
 
         A file that appeared since the run began is never replaced without --overwrite: the result
@@ -178,7 +178,7 @@ class Outputs:
             return target.shown
         return self._put(target, content)
 
-    def _put(self, target: Target, content: Content) -> str | None:
+    def _put(self, target: OutputFile, content: Content) -> str | None:
         """Give the result the first name that is free at this moment, and the target that path."""
         path = target.path
         assert path is not None and target.base is not None
@@ -200,7 +200,7 @@ class Outputs:
         except OSError as error:
             raise write_error(path, error) from error
 
-    def _intend(self, target: Target, path: Path, facts: tuple[int, str]) -> None:
+    def _intend(self, target: OutputFile, path: Path, facts: tuple[int, str]) -> None:
         if self.manifest is not None and target.key:
             self.manifest.intend(target.key, path, *facts)
 
@@ -210,7 +210,7 @@ class Outputs:
         stream.write(content)
         stream.flush()
 
-    def failed(self, target: Target, error: DitError) -> None:
+    def failed(self, target: OutputFile, error: DitError) -> None:
         """Note a failure in the manifest, where there is one."""
         if self.manifest is not None and target.key and not stops_run(error):
             self.manifest.add_failure(target.key, str(error))
@@ -269,6 +269,6 @@ def _obstacle(path: Path, make: bool) -> int:
 
 
 def stops_run(error: BaseException) -> bool:
-    """Whether an error of writing would come back for every further picture."""
+    """Whether an error of writing would come back for every further image."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in STOPS_A_RUN

@@ -118,7 +118,7 @@ def _item(name: str, line: int, prompt: Any, options: dict[str, Value]) -> Promp
     try:
         size = len(prompt.encode("utf-8"))
     except UnicodeEncodeError:  # half a surrogate pair, which only JSON escapes can spell
-        raise InputError(f"{where}: the prompt is not Unicode text", "mend its \\u escape") from None
+        raise InputError(f"{where}: the prompt is not Unicode text", "fix its \\u escape") from None
     if size > PROMPT_LIMIT:
         raise InputError(f"{where}: a prompt of {size} bytes", f"at most {PROMPT_LIMIT}")
     return PromptItem(prompt, options, line, name)

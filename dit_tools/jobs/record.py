@@ -1,6 +1,6 @@
-"""The ``dit`` record of a picture: everything that was resolved, and its way back to options.
+"""The ``dit`` record of an image: everything that was resolved, and its way back to options.
 
-Written to ``docs/schema/record.schema.json``. Only base names go in: a picture that is shown to
+Written to ``docs/schema/record.schema.json``. Only base names go in: an image that is shown to
 others must not tell where on a disk it was made.
 """
 
@@ -18,7 +18,7 @@ from dit_tools import __version__
 from dit_tools.core import spec
 from dit_tools.core.errors import DitError, InputError
 from dit_tools.jobs.options import read_values, without_scale
-from dit_tools.jobs.result import Drawn
+from dit_tools.jobs.result import GeneratedImage
 from dit_tools.media.foreign import read_generation
 from dit_tools.media.metadata import VERSION, read_record
 from dit_tools.models.loading.lora import parse_lora
@@ -62,8 +62,8 @@ _BACK = (
 )
 
 
-def make_record(drawn: Drawn, model: Model, extra: Mapping[str, Any] | None = None) -> dict:
-    """The record of one picture; options at None or false are left out."""
+def make_record(drawn: GeneratedImage, model: Model, extra: Mapping[str, Any] | None = None) -> dict:
+    """The record of one image; options at None or false are left out."""
     job, settings, plan = drawn.job, drawn.job.settings, drawn.plan
     given = {name: getattr(settings, name) for name in _GIVEN}
     if given["offload"] == "none":
@@ -145,8 +145,8 @@ def versions(backend: str) -> dict[str, str]:
     return found
 
 
-def from_picture(path: str) -> tuple[str | None, dict[str, Any], list[str]]:
-    """What a picture's metadata asks for: prompt, read options, and what was left aside, in words.
+def from_image(path: str) -> tuple[str | None, dict[str, Any], list[str]]:
+    """What an image's metadata asks for: prompt, read options, and what was left aside, in words.
 
     Takes the ``dit`` record, else what other programs wrote (``dit_tools.media.foreign``), of which
     prompt, negative prompt, steps, scale, seed and size are understood. Raises InputError without
@@ -168,7 +168,7 @@ def from_picture(path: str) -> tuple[str | None, dict[str, Any], list[str]]:
 
 
 def options_of(record: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options that a record states, read and checked. Raises InputError naming the picture."""
+    """The options that a record states, read and checked. Raises InputError naming the image."""
     values = {name: record[name] for name in _BACK if record.get(name) is not None}
     if "lora" in values:
         values["lora"] = _lora_texts(values["lora"], where)

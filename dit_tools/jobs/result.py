@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Drawn:
-    """One picture: pixels (3 or 4, H, W) in [0, 1] as the codec gave them, and its frames.
+class GeneratedImage:
+    """One image: pixels (3 or 4, H, W) in [0, 1] as the codec gave them, and its frames.
 
-    ``frames`` hold the predicted clean picture after every step as 8-bit (H, W, 3), where wanted.
+    ``frames`` hold the predicted clean image after every step as 8-bit (H, W, 3), where wanted.
     """
 
     job: Job
@@ -29,8 +29,8 @@ class Drawn:
     frames: list[np.ndarray] = field(default_factory=list)
 
 
-def layers(drawn: Drawn, alpha: bool) -> Any:
-    """The picture as float (H, W, 3 or 4): opaque, on the background, or with straight alpha.
+def layers(drawn: GeneratedImage, alpha: bool) -> Any:
+    """The image as float (H, W, 3 or 4): opaque, on the background, or with straight alpha.
 
     A model with alpha gives colours over white and opacity; where opacity is nothing the colour is
     white. Raises ModelError when the autoencoder gave values that are not numbers.

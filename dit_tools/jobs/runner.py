@@ -34,13 +34,13 @@ from typing import Any
 from dit_tools import __version__
 from dit_tools.core.errors import DitError
 from dit_tools.jobs import interrupt
-from dit_tools.jobs.atomic import sweep
+from dit_tools.jobs.atomic import remove_leftovers
 from dit_tools.jobs.events import Listener, Outcome, error_event, event
 from dit_tools.jobs.executors import Batch, Executor
 from dit_tools.jobs.executors.local import Local
 from dit_tools.jobs.interrupt import Interruptible
 from dit_tools.jobs.items import Item, Made, Report, Result, Task
-from dit_tools.jobs.outputs import Outputs, Target, stops_run
+from dit_tools.jobs.outputs import OutputFile, Outputs, stops_run
 from dit_tools.jobs.progress import bar
 
 REASONS = {"done": "done before", "exists": "it exists"}
@@ -76,7 +76,7 @@ class Runner:
         began = time.perf_counter()
         todo = [target for target in self.targets if target.state == "make"]
         for folder in self.outputs.folders(self.targets):
-            sweep(folder)
+            remove_leftovers(folder)
         self._tell("start", command=self.task.command, version=__version__, items=len(self.targets), pending=len(todo))
         for target in self.targets:
             if target.state in REASONS:
@@ -96,7 +96,7 @@ class Runner:
 
     # making ---------------------------------------------------------------------------------------
 
-    def _make(self, todo: Sequence[Target]) -> None:
+    def _make(self, todo: Sequence[OutputFile]) -> None:
         self.task.stopping = self._stopping
         if (results := self.task.flow()) is not None:
             self._flow(results)
@@ -142,7 +142,7 @@ class Runner:
             for item, alone in self.executor.map(self.task, self._asked([item] for item in batch), self._watch):
                 self._take(item, alone)
 
-    def _one(self, target: Target, made: Result | DitError) -> None:
+    def _one(self, target: OutputFile, made: Result | DitError) -> None:
         if self.outcome.stopped_by is not None:
             return
         self._advance(target.item.index, target.item.weight)
@@ -163,13 +163,13 @@ class Runner:
         self.outcome.written.append(written or "-")
         self._tell("item", target, path=written, **{**target.item.told, **made.facts})
 
-    def _skip(self, target: Target) -> None:
+    def _skip(self, target: OutputFile) -> None:
         assert target.path is not None, "stdout keeps nothing"
         self.outcome.skipped += 1
         self.task.skipped(target.item, target.path)
         self._tell("skip", target, path=target.shown, reason=REASONS[target.state])
 
-    def _fail(self, target: Target, error: DitError) -> None:
+    def _fail(self, target: OutputFile, error: DitError) -> None:
         item = target.item
         self.outcome.failed.append((item.source or target.shown, error))
         self.outputs.failed(target, error)
@@ -187,7 +187,7 @@ class Runner:
             self.outcome.failed.append((name, error))
             self.listen(error_event(error, path=name))
 
-    def _tell(self, kind: str, target: Target | None = None, **fields: Any) -> None:
+    def _tell(self, kind: str, target: OutputFile | None = None, **fields: Any) -> None:
         """Tell an event; a ``path`` of None is told, too: nothing was written."""
         index = {} if target is None else {"index": target.item.index + 1}
         nothing = {"path": None} if "path" in fields and fields["path"] is None else {}
@@ -195,7 +195,7 @@ class Runner:
 
     # progress -------------------------------------------------------------------------------------
 
-    def _quiet_bar(self, todo: Sequence[Target]) -> bool:
+    def _quiet_bar(self, todo: Sequence[OutputFile]) -> bool:
         return self.quiet or sum(target.item.weight for target in todo) < 2
 
     def _watch(self, batch: Batch) -> Report:

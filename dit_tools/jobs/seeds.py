@@ -7,8 +7,8 @@ import secrets
 
 from dit_tools.core.errors import UsageError
 
-LARGEST = 2**63 - 1
-MOST = 100_000
+MAX_SEED = 2**63 - 1
+MAX_SEEDS = 100_000
 RANDOM_BITS = 32  # short enough to copy by hand, and every generator takes it
 _PART = re.compile(r"([0-9]{1,30})(?:\.\.([0-9]{1,30}))?", re.ASCII)
 
@@ -16,7 +16,7 @@ _PART = re.compile(r"([0-9]{1,30})(?:\.\.([0-9]{1,30}))?", re.ASCII)
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Read ``42``, ``1,2,3``, ``10..20`` (both ends included), ``-1`` (random), and mixes.
 
-    Order and repetitions are kept. Each ``-1`` is drawn anew.
+    Order and repetitions are kept. Each ``-1`` is drawn again.
 
     Returns:
         1 to 100,000 seeds, each in 0..2**63-1.
@@ -42,9 +42,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def _check(text: str, first: int, last: int, so_far: int) -> None:
     option = f"--seed {text[:60]}"
-    if max(first, last) > LARGEST:
-        raise UsageError(f"{option}: too large", f"the largest seed is {LARGEST}")
+    if max(first, last) > MAX_SEED:
+        raise UsageError(f"{option}: too large", f"the largest seed is {MAX_SEED}")
     if last < first:
         raise UsageError(f"{option}: runs backwards", f"did you mean {last}..{first}?")
-    if so_far + last - first + 1 > MOST:
-        raise UsageError(f"{option}: more than {MOST} seeds", "split the run")
+    if so_far + last - first + 1 > MAX_SEEDS:
+        raise UsageError(f"{option}: more than {MAX_SEEDS} seeds", "split the run")

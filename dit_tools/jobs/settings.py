@@ -1,4 +1,4 @@
-"""What one picture is asked to be: settings, merged from their sources, and the plan they make."""
+"""What one image is asked to be: settings, merged from their sources, and the plan they make."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.plan import FIELDS, Plan, needs_of
 from dit_tools.jobs.options import has_scale, takes_scale, without_scale
 from dit_tools.methods.caching import PRESETS
-from dit_tools.models.cache_presets import resolve as resolve_preset
+from dit_tools.models.cache_presets import resolve_preset
 from dit_tools.models.model import Defaults
 
 DEFAULT_MODEL = "emoji"
@@ -21,7 +21,7 @@ _OUTSIDE_PIXELS = ("seed", "num_images", "device", "offload", "vae_slicing", "al
 
 @dataclass(frozen=True)
 class Settings:
-    """Every option of a picture but its prompt; None leaves the choice to the model."""
+    """Every option of an image but its prompt; None leaves the choice to the model."""
 
     negative_prompt: str = ""
     model: str = DEFAULT_MODEL
@@ -95,7 +95,7 @@ class Settings:
 USUAL_STEPS = 20  # for words that stand for a cache, where the model's own steps are not known
 
 
-def merge(layers: Iterable[Mapping[str, Any]]) -> Settings:
+def merge_settings(layers: Iterable[Mapping[str, Any]]) -> Settings:
     """Settings from layers of read options, the later the stronger.
 
     A guidance scale replaces that of a weaker layer whichever way the two are spelt. Raises

@@ -1,4 +1,4 @@
-"""``--sweep KEY=A,B,C``: the same picture with several values of an option."""
+"""``--sweep KEY=A,B,C``: the same image with several values of an option."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.errors import UsageError
-from dit_tools.jobs.options import named, read_values
+from dit_tools.jobs.options import find_option, read_values
 from dit_tools.jobs.seeds import parse_seeds
 
-MOST_VALUES = 1000
+MAX_VALUES = 1000
 TEXTS = ("negative_prompt", "model", "lora", "second_model", "second_prompt")
 """Options whose values may hold commas of their own: their values are parted by ``|`` alone."""
 
@@ -32,7 +32,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One combination: options to lay over a picture's settings, and its place on every axis."""
+    """One combination: options to lay over an image's settings, and its place on every axis."""
 
     options: dict[str, Any]
     place: tuple[int, ...]
@@ -48,12 +48,12 @@ def parse_axis(text: str) -> Axis:
     where = f"--sweep {text[:60]}"
     if not equals or not rest.strip():
         raise UsageError(f"{where}: not KEY=VALUE,VALUE", "for example --sweep cfg=3,5,7")
-    option = named(key, where).name
+    option = find_option(key, where).name
     if option in ("num_images", "format"):
         raise UsageError(f"{where}: {key.strip()} cannot be swept", "give it as an option")
     pieces = _pieces(option, rest)
-    if len(pieces) > MOST_VALUES:
-        raise UsageError(f"{where}: over {MOST_VALUES} values", "give fewer")
+    if len(pieces) > MAX_VALUES:
+        raise UsageError(f"{where}: over {MAX_VALUES} values", "give fewer")
     read = [read_values({option: piece}, where) for piece in pieces]
     if len({str(value) for value in read}) < len(read):
         raise UsageError(f"{where}: a value is given twice", "give it once")

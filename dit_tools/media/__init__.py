@@ -1,4 +1,4 @@
-"""Pictures as files: pixels in and out, what they say about themselves, sheets, films, previews.
+"""Images as files: pixels in and out, what they say about themselves, sheets, videos, previews.
 
 Contract: pixels are numpy float32 ``(H, W, C)`` in [0, 1], C = 1 grey, 3 colour, 4 colour and
 straight alpha, in the space of the ICC profile that goes along (sRGB where there is none). Reading

@@ -1,4 +1,4 @@
-"""Where each picture format keeps its text: chunks of PNG, segments of JPEG, tags of TIFF.
+"""Where each image format keeps its text: chunks of PNG, segments of JPEG, tags of TIFF.
 
 PNG and JPEG are walked by hand: that is faster than a decoder, bounded, and keeps what Pillow
 cannot write (a 16-bit PNG with a profile, an XMP packet beyond the 64 kB of one JPEG segment).
@@ -27,8 +27,8 @@ XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENSION_HEADER = b"http://ns.adobe.com/xmp/extension/\0"
 XMP_KEYWORD = "XML:com.adobe.xmp"
 SEGMENT_LIMIT = 65533  # a JPEG segment counts its own two length bytes in 16 bits
-PACKET_LIMIT = 8 << 20  # bytes of an XMP packet: a record of 1 MB, escaped, with room
-EXIF_LIMIT = 4 << 20  # bytes of an EXIF block: a record of 1 MB in UTF-16, with room
+PACKET_LIMIT = 8 << 20  # bytes of an XMP packet: a record of 1 MB, escaped, with space
+EXIF_LIMIT = 4 << 20  # bytes of an EXIF block: a record of 1 MB in UTF-16, with space
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 KEYWORDS = tuple(word.encode() for word in ("dit", "parameters", XMP_KEYWORD))
 FOREIGN = (b"prompt", b"workflow", b"Comment")  # ComfyUI's and NovelAI's, told where there is no other
@@ -40,7 +40,7 @@ SAMPLES_FLOAT, EXTRA_ALPHA = 3, 2  # TIFF: SampleFormat IEEE float; ExtraSamples
 
 @dataclass
 class Embedded:
-    """The raw text blocks of one picture file: PNG texts by keyword, EXIF, XMP, UserComment."""
+    """The raw text blocks of one image file: PNG texts by keyword, EXIF, XMP, UserComment."""
 
     texts: dict[str, str] = field(default_factory=dict)
     exif: bytes = b""
@@ -49,7 +49,7 @@ class Embedded:
 
 
 def extract(stream: BinaryIO) -> Embedded:
-    """Read the text blocks of a picture without decoding its pixels.
+    """Read the text blocks of an image without decoding its pixels.
 
     Raises:
         InputError: a block is over its limit. Damaged files raise what struct, zlib or Pillow
@@ -252,11 +252,11 @@ def _extract_jpeg(stream: BinaryIO) -> Embedded:
 def _extract_with_pillow(stream: BinaryIO) -> Embedded:
     from PIL import Image
 
-    with Image.open(stream, formats=OPENABLE) as picture:
-        xmp, exif, comment = picture.info.get("xmp", b""), picture.info.get("exif", b""), b""
-        if picture.format == "TIFF":
-            xmp = picture.tag_v2.get(700, b"")  # type: ignore[attr-defined]
-            comment = picture.getexif().get_ifd(0x8769).get(0x9286, b"")
+    with Image.open(stream, formats=OPENABLE) as image:
+        xmp, exif, comment = image.info.get("xmp", b""), image.info.get("exif", b""), b""
+        if image.format == "TIFF":
+            xmp = image.tag_v2.get(700, b"")  # type: ignore[attr-defined]
+            comment = image.getexif().get_ifd(0x8769).get(0x9286, b"")
     if isinstance(xmp, str):
         xmp = xmp.encode("utf-8", "replace")
     if len(xmp) > PACKET_LIMIT:
@@ -268,7 +268,7 @@ def write_tiff(samples: np.ndarray, exif: bytes, xmp: bytes, icc: bytes | None) 
     """Encode ``(H, W, C)`` uint8 or uint16, C in {1, 3, 4}, as a Deflate TIFF with its tags.
 
     An EXIF block is itself a small TIFF, so the file starts with it and its offsets stay right;
-    the pixels follow, and a new first directory holds the EXIF entries and those of the picture.
+    the pixels follow, and a new first directory holds the EXIF entries and those of the image.
 
     Args:
         samples: the pixels, rows from the top.

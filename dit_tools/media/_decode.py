@@ -1,4 +1,4 @@
-"""Reading a picture file into float pixels, with what belongs to a photograph kept.
+"""Reading an image file into float pixels, with what belongs to a photograph kept.
 
 Pillow opens, bounds and checks every file; OpenCV decodes the samples of 16-bit and float colour,
 which Pillow would cut to 8 bits.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_PIXELS = 200_000_000
-MAX_BYTES = 1 << 30  # of a picture file
+MAX_BYTES = 1 << 30  # of an image file
 _CHEAP = 16_000_000  # pixels that are decoded to see whether they are all there
 _BYTES = {8: 6, 16: 10, 32: 12}  # bits of a sample -> bytes that decoding holds of it at once
 _NETPBM = re.compile(rb"P[56](?:\s+(?:#[^\n]*\n\s*)*)\d+\s+\d+\s+(\d{1,5})\s")
@@ -35,7 +35,7 @@ _HIGH_BITS = {"I;16": 16, "I;16L": 16, "I;16B": 16, "I;16N": 16, "F": 32}  # Pil
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture read from a file.
+    """An image read from a file.
 
     Attributes:
         pixels: float32 ``(H, W, C)`` in [0, 1], C = 1 grey, 3 colour, 4 colour and straight alpha,
@@ -80,7 +80,7 @@ def read(source: str | Path | bytes) -> Picture:
         source: a path, or the bytes of the file.
 
     Raises:
-        InputError: the file is missing, truncated, damaged, no picture, over 200 megapixels (seen
+        InputError: the file is missing, truncated, damaged, no image, over 200 megapixels (seen
             before decoding) or over 1 GiB.
         MemoryLimitError: its pixels do not fit into memory, which is judged before decoding.
     """
@@ -89,7 +89,7 @@ def read(source: str | Path | bytes) -> Picture:
 
 def _guarded(source: str | Path | bytes, work: Callable[[bytes], Any]) -> Any:
     """``work`` on the file's bytes; whatever a decoder raises becomes an error that names the file."""
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    name = "the image" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else _content(Path(source))
         with warnings.catch_warnings():
@@ -102,18 +102,18 @@ def _guarded(source: str | Path | bytes, work: Callable[[bytes], Any]) -> Any:
     except MemoryError:
         raise MemoryLimitError(f"{name}: does not fit into memory", "scale it down") from None
     except Exception as error:  # decoders of hostile bytes raise anything; none may reach the user
-        reason = getattr(error, "strerror", None) or f"damaged or truncated picture: {error}"
+        reason = getattr(error, "strerror", None) or f"damaged or truncated image: {error}"
         raise InputError(f"{name}: cannot be read: {reason}") from None
 
 
 def _content(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        return read_at_most(stream, MAX_BYTES, "a picture file")
+        return read_at_most(stream, MAX_BYTES, "an image file")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says before its pixels are decoded; names as in Picture."""
+    """What an image file says before its pixels are decoded; names as in Image."""
 
     width: int
     height: int
@@ -162,7 +162,7 @@ def _complete(image: Any, content: bytes) -> None:
     else:
         return
     if not whole:
-        raise InputError("damaged or truncated picture: it ends early")
+        raise InputError("damaged or truncated image: it ends early")
 
 
 @dataclass
@@ -194,7 +194,7 @@ def _open(content: bytes) -> _Opened:
         if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             raise InputError("a TIFF of this kind is not read", _tiff.SAVE) from None
         hint = "give PNG, JPEG, WebP, TIFF, AVIF, GIF, BMP, PPM or JPEG 2000"
-        raise InputError("not a picture that dit reads", hint) from None
+        raise InputError("not an image that dit reads", hint) from None
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(f"{image.width}x{image.height} is ")
     kind = str(image.format).lower().replace("mpo", "jpeg")
@@ -228,7 +228,7 @@ def _read(content: bytes) -> Picture:
     opened = _open(content)
     image, icc, notes, bits = opened.image, opened.icc, opened.notes, opened.bits
     count = 4 if image.has_transparency_data else max(len(image.getbands()), 1)
-    require(image.width * image.height * count * _BYTES[bits], f"a picture of {image.width}x{image.height} pixels")
+    require(image.width * image.height * count * _BYTES[bits], f"an image of {image.width}x{image.height} pixels")
     image.load()  # raises on truncated files, which OpenCV would read half
     if bits > 8:
         pixels = _deep(image, opened.content)
@@ -258,7 +258,7 @@ def _photograph_tags(exif: Any) -> bytes | None:
     """The tags of a TIFF that describe the photograph; the others describe that file's pixels."""
     from PIL import Image
 
-    kept = Image.Exif()  # a copy: Pillow turns the picture by the original
+    kept = Image.Exif()  # a copy: Pillow turns the image by the original
     for tag in _PHOTOGRAPH:
         if tag in exif:
             kept[tag] = exif[tag]

@@ -1,4 +1,4 @@
-"""Animations and short films out of frames: GIF, animated WebP, MP4."""
+"""Animations and short videos out of frames: GIF, animated WebP, MP4."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUFFIXES = (".gif", ".webp", ".mp4")
-FASTEST = {".gif": 50.0, ".webp": 1000.0, ".mp4": 240.0}  # GIF counts in 1/100 s; players want 2
+MAX_FPS = {".gif": 50.0, ".webp": 1000.0, ".mp4": 240.0}  # GIF counts in 1/100 s; players want 2
 
 
 TICKS = {".gif": 10, ".webp": 1}  # ms that the format counts in
@@ -36,7 +36,7 @@ TAGS = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "iec6
 def write_animation(
     path: str | Path, frames: Iterable[np.ndarray], fps: float, hold: float = 1.0, name: str | Path | None = None
 ) -> None:
-    """Write frames as a film that loops (GIF, WebP) or plays (MP4, H.264, 4:2:0).
+    """Write frames as a video that loops (GIF, WebP) or plays (MP4, H.264, 4:2:0).
 
     It writes straight to ``path``: give it the hidden path of ``batch.atomic.atomic_path``. MP4 is
     written as frames come; GIF and WebP keep them in memory as bytes. MP4 sizes are made even by
@@ -57,8 +57,8 @@ def write_animation(
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: no animation format", f"use one of {', '.join(SUFFIXES)}")
-    if not 0 < fps <= FASTEST[suffix]:
-        raise UsageError(f"{fps} frames a second", f"{suffix} takes up to {FASTEST[suffix]:g}")
+    if not 0 < fps <= MAX_FPS[suffix]:
+        raise UsageError(f"{fps} frames a second", f"{suffix} takes up to {MAX_FPS[suffix]:g}")
     if not 0 <= hold <= 60:
         raise UsageError(f"the last frame held for {hold} s", "give 0..60")
     try:

@@ -1,7 +1,7 @@
-"""A picture of any size as the model sees it, and the way back to its own pixels.
+"""An image of any size as the model sees it, and the way back to its own pixels.
 
-A frame is a rectangle of the picture, in the shape of the model's size; where it reaches over the
-picture's edge, the edge is repeated.
+A frame is a rectangle of the image, in the shape of the model's size; where it reaches over the
+image's edge, the edge is repeated.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ WHITE = 0.98  # every channel above it
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Rows ``top .. top + height`` and columns ``left .. left + width`` of a picture of ``size``.
+class CropBox:
+    """Rows ``top .. top + height`` and columns ``left .. left + width`` of an image of ``size``.
 
-    ``size`` is (height, width) of the picture, ``model`` that of the model's pictures; all in
+    ``size`` is (height, width) of the image, ``model`` that of the model's images; all in
     pixels. ``top`` and ``left`` may be negative.
     """
 
@@ -40,7 +40,7 @@ class Frame:
         way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         if (self.height, self.width) == self.model and part.shape[:2] == self.model:
             return part
-        # The part inside is resized first and padded after, so that a thin picture of many
+        # The part inside is resized first and padded after, so that a thin image of many
         # megapixels does not become a square of them.
         rows, columns = self._scaled(part.shape[:2])
         small = cv2.resize(part, (columns, rows), interpolation=way).reshape(rows, columns, -1)
@@ -50,7 +50,7 @@ class Frame:
         return cv2.copyMakeBorder(small, *sides, cv2.BORDER_REPLICATE).reshape(*self.model, -1)
 
     def back(self, pixels: np.ndarray) -> tuple[np.ndarray, slice, slice]:
-        """Pixels (h, w, C) of the model's size at the picture's, and the rows and columns there."""
+        """Pixels (h, w, C) of the model's size at the image's, and the rows and columns there."""
         import cv2
 
         (top, bottom), (left, right) = self._inside(0), self._inside(1)
@@ -77,20 +77,20 @@ class Frame:
         )
 
 
-def whole(size: tuple[int, int], model: tuple[int, int]) -> Frame:
-    """The smallest frame in the model's shape around a whole picture, which lies in its middle."""
+def whole_image(size: tuple[int, int], model: tuple[int, int]) -> CropBox:
+    """The smallest frame in the model's shape around a whole image, which lies in its middle."""
     height, width = size
     tall = max(height, -(-width * model[0] // model[1]))
     wide = max(width, -(-height * model[1] // model[0]))
-    return Frame(-((tall - height) // 2), -((wide - width) // 2), tall, wide, size, model)
+    return CropBox(-((tall - height) // 2), -((wide - width) // 2), tall, wide, size, model)
 
 
-def around(box: tuple[int, int, int, int], size: tuple[int, int], model: tuple[int, int]) -> Frame:
+def crop_around(box: tuple[int, int, int, int], size: tuple[int, int], model: tuple[int, int]) -> CropBox:
     """The frame for a change within ``box`` (top, left, bottom, right): it and as much around it.
 
-    The whole picture where that is not larger than the model's size, or where the box fills it.
+    The whole image where that is not larger than the model's size, or where the box fills it.
     """
-    everything = whole(size, model)
+    everything = whole_image(size, model)
     top, left, bottom, right = box
     height = max(2 * (bottom - top), model[0])
     width = max(2 * (right - left), model[1])
@@ -101,14 +101,14 @@ def around(box: tuple[int, int, int, int], size: tuple[int, int], model: tuple[i
         min(max((low + high) // 2 - length // 2, 0), max(side - length, 0))
         for low, high, length, side in ((top, bottom, height, size[0]), (left, right, width, size[1]))
     ]
-    return Frame(start[0], start[1], height, width, size, model)
+    return CropBox(start[0], start[1], height, width, size, model)
 
 
 def to_model(layers: np.ndarray, alpha: bool) -> np.ndarray:
     """Layers (h, w, 1, 3 or 4) in [0, 1] as the codec takes them, (1, 3 or 4, h, w) float32.
 
     Colours are composited over white; with ``alpha`` the opacity comes as fourth channel. White
-    around the thing that an opaque picture shows counts as transparent there, which leaves its
+    around the thing that an opaque image shows counts as transparent there, which leaves its
     colours over white as they are, and is what such a model was trained on.
     """
     import numpy as np
@@ -134,7 +134,7 @@ def _surrounding_white(colours: np.ndarray) -> np.ndarray:
     return np.isin(regions, outside).astype(colours.dtype)[:, :, None]
 
 
-def straight(over_white: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+def remove_white(over_white: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     """Colours (h, w, 3) with the white taken out again; white where ``opacity`` (h, w, 1) is 0."""
     import numpy as np
 

@@ -61,7 +61,7 @@ def read_generation(source: str | Path | bytes) -> Generation | None:
 
     Raises InputError for an unreadable file, and for JSON that is not understood: it is no prompt.
     """
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    name = "the image" if isinstance(source, bytes) else str(source)
     text = read_parameters(source)
     if text is not None:
         return from_json(text, name) if text.lstrip()[:1] == "{" else from_a1111(text)

@@ -1,4 +1,4 @@
-"""Frames one after the other: pictures of a folder, a film, or a pipe of PNG or PPM pictures."""
+"""Frames one after the other: images of a folder, a video, or a pipe of PNG or PPM images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dit_tools.media import image
 if TYPE_CHECKING:
     import numpy as np
 
-FILMS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv")
 """Suffixes that are read through ffmpeg."""
 PNG = b"\x89PNG\r\n\x1a\n"
 MOVING = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats of Pillow that hold moving images."""
-LONGEST = 1 << 28  # bytes of one frame in a pipe
-WIDEST = 64  # bytes of a PPM header
+MAX_CHUNK_BYTES = 1 << 28  # bytes of one frame in a pipe
+MAX_SIDE = 64  # bytes of a PPM header
 
 
-def is_film(path: Path) -> bool:
+def is_video(path: Path) -> bool:
     """Whether ffmpeg reads this file."""
-    return path.suffix.lower() in FILMS
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def of_images(path: Path) -> Iterator[np.ndarray]:
@@ -36,13 +36,13 @@ def of_images(path: Path) -> Iterator[np.ndarray]:
     from PIL import Image, ImageSequence
 
     image.probe(path)  # raises for what is no image, too large or too long
-    with Image.open(path) as film:
+    with Image.open(path) as video:
         done = 0
         try:
-            if film.format not in MOVING or getattr(film, "n_frames", 1) < 2:
+            if video.format not in MOVING or getattr(video, "n_frames", 1) < 2:
                 yield image.read(path).pixels
                 return
-            for frame in ImageSequence.Iterator(film):
+            for frame in ImageSequence.Iterator(video):
                 whole = frame.convert("RGBA" if frame.has_transparency_data else "RGB")
                 yield np.asarray(whole, dtype=np.float32) / 255
                 done += 1
@@ -52,8 +52,8 @@ def of_images(path: Path) -> Iterator[np.ndarray]:
             raise InputError(f"{path}: frame {done + 1} cannot be read: {error}", "check the file") from None
 
 
-def of_film(path: Path) -> Iterator[np.ndarray]:
-    """Frames of a film, float32 (H, W, 3) in [0, 1]. Raises InputError when it cannot be read."""
+def read_video(path: Path) -> Iterator[np.ndarray]:
+    """Frames of a video, float32 (H, W, 3) in [0, 1]. Raises InputError when it cannot be read."""
     import imageio.v2 as imageio
     import numpy as np
 
@@ -61,20 +61,20 @@ def of_film(path: Path) -> Iterator[np.ndarray]:
         reader: Any = imageio.get_reader(str(path), format="FFMPEG")  # type: ignore[arg-type]
         width, height = reader.get_meta_data()["size"]
         if width * height > image.MAX_PIXELS:
-            raise InputError(f"{path}: {width} x {height} pixels", "use a smaller film")
+            raise InputError(f"{path}: {width} x {height} pixels", "use a smaller video")
         with reader:
             for frame in reader:
                 yield np.asarray(frame, dtype=np.float32) / 255
     except (OSError, RuntimeError, ValueError, IndexError, KeyError, SyntaxError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path}: cannot be read as a film: {reason}", "check the file") from None
+        raise InputError(f"{path}: cannot be read as a video: {reason}", "check the file") from None
 
 
-def of_pipe(stream: BinaryIO | None = None) -> Iterator[np.ndarray]:
-    """Pictures that follow each other in a pipe, float32 (H, W, C); stdin if nothing is said.
+def read_pipe(stream: BinaryIO | None = None) -> Iterator[np.ndarray]:
+    """Images that follow each other in a pipe, float32 (H, W, C); stdin if nothing is said.
 
     What ``ffmpeg -f image2pipe -c:v png`` (or ``ppm``) and ``dit generate -o -`` write. Each is
-    given as soon as it is whole. Raises InputError for anything else, and for half a picture.
+    given as soon as it is whole. Raises InputError for anything else, and for half an image.
     """
     source = stream or sys.stdin.buffer
     for count in range(1, sys.maxsize):
@@ -96,8 +96,8 @@ def _png(source: BinaryIO, head: bytes, where: str) -> bytes:
         chunk = _exactly(source, 8, where)
         length = int.from_bytes(chunk[:4], "big")
         size += length + 12
-        if size > LONGEST:
-            raise InputError(f"{where}: over {LONGEST} bytes", "use smaller frames")
+        if size > MAX_CHUNK_BYTES:
+            raise InputError(f"{where}: over {MAX_CHUNK_BYTES} bytes", "use smaller frames")
         parts += [chunk, _exactly(source, length + 4, where)]
         if chunk[4:] == b"IEND":
             return b"".join(parts)
@@ -108,7 +108,7 @@ def _ppm(source: BinaryIO, where: str) -> bytes:
     head, numbers = b"P6", []
     while len(numbers) < 3:
         head += _exactly(source, 1, where)
-        if len(head) > WIDEST:
+        if len(head) > MAX_SIDE:
             raise InputError(f"{where}: a bad PPM header", "use ffmpeg -f image2pipe -c:v ppm")
         if head[-1:].isspace():
             numbers = head.split()[1:]
@@ -117,7 +117,7 @@ def _ppm(source: BinaryIO, where: str) -> bytes:
     except ValueError:
         width = height = top = 0
     size = width * height * 3 * (2 if top > 255 else 1)
-    if not (width > 0 and height > 0 and 0 < top < 65536 and size <= LONGEST):
+    if not (width > 0 and height > 0 and 0 < top < 65536 and size <= MAX_CHUNK_BYTES):
         raise InputError(f"{where}: a bad PPM header", "use ffmpeg -f image2pipe -c:v ppm")
     return head + _exactly(source, size, where)
 

@@ -1,4 +1,4 @@
-"""Pictures in and out: ``read`` a file into float pixels, ``encode`` float pixels into a file."""
+"""Images in and out: ``read`` a file into float pixels, ``encode`` float pixels into a file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def format_of(path: str | Path, explicit: str | None = None) -> str:
     """The format to write: the one that is asked for, else the one of the suffix, else png.
 
     Args:
-        path: where the picture goes; ``-`` and a name without suffix mean png.
+        path: where the image goes; ``-`` and a name without suffix mean png.
         explicit: the value of ``--format``, ``jpg`` and ``tif`` included; None: not given.
 
     Raises:
@@ -57,7 +57,7 @@ def format_of(path: str | Path, explicit: str | None = None) -> str:
         if asked in suffixes or not asked:
             return name
     what = f"--format {explicit}" if explicit else f"{path}: suffix '{asked}'"
-    raise UsageError(f"{what}: no such picture format", f"use one of {', '.join(FORMATS)}")
+    raise UsageError(f"{what}: no such image format", f"use one of {', '.join(FORMATS)}")
 
 
 def suffix(format: str) -> str:
@@ -77,7 +77,7 @@ def encode(
     icc: bytes | None = None,
     exif: bytes | None = None,
 ) -> bytes:
-    """Encode one picture as the bytes of a file.
+    """Encode one image as the bytes of a file.
 
     Values outside [0, 1] are clipped, then rounded to the nearest step.
 
@@ -101,7 +101,7 @@ def encode(
     """
     _check(pixels, format, bits, quality)
     if pixels.shape[2] == 4 and background is not None:
-        pixels = over(pixels, background)
+        pixels = composite_over(pixels, background)
     if pixels.shape[2] == 4 and format == "jpeg":
         hint = "choose png, webp, tiff or avif, or give a background colour"
         raise UsageError("jpeg holds no transparency", hint)
@@ -126,7 +126,7 @@ def encode(
     return _pillow(samples, format, exif=block, **options)
 
 
-def over(pixels: np.ndarray, background: tuple[float, float, float] = WHITE) -> np.ndarray:
+def composite_over(pixels: np.ndarray, background: tuple[float, float, float] = WHITE) -> np.ndarray:
     """Composite ``(H, W, 4)`` straight alpha over a colour, giving ``(H, W, 3)``."""
     import numpy as np
 
@@ -138,7 +138,7 @@ def _check(pixels: np.ndarray, format: str, bits: int, quality: int | None) -> N
     import numpy as np
 
     if format not in FORMATS:
-        raise UsageError(f"no picture format '{format}'", f"use one of {', '.join(FORMATS)}")
+        raise UsageError(f"no image format '{format}'", f"use one of {', '.join(FORMATS)}")
     shape = pixels.shape
     kinds = ("f", f"u{bits // 8}")
     if (
@@ -212,19 +212,19 @@ def _jpeg(
 ) -> bytes:
     # Photographs show colour bleeding at 4:2:0; from quality 90 on, colour is kept at full size.
     sampling = "4:4:4" if quality >= FULL_COLOUR else "4:2:0"
-    picture = _pillow(samples, "jpeg", quality=quality, subsampling=sampling, icc_profile=icc)
-    room = containers.SEGMENT_LIMIT - len(containers.EXIF_HEADER)
-    if len(block) > room:  # read_parameters makes the text from the record again
+    image = _pillow(samples, "jpeg", quality=quality, subsampling=sampling, icc_profile=icc)
+    category = containers.SEGMENT_LIMIT - len(containers.EXIF_HEADER)
+    if len(block) > category:  # read_parameters makes the text from the record again
         block = metadata.exif_block(exif, None)
-    block = block if len(block) <= room else b""
+    block = block if len(block) <= category else b""
     if text is None:
-        return containers.insert_jpeg(picture, block, b"", b"") if block else picture
+        return containers.insert_jpeg(image, block, b"", b"") if block else image
     stored, extension = metadata.record_property(text), b""
     packet = metadata.xmp_packet(properties + stored)
     if len(packet) > containers.SEGMENT_LIMIT - len(containers.XMP_HEADER):
         extension = metadata.xmp_packet(stored)
         packet = metadata.xmp_packet(properties, containers.extension_digest(extension))
-    return containers.insert_jpeg(picture, block, packet, extension)
+    return containers.insert_jpeg(image, block, packet, extension)
 
 
 def _pillow(samples: np.ndarray, format: str, **options: Any) -> bytes:

@@ -18,10 +18,10 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.errors import DitError, InputError
 from dit_tools.core.reading import parse_json
 
-SUFFIX = ".latent"
-LARGEST_FILE = 4 << 30  # bytes
-LARGEST_RECORD = 1 << 20  # characters
-MOST_STEPS = 10_000
+LATENT_SUFFIX = ".latent"
+MAX_FILE_BYTES = 4 << 30  # bytes
+MAX_RECORD_BYTES = 1 << 20  # characters
+MAX_STEPS = 10_000
 _TEXTS = ("prompt", "negative_prompt", "guidance", "inversion", "model", "model_revision")
 _REMEDY = "make it again with dit invert"
 
@@ -49,7 +49,7 @@ class Latent:
         return tuple(self.record["times"])
 
 
-def pack(latent: Latent) -> bytes:
+def pack_latent(latent: Latent) -> bytes:
     """The bytes of the file."""
     import numpy as np
     from safetensors.numpy import save
@@ -59,7 +59,7 @@ def pack(latent: Latent) -> bytes:
     return save(arrays, {"dit": text})  # one key: several have no fixed order
 
 
-def unpack(path: str | Path) -> Latent:
+def unpack_latent(path: str | Path) -> Latent:
     """Read and check a latent file. Raises InputError naming it: unreadable, foreign or damaged."""
     try:
         latent = _unpacked(Path(path))
@@ -79,11 +79,11 @@ def _unpacked(path: Path) -> Latent:
 
     if path.is_dir():
         raise InputError("is a folder", "give a .latent file")
-    if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"over {LARGEST_FILE >> 30} GiB")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"over {MAX_FILE_BYTES >> 30} GiB")
     with safe_open(path, "np") as file:
         text = (file.metadata() or {}).get("dit", "")
-        if not text or len(text) > LARGEST_RECORD:
+        if not text or len(text) > MAX_RECORD_BYTES:
             raise InputError("a safetensors file, but not of dit invert")
         record = parse_json(text, "its record")
         if not isinstance(record, dict) or record.get("command") != "invert":
@@ -114,7 +114,7 @@ def _check(latent: Latent) -> None:
 
 
 def _check_times(times: Any) -> None:
-    if not isinstance(times, list) or not 2 <= len(times) <= MOST_STEPS + 1:
+    if not isinstance(times, list) or not 2 <= len(times) <= MAX_STEPS + 1:
         raise InputError("its record has no times")
     if not all(type(t) in (int, float) and math.isfinite(t) for t in times):
         raise InputError("its times are not numbers")

@@ -1,6 +1,6 @@
-"""What a picture says about itself: A1111 ``parameters``, the ``dit`` record, where it came from.
+"""What an image says about itself: A1111 ``parameters``, the ``dit`` record, where it came from.
 
-Every picture carries three things: (a) the text that A1111, Civitai and their readers know, (b) one
+Every image carries three things: (a) the text that A1111, Civitai and their readers know, (b) one
 versioned JSON record under the key ``dit`` that ``dit replay`` runs again, (c) IPTC's
 DigitalSourceType, which says that a model made the pixels. PNG has text chunks for (a) and (b) and
 XMP for (c); JPEG, WebP, TIFF and AVIF have EXIF UserComment for (a) and XMP for (b) and (c).
@@ -60,7 +60,7 @@ def record_json(record: dict[str, Any]) -> str:
     """The record as one line of ASCII JSON; infinite and undefined numbers become null.
 
     ASCII survives every container and every tool; numbers that JSON does not know (the PSNR of two
-    equal pictures) must not cost a finished picture.
+    equal images) must not cost a finished image.
 
     Raises:
         UsageError: no ``"version": 1``, a value that JSON cannot hold, or more than 1 MB.
@@ -72,7 +72,7 @@ def record_json(record: dict[str, Any]) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the record cannot be written as JSON: {error}") from None
     if len(text) > RECORD_LIMIT:
-        message = f"the record of the picture takes {len(text)} bytes; at most {RECORD_LIMIT}"
+        message = f"the record of the image takes {len(text)} bytes; at most {RECORD_LIMIT}"
         raise UsageError(message, "shorten the prompt")
     return text
 
@@ -147,8 +147,8 @@ def record_property(text: str) -> str:
 def exif_block(original: bytes | None, parameters: str | None) -> bytes:
     """EXIF without its header: the original's tags, upright, with ``parameters`` as UserComment.
 
-    The embedded thumbnail goes, since it would show the picture before it was changed. A damaged
-    original is left out rather than losing the picture.
+    The embedded thumbnail goes, since it would show the image before it was changed. A damaged
+    original is left out rather than losing the image.
     """
     from PIL import Image
 
@@ -168,7 +168,7 @@ def exif_block(original: bytes | None, parameters: str | None) -> bytes:
 
 
 def read_record(source: str | Path | bytes) -> dict[str, Any] | None:
-    """The ``dit`` record of a picture file, or None where there is none.
+    """The ``dit`` record of an image file, or None where there is none.
 
     Args:
         source: a path, or the bytes of the file.
@@ -180,7 +180,7 @@ def read_record(source: str | Path | bytes) -> dict[str, Any] | None:
 
 
 def read_parameters(source: str | Path | bytes) -> str | None:
-    """The A1111 ``parameters`` text of a picture file, or None where there is none.
+    """The A1111 ``parameters`` text of an image file, or None where there is none.
 
     Where the text did not fit into the file (a JPEG holds 64 kB of EXIF) it is made from the
     ``dit`` record again.
@@ -237,7 +237,7 @@ def _record_of(embedded: containers.Embedded, name: str) -> dict[str, Any] | Non
 
 
 def _open(source: str | Path | bytes) -> tuple[containers.Embedded, str]:
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    name = "the image" if isinstance(source, bytes) else str(source)
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
             with warnings.catch_warnings():
@@ -246,10 +246,10 @@ def _open(source: str | Path | bytes) -> tuple[containers.Embedded, str]:
     except DitError as error:
         raise InputError(f"{name}: {error.message}", error.hint) from None
     except OSError as error:
-        reason = error.strerror or "it is not a picture"
+        reason = error.strerror or "it is not an image"
         raise InputError(f"{name}: cannot be read: {reason}") from None
     except Exception as error:  # parsers of hostile bytes raise anything; none may reach the user
-        raise InputError(f"{name}: damaged picture: {error}") from None
+        raise InputError(f"{name}: damaged image: {error}") from None
 
 
 def _comment(parameters: str) -> bytes:

@@ -1,6 +1,6 @@
 """Photographs as whole-number samples, which take a quarter of the memory of floats.
 
-``Photo`` keeps what belongs to a file beside its pixels, so that a tool that changes the pixels
+``Photo`` keeps what belongs to a file next to its pixels, so that a tool that changes the pixels
 gives back the same depth, channels, colour profile and EXIF.
 """
 
@@ -46,9 +46,9 @@ class Photo:
 
 def load(source: str | Path) -> Photo:
     """Read a photograph; float files become 16 bits. Raises what ``image.read`` raises."""
-    picture = read(source)
-    samples = to_samples(picture.pixels, 8 if picture.bits == 8 else 16)
-    return Photo(samples, picture.icc, picture.exif, picture.note)
+    image = read(source)
+    samples = to_samples(image.pixels, 8 if image.bits == 8 else 16)
+    return Photo(samples, image.icc, image.exif, image.note)
 
 
 def store(photo: Photo, format: str, quality: int | None, record: dict[str, Any] | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures as one, with labels; and grids of a sweep, with labelled axes."""
+"""Contact sheets: many images as one, with labels; and grids of a sweep, with labelled axes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def contact_sheet(
     labels: Sequence[str] | None = None,
     background: Colour = WHITE,
 ) -> np.ndarray:
-    """Put pictures into rows of equal cells, a label under each.
+    """Put images into rows of equal cells, a label under each.
 
-    A cell is as large as the largest picture; a smaller one is enlarged until it touches two sides.
+    A cell is as large as the largest image; a smaller one is enlarged until it touches two sides.
 
     Args:
         pictures: float ``(H, W, C)`` in [0, 1], C = 1, 3 or 4, sizes as they come.
         columns: cells in a row; None: about as many columns as rows.
-        labels: one per picture, wrapped to two lines, then cut with an ellipsis.
+        labels: one per image, wrapped to two lines, then cut with an ellipsis.
         background: behind cells, letterbox and transparency, in [0, 1].
 
     Returns:
         float32 ``(H, W, 3)`` in [0, 1].
 
     Raises:
-        UsageError: no picture, another number of labels, no column, over 200 megapixels.
+        UsageError: no image, another number of labels, no column, over 200 megapixels.
     """
     if not pictures:
-        raise UsageError("a contact sheet needs at least one picture")
+        raise UsageError("a contact sheet needs at least one image")
     if labels is not None and len(labels) != len(pictures):
-        raise UsageError(f"{len(labels)} labels for {len(pictures)} pictures", "give one for each")
+        raise UsageError(f"{len(labels)} labels for {len(pictures)} images", "give one for each")
     across = math.ceil(math.sqrt(len(pictures))) if columns is None else columns
     if across < 1:
         raise UsageError(f"a sheet of {across} columns", "give at least 1")
@@ -53,10 +53,10 @@ def contact_sheet(
     below = _label_height(size) if labels is not None else 0
     down = math.ceil(len(pictures) / across)
     canvas = _canvas(across * (width + GAP) + GAP, down * (height + below + GAP) + GAP, background)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(pictures):
         row, column = divmod(index, across)
         x, y = GAP + column * (width + GAP), GAP + row * (height + below + GAP)
-        canvas.paste(_fitted(picture, height, width, background), (x, y))
+        canvas.paste(_fitted(image, height, width, background), (x, y))
         if labels is not None:
             _write(canvas, labels[index], (x, y + height, width, below), size, background)
     return _pixels(canvas)
@@ -80,13 +80,13 @@ def grid_sheet(
         float32 ``(H, W, 3)`` in [0, 1].
 
     Raises:
-        UsageError: cells that do not fit the labels, no picture at all, over 200 megapixels.
+        UsageError: cells that do not fit the labels, no image at all, over 200 megapixels.
     """
     if len(cells) != len(rows) or any(len(row) != len(columns) for row in cells):
         raise UsageError(f"the cells are not {len(rows)} rows of {len(columns)}")
-    present = [picture for row in cells for picture in row if picture is not None]
+    present = [image for row in cells for image in row if image is not None]
     if not present:
-        raise UsageError("a grid needs at least one picture")
+        raise UsageError("a grid needs at least one image")
     height, width = _cell(present)
     size = _text_size(width)
     left, above = max(width // 2, 6 * size), _label_height(size)
@@ -98,17 +98,17 @@ def grid_sheet(
     for row, label in enumerate(rows):
         y = above + GAP + row * (height + GAP)
         _write(canvas, label, (GAP, y, left - GAP, height), size, background)
-        for column, picture in enumerate(cells[row]):
-            if picture is not None:
+        for column, image in enumerate(cells[row]):
+            if image is not None:
                 x = left + GAP + column * (width + GAP)
-                canvas.paste(_fitted(picture, height, width, background), (x, y))
+                canvas.paste(_fitted(image, height, width, background), (x, y))
     return _pixels(canvas)
 
 
 def _cell(pictures: Sequence[np.ndarray]) -> tuple[int, int]:
-    for picture in pictures:
-        if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or 0 in picture.shape:
-            raise UsageError(f"a picture must be (H, W, 1|3|4), not {picture.shape}")
+    for image in pictures:
+        if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or 0 in image.shape:
+            raise UsageError(f"an image must be (H, W, 1|3|4), not {image.shape}")
     return max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
 
 
@@ -117,7 +117,7 @@ def _canvas(width: int, height: int, background: Colour) -> Any:
 
     if width * height > MAX_PIXELS:
         message = f"a sheet of {width}x{height} is over {MAX_PIXELS // 10**6} megapixels"
-        raise UsageError(message, "use fewer or smaller pictures")
+        raise UsageError(message, "use fewer or smaller images")
     return Image.new("RGB", (width, height), _bytes(background))
 
 
@@ -126,7 +126,7 @@ def _bytes(colour: Colour) -> tuple[int, ...]:
 
 
 def _fitted(picture: np.ndarray, height: int, width: int, background: Colour) -> Any:
-    """The picture in the middle of a cell, as large as fits, over the background."""
+    """The image in the middle of a cell, as large as fits, over the background."""
     import numpy as np
     from PIL import Image
 
@@ -170,7 +170,7 @@ def wrap(label: str, width: float, measure: Any, lines: int = LABEL_LINES) -> li
 
     Args:
         label: any text; white space of any kind is one space.
-        width: room for a line, in the unit of ``measure``.
+        width: space for a line, in the unit of ``measure``.
         measure: text -> its length.
         lines: the most lines.
     """

@@ -1,4 +1,4 @@
-"""A picture in the terminal: kitty's or iTerm2's protocol, else half blocks in colour."""
+"""An image in the terminal: kitty's or iTerm2's protocol, else half blocks in colour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     import numpy as np
 
-LEAST_COLUMNS = 8
+MIN_COLUMNS = 8
 _CHUNK = 4096  # bytes of base64 that kitty takes at once
 _CELL = (10, 20)  # pixels of a character cell, about; terminals scale what they get
 _LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube of the 256 colours
@@ -20,7 +20,7 @@ _LEVELS = (0, 95, 135, 175, 215, 255)  # of the 6x6x6 cube of the 256 colours
 def preview(
     pixels: np.ndarray, stream: TextIO, columns: int, rows: int, environment: Mapping[str, str] | None = None
 ) -> bool:
-    """Draw a picture at the cursor, its shape kept, in at most ``columns`` x ``rows`` characters.
+    """Draw an image at the cursor, its shape kept, in at most ``columns`` x ``rows`` characters.
 
     Nothing is drawn where it cannot look right: no terminal, fewer than 8 columns or no row,
     ``TERM=dumb``, ``NO_COLOR``, an encoding without block characters, a terminal that went away.
@@ -28,8 +28,8 @@ def preview(
     Args:
         pixels: float ``(H, W, C)`` in [0, 1], C = 1, 3, or 4, which is put over white.
         stream: where to draw; only a terminal is drawn to.
-        columns: width of the room, in characters.
-        rows: height of the room, in characters.
+        columns: available width, in characters.
+        rows: available height, in characters.
         environment: what names the terminal; None: ``os.environ``.
 
     Returns:
@@ -37,10 +37,10 @@ def preview(
     """
     known = os.environ if environment is None else environment
     kind = _kind(known)
-    if columns < LEAST_COLUMNS or rows < 1 or kind == "none" or not stream.isatty():
+    if columns < MIN_COLUMNS or rows < 1 or kind == "none" or not stream.isatty():
         return False
     height, width = pixels.shape[:2]
-    # A cell is twice as high as wide, so a picture of one row has two pixels in height.
+    # A cell is twice as high as wide, so an image of one row has two pixels in height.
     scale = min(columns / width, 2 * rows / height)
     across, down = max(1, round(width * scale)), max(1, round(height * scale / 2))
     try:
@@ -63,7 +63,7 @@ def _kind(known: Mapping[str, str]) -> str:
     term = known.get("TERM", "")
     if known.get("NO_COLOR") or term in ("", "dumb"):
         return "none"
-    if not (known.get("TMUX") or term.startswith(("screen", "tmux"))):  # they pass no pictures on
+    if not (known.get("TMUX") or term.startswith(("screen", "tmux"))):  # they pass no images on
         if known.get("KITTY_WINDOW_ID") or "kitty" in term or "ghostty" in term:
             return "kitty"
         if known.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm"):

@@ -1,6 +1,6 @@
 """What ``--cache slow|medium|fast|ultra`` stand for on a model: tables of measured choices.
 
-``presets.json`` beside this file holds the built-in models', ``presets.json`` in the user's data
+``presets.json`` next to this file holds the built-in models', ``presets.json`` in the user's data
 folder what ``dit calibrate --presets`` measured: model -> steps -> word -> spec. The row of the
 largest number of steps that is not above a run's counts, else the smallest. Models without a table
 have the words of ``PRESETS``.
@@ -16,7 +16,7 @@ from dit_tools.core.errors import InputError
 from dit_tools.core.reading import parse_json
 
 SHIPPED = Path(__file__).with_name("cache_presets.json")
-LARGEST = 1 << 20  # bytes of a table that is read
+MAX_FILE_BYTES = 1 << 20  # bytes of a table that is read
 
 
 def own_table() -> Path:
@@ -26,7 +26,7 @@ def own_table() -> Path:
     return platformdirs.user_data_path("dit") / "presets.json"
 
 
-def resolve(text: str, model: str, steps: int, words: Mapping[str, str]) -> str:
+def resolve_preset(text: str, model: str, steps: int, words: Mapping[str, str]) -> str:
     """The spec of a word on a model at a number of steps; other texts as they are.
 
     Raises InputError for a table that cannot be read.
@@ -35,7 +35,7 @@ def resolve(text: str, model: str, steps: int, words: Mapping[str, str]) -> str:
     if word not in words:
         return text
     for path in (own_table(), SHIPPED):
-        rows = read(path).get(model, {}) if path.is_file() else {}
+        rows = read_presets(path).get(model, {}) if path.is_file() else {}
         counts = sorted(int(count) for count in rows)
         if counts:
             row = rows[str(max((c for c in counts if c <= steps), default=counts[0]))]
@@ -44,10 +44,10 @@ def resolve(text: str, model: str, steps: int, words: Mapping[str, str]) -> str:
     return words[word]
 
 
-def read(path: Path) -> dict[str, dict[str, dict[str, str]]]:
+def read_presets(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     """A table, checked. Raises InputError when it is no such table."""
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError("too large")
         found: Any = parse_json(path.read_bytes(), str(path))
         sound = all(

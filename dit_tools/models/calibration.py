@@ -21,9 +21,9 @@ from dit_tools.core.reading import parse_json
 
 CALIBRATION = "auto: found by model and settings; a name or file of dit calibrate"
 """Help of the parameter ``calibration``."""
-SUFFIX = ".safetensors"
-LARGEST = 1 << 30  # bytes of a file that is read; the largest are one block of a large model
-LONGEST_KEY = 10_000  # characters of its metadata
+CALIBRATION_SUFFIX = ".safetensors"
+MAX_FILE_BYTES = 1 << 30  # bytes of a file that is read; the largest are one block of a large model
+MAX_KEY_LENGTH = 10_000  # characters of its metadata
 SAME_TIME = 1e-4  # times that differ by less are the same
 
 
@@ -51,7 +51,7 @@ class Calibration:
         return save(arrays, {"dit": json.dumps(dict(self.key), sort_keys=True)})
 
 
-def folder() -> Path:
+def calibration_folder() -> Path:
     """Where calibrations are kept when no file is named."""
     import platformdirs
 
@@ -72,7 +72,7 @@ def key_of(cache: Any, model: Any, plan: Any) -> dict[str, Any]:
     }
 
 
-def find(cache: Any, model: Any, plan: Any, times: Sequence[float]) -> Calibration | None:
+def find_calibration(cache: Any, model: Any, plan: Any, times: Sequence[float]) -> Calibration | None:
     """The calibration of a run, None where a word such as ``none`` stands in place of one.
 
     Raises InputError when there is none, or one for another model or for other settings;
@@ -82,7 +82,7 @@ def find(cache: Any, model: Any, plan: Any, times: Sequence[float]) -> Calibrati
         return None
     key = key_of(cache, model, plan)
     path = _located(cache, key)
-    found = read(path)
+    found = read_calibration(path)
     _check(found.key, key, path.name, cache.calibrated_by)
     made_for = found.arrays["times"].tolist() if "times" in found.arrays else list(times)
     if len(made_for) != len(times) or any(abs(a - b) > SAME_TIME for a, b in zip(made_for, times, strict=True)):
@@ -94,24 +94,24 @@ def find(cache: Any, model: Any, plan: Any, times: Sequence[float]) -> Calibrati
 
 
 def _located(cache: Any, key: Mapping[str, Any]) -> Path:
-    kept = folder()
+    kept = calibration_folder()
     if cache.calibration == "auto":
-        path = kept / (Calibration(key).name + SUFFIX)
+        path = kept / (Calibration(key).name + CALIBRATION_SUFFIX)
         if not path.is_file():
             raise InputError(
                 f"--cache {cache.info.name}: not calibrated for {key['model']}, {key['steps']} "
                 f"steps, {key['solver']}, {key['guidance']}",
-                f"run {command(key)}",
+                f"run {calibrate_command(key)}",
             )
         return path
     path = Path(cache.calibration).expanduser()
-    for candidate in (path, kept / path.name, kept / (path.name + SUFFIX)):
+    for candidate in (path, kept / path.name, kept / (path.name + CALIBRATION_SUFFIX)):
         if candidate.is_file():
             return candidate
     raise InputError(f"--calibration {cache.calibration}: no such file", "run dit calibrate")
 
 
-def command(key: Mapping[str, Any]) -> str:
+def calibrate_command(key: Mapping[str, Any]) -> str:
     """The command that makes a calibration of this key."""
     words = {
         "-m": key["model"],
@@ -134,17 +134,18 @@ def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], name: str, by: A
         if mine != theirs:
             shown = "model" if part == "revision" else part
             raise InputError(
-                f"--calibration {name}: made for {shown} {str(mine)[:60]}, not {theirs}", f"run {command(wanted)}"
+                f"--calibration {name}: made for {shown} {str(mine)[:60]}, not {theirs}",
+                f"run {calibrate_command(wanted)}",
             )
 
 
-def read(path: Path) -> Calibration:
+def read_calibration(path: Path) -> Calibration:
     """Read a file. Raises InputError for one that is too large, damaged or of another kind."""
     import numpy as np
     from safetensors import SafetensorError, safe_open
 
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: too large for a calibration", "choose another file")
         with safe_open(str(path), framework="numpy") as file:
             text = (file.metadata() or {}).get("dit", "")
@@ -152,7 +153,7 @@ def read(path: Path) -> Calibration:
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a calibration", "make it again") from error
     try:
-        key = parse_json(text[:LONGEST_KEY], "")
+        key = parse_json(text[:MAX_KEY_LENGTH], "")
     except InputError:
         key = None
     sound = all(a.dtype == np.float32 and bool(np.isfinite(a).all()) for a in arrays.values())

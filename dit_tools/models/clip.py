@@ -1,6 +1,6 @@
-"""The judge: features of pictures and of texts that can be compared, in ONNX Runtime.
+"""The image-text model: features of images and of texts that can be compared, in ONNX Runtime.
 
-Trained by ``dit_tools/tasks/train/clip.py`` on real pictures; the generators never saw it.
+Trained by ``dit_tools/tasks/train/clip.py`` on real images; the generators never saw it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def buckets(texts: Sequence[str]) -> Array:
 
 
 def share_found(features: Array, texts: Array, names: Sequence[str], among: int = 100, seed: int = 0) -> float:
-    """Share of pictures whose own text is the nearest among ``among``: mean of ``which_found``."""
+    """Share of images whose own text is the nearest among ``among``: mean of ``which_found``."""
     return float(which_found(features, texts, names, among, seed).mean())
 
 
 def which_found(features: Array, texts: Array, names: Sequence[str], among: int = 100, seed: int = 0) -> Array:
-    """Whether the own text of each picture (N,) is the nearest among ``among``, itself included.
+    """Whether the own text of each image (N,) is the nearest among ``among``, itself included.
 
     ``features``, ``texts``: unit vectors (N, F), row by row belonging together. The others are
     drawn from the texts with another name, by ``seed``; with fewer than ``among`` all are taken.
@@ -58,16 +58,16 @@ def which_found(features: Array, texts: Array, names: Sequence[str], among: int 
     return np.array(found)
 
 
-class Judge:
+class Clip64:
     """The two encoders. ``folder`` holds ``picture.onnx`` and ``text.onnx``."""
 
     def __init__(self, folder: Path = FOLDER):
-        self._picture = onnx_session.opened(folder / "picture.onnx")
-        self._text = onnx_session.opened(folder / "text.onnx")
+        self._picture = onnx_session.open_session(folder / "picture.onnx")
+        self._text = onnx_session.open_session(folder / "text.onnx")
         self.size = int(self._picture.get_inputs()[0].shape[2])
 
     def pictures(self, pixels: Array) -> Array:
-        """Unit features (B, F) of pictures (B, 3, H, W) in [0, 1]; other sizes are scaled."""
+        """Unit features (B, F) of images (B, 3, H, W) in [0, 1]; other sizes are scaled."""
         import cv2
         import numpy as np
 
@@ -87,6 +87,6 @@ class Judge:
 
 
 @cache
-def judge() -> Judge:
+def clip64() -> Clip64:
     """The shipped judge, opened once."""
-    return Judge()
+    return Clip64()

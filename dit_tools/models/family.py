@@ -16,7 +16,7 @@ from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.size import Size
 from dit_tools.models.onnx_recipe import OnnxRecipe
-from dit_tools.models.scheduler import SchedulerFacts, facts
+from dit_tools.models.scheduler import SchedulerFacts, scheduler_facts
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Family(ABC):
 
     def __init__(self, transformer: Mapping[str, Any], vae: Mapping[str, Any], scheduler: Mapping[str, Any]):
         self.transformer, self.vae, self.scheduler = transformer, vae, scheduler
-        self.facts: SchedulerFacts = facts(scheduler)
+        self.facts: SchedulerFacts = scheduler_facts(scheduler)
 
     # sizes ------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class Family(ABC):
         raise UnsupportedError(f"dit export: models of the family {self.name} have no recipe", "use torch")
 
     def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The same forward arguments without text positions that no picture of them reads.
+        """The same forward arguments without text positions that no image of them reads.
 
         Only where leaving them out changes nothing but rounding; by default all of them stay.
         """

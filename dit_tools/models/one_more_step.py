@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dit_tools.core.arrays import Array, like, to_numpy
+from dit_tools.core.arrays import Array, convert_like, to_numpy
 from dit_tools.core.errors import ModelError, UnsupportedError
 
-NAME = "one_more_step.safetensors"
-LARGEST = 1 << 28  # bytes
+FILE_NAME = "one_more_step.safetensors"
+MAX_FILE_BYTES = 1 << 28  # bytes
 STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
 
 
 @dataclass(frozen=True)
-class Terminal:
+class OneMoreStep:
     """``weight`` (D, C h w), ``bias`` (C h w), float32; ``shape`` is (C, h, w)."""
 
     weight: Any
@@ -43,9 +43,9 @@ class Terminal:
         if text.shape[1] != self.weight.shape[0]:
             raise UnsupportedError(
                 f"--noise oms: the step was made for {self.weight.shape[0]} text features, not {text.shape[1]}",
-                "make it anew for this model",
+                "make it again for this model",
             )
-        return like((text @ self.weight + self.bias).reshape(-1, *self.shape), x)
+        return convert_like((text @ self.weight + self.bias).reshape(-1, *self.shape), x)
 
 
 def pooled(condition: Mapping[str, Array]) -> Any:
@@ -61,10 +61,10 @@ def pooled(condition: Mapping[str, Array]) -> Any:
     return (states * weight).sum(1) / weight.sum(1).clip(1e-6, None)
 
 
-def fit(text: Any, latents: Any, ridge: float = 1.0) -> Terminal:
+def fit_step(text: Any, latents: Any, ridge: float = 1.0) -> OneMoreStep:
     """The regression from pooled states (N, D) to clean latents (N, C, h, w), both numpy.
 
-    ``ridge`` is the weight of a prior of no dependence, in pictures.
+    ``ridge`` is the weight of a prior of no dependence, in images.
     """
     import numpy as np
 
@@ -75,30 +75,30 @@ def fit(text: Any, latents: Any, ridge: float = 1.0) -> Terminal:
     gram = centred.T @ centred + ridge * np.trace(centred.T @ centred) / count * np.eye(len(middle))
     weight = np.linalg.lstsq(gram, centred.T @ (flat - mean), rcond=None)[0]
     bias = mean - middle @ weight
-    return Terminal(weight.astype("float32"), bias.astype("float32"), tuple(map(int, shape)))
+    return OneMoreStep(weight.astype("float32"), bias.astype("float32"), tuple(map(int, shape)))
 
 
-def write(made: Terminal, folder: Path) -> Path:
+def write_step(made: OneMoreStep, folder: Path) -> Path:
     """Put it into a model's folder; gives the file's path."""
     import numpy as np
     from safetensors.numpy import save_file
 
     shape = np.array(made.shape, dtype=np.int64)
-    save_file({"weight": made.weight, "bias": made.bias, "shape": shape}, folder / NAME)
-    return folder / NAME
+    save_file({"weight": made.weight, "bias": made.bias, "shape": shape}, folder / FILE_NAME)
+    return folder / FILE_NAME
 
 
-def read(folder: Path) -> Terminal | None:
+def read_step(folder: Path) -> OneMoreStep | None:
     """The step of a model's folder, None where there is none. Raises ModelError when damaged."""
-    path = folder / NAME
+    path = folder / FILE_NAME
     if not path.is_file():
         return None
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"over {LARGEST} bytes")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"over {MAX_FILE_BYTES} bytes")
         found = load_file(path)
         weight, bias = found["weight"].astype("float32"), found["bias"].astype("float32")
         channels, height, width = (int(side) for side in found["shape"])
@@ -106,5 +106,5 @@ def read(folder: Path) -> Terminal | None:
         if not fits:
             raise ValueError("its arrays do not fit each other")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{path}: {error}", "make it anew, or remove it") from None
-    return Terminal(weight, bias, (channels, height, width))
+        raise ModelError(f"{path}: {error}", "make it again, or remove it") from None
+    return OneMoreStep(weight, bias, (channels, height, width))

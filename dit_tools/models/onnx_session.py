@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 
-def opened(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+def open_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
     """A session for a graph, without warnings, whose threads rest between calls.
 
-    By default they spin on for a while, against other graphs that have their turn then: beside the
-    text encoder's and the decoder's threads a picture on two cores took 1.9 times as long
+    By default they spin on for a while, against other graphs that have their turn then: next to the
+    text encoder's and the decoder's threads an image on two cores took 1.9 times as long
     (``benchmarks/resting.py``).
     """
     runtime: Any = import_module("onnxruntime")  # it has no types

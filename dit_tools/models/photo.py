@@ -71,7 +71,7 @@ class PhotoModel:
         if scale not in self._sessions:
             path = self.folder / self._files[scale]
             try:
-                self._sessions[scale] = onnx_session.opened(path, self._providers)
+                self._sessions[scale] = onnx_session.open_session(path, self._providers)
             except Exception as error:  # the runtime raises kinds of its own for a damaged graph
                 raise ModelError(f"{path}: cannot be opened: {str(error)[:120]}", "install dit again") from None
         return self._sessions[scale]

@@ -22,7 +22,7 @@ class SchedulerFacts:
 
     path: Path
     kind: str  # of core.prediction.KINDS
-    solver: str  # a spec of the solvers room
+    solver: str  # a spec of the solvers category
     rounding: str  # "none", "nearest" or "down": how the network's timesteps become integers
     training_steps: int = 1000
 
@@ -34,7 +34,7 @@ class SchedulerFacts:
         return float(round(index) if self.rounding == "nearest" else int(index))
 
 
-def facts(config: Mapping[str, Any]) -> SchedulerFacts:
+def scheduler_facts(config: Mapping[str, Any]) -> SchedulerFacts:
     """Facts of a ``scheduler_config.json``. Raises ModelError for betas that cannot be read."""
     name = str(config.get("_class_name", ""))
     flow = name.startswith("FlowMatch") or bool(config.get("use_flow_sigmas"))

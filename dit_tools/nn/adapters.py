@@ -1,4 +1,4 @@
-"""Parameters beside a frozen transformer: trained, saved, and put on a network again."""
+"""Parameters next to a frozen transformer: trained, saved, and put on a network again."""
 
 from __future__ import annotations
 

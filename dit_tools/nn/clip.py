@@ -1,4 +1,4 @@
-"""The picture encoder of the judge, as trained and as read back from its graph, with gradients."""
+"""The image encoder of the image-text model, as trained and as read back from its graph, with gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Block(nn.Module):
 
 
 class PictureEncoder(nn.Module):
-    """Pictures (B, 3, S, S) in [0, 1] to unit features (B, F)."""
+    """Images (B, 3, S, S) in [0, 1] to unit features (B, F)."""
 
     def __init__(self, widths: Sequence[int], blocks: Sequence[int], features: int):
         super().__init__()

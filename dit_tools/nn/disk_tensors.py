@@ -13,7 +13,7 @@ HELD = 1 << 22
 """Bytes that are kept in memory before there is a file."""
 
 
-class Shelf:
+class DiskTensors:
     """Lists of tensors by key, in a nameless file of the system's temporary folder.
 
     Unlike with a memory map, what was read counts for the process only while it is held. A list
@@ -26,7 +26,7 @@ class Shelf:
         self._places: dict[Any, tuple[int, list[tuple[torch.Size, torch.dtype]]]] = {}
         self._end = 0
 
-    def __enter__(self) -> Shelf:
+    def __enter__(self) -> DiskTensors:
         return self
 
     def __exit__(self, *error: Any) -> None:

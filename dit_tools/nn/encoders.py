@@ -1,4 +1,4 @@
-"""Features and attention maps of clean pictures on a grid of tokens, for alignment losses.
+"""Features and attention maps of clean images on a grid of tokens, for alignment losses.
 
 An encoder is ``patches`` (computed here), a vision model of transformers, or an autoencoder of
 diffusers, by its folder or its name on the hub. Safetensors only; no code of the hub is run.
@@ -21,14 +21,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, where a pr
 BATCH = 32
 
 Maps = Callable[[Any], Sequence[torch.Tensor]]
-"""Rows of the pictures -> a map (B, heads, N, N) for each pair of blocks."""
+"""Rows of the images -> a map (B, heads, N, N) for each pair of blocks."""
 
 
 def features(name: str, pictures: np.ndarray, grid: int) -> torch.Tensor:
-    """Features (N, grid * grid, D), float16, of uint8 pictures (N, 4, H, W).
+    """Features (N, grid * grid, D), float16, of uint8 images (N, 4, H, W).
 
     Features that no network has normalized (patches, autoencoder) are normalized over all
-    pictures. Raises ModelError when the encoder cannot be loaded.
+    images. Raises ModelError when the encoder cannot be loaded.
     """
     if name == "patches":
         make, raw = _patches(grid), True

@@ -69,7 +69,7 @@ def _map(block: Block, made: Any, grid: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 
-def likeness(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+def token_similarity(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     """Mean cosine of two maps (1, D, h, w) within a mask (1, 1, h, w), in [-1, 1]; 1 if empty."""
     if not bool(mask.any()):
         return torch.ones((), dtype=a.dtype)
@@ -77,7 +77,7 @@ def likeness(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
     return (cosine * mask).sum() / mask.sum()
 
 
-def mean_likeness(a: Tensor, b: Tensor, mask_a: Tensor, mask_b: Tensor) -> Tensor:
+def mean_similarity(a: Tensor, b: Tensor, mask_a: Tensor, mask_b: Tensor) -> Tensor:
     """Cosine, as a share 0..1, of the mean features in two masks; 1 where either is empty."""
     if not (bool(mask_a.any()) and bool(mask_b.any())):
         return torch.ones((), dtype=a.dtype)

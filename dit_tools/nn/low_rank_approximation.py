@@ -10,10 +10,10 @@ from torch import Tensor
 EXACT = 1 << 20
 """Numbers of a matrix up to which it is decomposed outright."""
 MORE, ROUNDS = 16, 6
-"""Directions that are followed beside the wanted ones, and how often they are refined."""
+"""Directions that are followed next to the wanted ones, and how often they are refined."""
 
 
-def branch(
+def low_rank_branch(
     rows: Callable[[slice], Tensor], pieces: Sequence[slice], rank: int, before: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """``up`` (n, rank) and ``down`` (rank, columns), float16, whose product is nearest to a matrix.

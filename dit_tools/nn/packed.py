@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dit_tools.nn.packed_layout import Layout, word
+from dit_tools.nn.packed_layout import Layout, layout_word
 
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of E2M1; the fourth bit is the sign."""
@@ -19,7 +19,7 @@ TINY = 2.0**-24
 
 def pack(codes: Tensor, bits: int) -> Tensor:
     """Codes (rows, n), integers below ``2^bits``, as bytes (rows, packed_bytes(n, bits))."""
-    count, size = word(bits)
+    count, size = layout_word(bits)
     kind = torch.uint8 if size == 1 else torch.int64  # 1, 2, 4 and 8 bits fill a byte
     padded = functional.pad(codes.to(kind), (0, -codes.shape[1] % count))
     parts = padded.reshape(codes.shape[0], -1, count)
@@ -37,7 +37,7 @@ def unpack(packed: Tensor, bits: int, codes: int) -> Tensor:
     """The codes (rows, ``codes``) of ``pack``, as uint8."""
     if bits == 8:
         return packed[:, :codes]
-    count, size = word(bits)
+    count, size = layout_word(bits)
     if size == 1:  # 1, 2 and 4 bits
         shifts = torch.arange(0, 8, bits, device=packed.device, dtype=torch.uint8)
         parts = (packed[..., None] >> shifts) & ((1 << bits) - 1)
@@ -104,7 +104,7 @@ def quantize_all(x: Tensor, bits: int, scale: Tensor) -> tuple[Tensor, Tensor]:
 class PackedLinear(nn.Module):
     """``nn.Linear`` with a packed weight: made plain for each call, in the type of its input.
 
-    ``weight`` is the plain weight, made anew at every look, for code that asks for its type.
+    ``weight`` is the plain weight, made again at every look, for code that asks for its type.
     """
 
     bias: nn.Parameter | None

@@ -128,7 +128,7 @@ def _typed(value: Any, kind: str) -> bool:
     return type(value).__name__ == kind
 
 
-def word(bits: int) -> tuple[int, int]:
+def layout_word(bits: int) -> tuple[int, int]:
     """Codes of ``bits`` bits and bytes that make up the smallest whole number of bytes."""
     shared = math.gcd(8, bits)
     return 8 // shared, bits // shared
@@ -136,5 +136,5 @@ def word(bits: int) -> tuple[int, int]:
 
 def packed_bytes(codes: int, bits: int) -> int:
     """Bytes of a row of codes."""
-    count, size = word(bits)
+    count, size = layout_word(bits)
     return math.ceil(codes / count) * size

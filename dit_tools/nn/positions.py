@@ -39,7 +39,7 @@ class Rescaling:
         return torch.outer(positions.double(), made)
 
 
-def rescaled(
+def rescale_positions(
     transformer: Any,
     positions: PositionSpec | None,
     grid: tuple[int, int],
@@ -64,7 +64,7 @@ def rescaled(
     return around_forward([module], stand_in, "dit_positions")
 
 
-def sharpened(blocks: Sequence[Any], run: RunState, factor: float, option: str) -> AbstractContextManager[None]:
+def sharpen_attention(blocks: Sequence[Any], run: RunState, factor: float, option: str) -> AbstractContextManager[None]:
     """Inside the context attention logits over image tokens are multiplied by ``factor``."""
 
     def control(call: AttentionCall) -> Tensor:

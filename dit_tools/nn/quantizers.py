@@ -19,7 +19,7 @@ ZETA, GAMMA = 1.1, -0.1
 """AdaRound's stretched sigmoid, so that zero and one are reached."""
 
 
-def grouped(weight: Tensor, layout: Layout) -> Tensor:
+def to_groups(weight: Tensor, layout: Layout) -> Tensor:
     """(rows, columns) as (rows, groups, columns of a group); what is lacking repeats the last."""
     if layout.groups == 1:
         return weight[:, None]
@@ -34,7 +34,7 @@ def scales(weight: Tensor, layout: Layout, candidates: int = 0) -> dict[str, Ten
     The range of a group is that of its weights, or with ``candidates`` the one among so many,
     each a hundredth smaller, at which nearest codes have the least error (L_2.4, Q-Diffusion).
     """
-    parts = grouped(weight, layout)
+    parts = to_groups(weight, layout)
     low, high = parts.amin(-1), parts.amax(-1)
     best = _range(low, high, layout)
     if not candidates:
@@ -70,11 +70,11 @@ def _error(parts: Tensor, tried: Mapping[str, Tensor], layout: Layout) -> Tensor
     flat = parts.flatten(0, 1)
     one = Layout(len(flat), flat.shape[1], layout.kind, layout.bits, zero=layout.zero)
     tensors = {key: value.reshape(-1, 1) for key, value in tried.items()}
-    made = plain(flat, tensors, one)
+    made = round_to_nearest(flat, tensors, one)
     return (made - flat).abs_().pow_(NORM).sum(1).reshape(parts.shape[:2])
 
 
-def plain(weight: Tensor, tensors: Mapping[str, Tensor], layout: Layout) -> Tensor:
+def round_to_nearest(weight: Tensor, tensors: Mapping[str, Tensor], layout: Layout) -> Tensor:
     """What nearest codes stand for: the weight after rounding."""
     return value(nearest(weight, tensors, layout), tensors, layout)
 
@@ -100,7 +100,7 @@ def nearest(weight: Tensor, tensors: Mapping[str, Tensor], layout: Layout) -> Te
     return scaled.round_().add_(zero).clamp_(0, 2**layout.bits - 1).to(torch.uint8)
 
 
-def finished(codes: Tensor, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+def finish_rounding(codes: Tensor, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """The tensors of the file."""
     return {"packed": pack(codes, layout.bits), **tensors}
 
@@ -163,7 +163,7 @@ def output_error(weight: Tensor, made: Tensor, moments: Tensor) -> float:
     return float(((difference @ moments) * difference).sum())
 
 
-def learned(
+def learn_rounding(
     weight: Tensor, tensors: Mapping[str, Tensor], layout: Layout, moments: Tensor, iterations: int, rate: float = 0.1
 ) -> Tensor:
     """Codes rounded so that the layer's output suffers least (AdaRound, arXiv:2004.10568).

@@ -29,7 +29,7 @@ class Memory:
     call: int  # at which it was learned
 
 
-def reattending(
+def reuse_attention(
     blocks: Sequence[Any], run: RunState, density: float, warmup: int, refresh: int, drift: float, option: str
 ) -> AbstractContextManager[None]:
     """Image queries see ``density`` of the image's keys, and all of them from time to time.
@@ -47,11 +47,11 @@ def reattending(
         memory = memories.get(key)
         if memory is None or run.call < warmup or run.call - memory.call >= refresh:
             run.count["attention pairs"] += count**2
-            output, memories[key] = learned(call, count, tiles, run.call)
+            output, memories[key] = learn_statistics(call, count, tiles, run.call)
             return output
         run.count["attention pairs"] += tiles.pairs
         run.count["attention pairs saved"] += count**2 - tiles.pairs
-        output = corrected(call, count, tiles, memory)
+        output = correct_output(call, count, tiles, memory)
         memory.share = (memory.share + drift).clamp(max=1)
         return output
 
@@ -66,7 +66,7 @@ def window_tiling(grid: Sequence[int], density: float) -> Tiling:
     return tiling(grid, [max(length // 2, 1) for length in window], window)
 
 
-def learned(call: AttentionCall, count: int, tiles: Tiling, now: int) -> tuple[Tensor, Memory]:
+def learn_statistics(call: AttentionCall, count: int, tiles: Tiling, now: int) -> tuple[Tensor, Memory]:
     """The network's own product, and what it says about the sparse one."""
     output = call.run()
     parts, _ = tiled(call, count, tiles)
@@ -77,7 +77,7 @@ def learned(call: AttentionCall, count: int, tiles: Tiling, now: int) -> tuple[T
     return output, Memory(share, image - share * sparse, now)
 
 
-def corrected(call: AttentionCall, count: int, tiles: Tiling, memory: Memory) -> Tensor:
+def correct_output(call: AttentionCall, count: int, tiles: Tiling, memory: Memory) -> Tensor:
     """``share softmax_window(q k) v + residual``; queries off the grid see everything."""
     parts, off = tiled(call, count, tiles)
     image = parts.gather(call.product(parts.q, parts.k, parts.v, parts.mask))

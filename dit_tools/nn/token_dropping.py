@@ -19,7 +19,7 @@ class MaskToken(nn.Module):
 
 
 @contextmanager
-def dropped(blocks: Any, first: int, ids: torch.Tensor, token: MaskToken) -> Iterator[None]:
+def drop_tokens(blocks: Any, first: int, ids: torch.Tensor, token: MaskToken) -> Iterator[None]:
     """Blocks from ``first`` on see the tokens ``ids`` (B, K) alone, of hidden (B, N, D)."""
     count = 0
 

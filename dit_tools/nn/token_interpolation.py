@@ -13,7 +13,7 @@ WIDTH = 0.4
 
 
 def first_anchors(grid: tuple[int, int], count: int, rows: int) -> Tensor:
-    """``count`` tokens of a grid, rising, the same for ``rows`` pictures: (rows, count).
+    """``count`` tokens of a grid, rising, the same for ``rows`` images: (rows, count).
 
     A grid of every second token and the border, topped up or thinned out at random; the draw is
     always the same.
@@ -27,7 +27,7 @@ def first_anchors(grid: tuple[int, int], count: int, rows: int) -> Tensor:
     return shuffled[order[:count]].sort().values.expand(rows, -1)
 
 
-class Filling:
+class Interpolation:
     """Values on a grid from those at its anchors (b, m), for the other tokens.
 
     Nearest anchor, then a Gaussian blur over the whole grid, of which only the other tokens are
@@ -85,7 +85,7 @@ def importance(velocity: Tensor, grid: tuple[int, int]) -> Tensor:
     return (mean(cells**2) - mean(cells) ** 2).mean(1).flatten(1)
 
 
-def grown(anchors: Tensor, weight: Tensor, count: int) -> Tensor:
+def add_tokens(anchors: Tensor, weight: Tensor, count: int) -> Tensor:
     """``count`` tokens (b, count), rising: the anchors and those of the largest weight (b, N)."""
     weight = weight.scatter(1, anchors, math.inf)
     return weight.topk(count, 1).indices.sort(1).values

@@ -22,7 +22,7 @@ from dit_tools.nn.blocks import named_arguments
 from dit_tools.nn.hooks import around_forward
 
 Choose = Callable[[], Tensor | None]
-"""``choose() -> (b, n)`` image tokens of b pictures in rising order, or None for all of them."""
+"""``choose() -> (b, n)`` image tokens of b images in rising order, or None for all of them."""
 
 
 class Memory:
@@ -32,7 +32,7 @@ class Memory:
         self.kept: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
 
 
-class Narrowing:
+class TokenSubset:
     """One run's hooks. ``choose`` is asked before every network call.
 
     ``memory()``: where keys and values of tokens that are left out are remembered, so that the

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dit_tools.nn.disk_tensors import Shelf
+from dit_tools.nn.disk_tensors import DiskTensors
 from dit_tools.nn.quantizers import adam, adam_step, output_error
 
-PIECE = 1 << 12
+CHUNK_VECTORS = 1 << 12
 """Vectors whose distances to all codewords are in memory at a time: 4 MB with 256 of them."""
 SAMPLE = 1 << 16
 """Vectors that k-means looks at; a larger layer is sampled evenly (four times as many lessen the
@@ -40,8 +40,8 @@ def kmeans(vectors: Tensor, size: int, rounds: int = 15) -> tuple[Tensor, Tensor
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """The nearest codeword of each vector (n,), counted as ``closest`` does."""
     found = torch.empty(len(vectors), dtype=_counting(codebook))
-    for start in range(0, len(vectors), PIECE):
-        some = vectors[start : start + PIECE]
+    for start in range(0, len(vectors), CHUNK_VECTORS):
+        some = vectors[start : start + CHUNK_VECTORS]
         found[start : start + len(some)] = closest(some, codebook, 1)[0][:, 0]
     return found
 
@@ -54,7 +54,7 @@ def closest(vectors: Tensor, codebook: Tensor, count: int) -> tuple[Tensor, Tens
     codes, distances = [], []
     norms = codebook.square().sum(1)
     kind = _counting(codebook)
-    for part in vectors.split(PIECE):
+    for part in vectors.split(CHUNK_VECTORS):
         found = torch.addmm(norms, part, codebook.T, alpha=-2)
         if count == 1:
             least, places = found.min(1, keepdim=True)  # much faster than topk
@@ -69,7 +69,7 @@ def _counting(codebook: Tensor) -> torch.dtype:
     return torch.int16 if len(codebook) <= 1 << 15 else torch.int32
 
 
-def calibrated(
+def calibrate_codebook(
     weight: Tensor, codebook: Tensor, moments: Tensor, candidates: int, iterations: int
 ) -> tuple[Tensor, Tensor]:
     """Codebook and codes of a weight (rows, columns) that lessen the error of the layer's output.
@@ -80,7 +80,7 @@ def calibrated(
     half as long. Returned is the best of all this and k-means. Rows are worked on some at a time;
     what is trained of the others, several times the weight, lies in a temporary file.
     """
-    with Shelf() as shelf:
+    with DiskTensors() as shelf:
         task = _Task(weight, codebook, moments, shelf)
         base = task.begin(candidates)
         if base <= 0:
@@ -100,9 +100,9 @@ def calibrated(
 
 
 class _Task:
-    """A weight and what ``calibrated`` trains of it. ``codes`` (vectors,): the choices so far."""
+    """A weight and what ``calibrate_codebook`` trains of it. ``codes`` (vectors,): the choices so far."""
 
-    def __init__(self, weight: Tensor, codebook: Tensor, moments: Tensor, shelf: Shelf):
+    def __init__(self, weight: Tensor, codebook: Tensor, moments: Tensor, shelf: DiskTensors):
         self.weight, self.codebook, self.moments, self.shelf = weight, codebook, moments, shelf
         self.length = codebook.shape[1]
         self.parts = _parts(weight, self.length)

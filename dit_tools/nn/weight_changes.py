@@ -1,4 +1,4 @@
-"""Changes of a layer's weight that act beside it, so that half precision loses nothing of them.
+"""Changes of a layer's weight that act next to it, so that half precision loses nothing of them.
 
 A layer with weight W and the changes dW_i gives ``W x + sum_i dW_i x``, each at its strength:
 

@@ -112,7 +112,7 @@ def _folded(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def windowed(
+def use_windows(
     blocks: Sequence[Any], run: RunState, windows: int, roll: Callable[[int, int], int], option: str
 ) -> AbstractContextManager[None]:
     """Image tokens attend within ``windows`` x ``windows`` windows of their grid, and to all text.

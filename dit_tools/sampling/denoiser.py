@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dit_tools.core.arrays import Array, all_finite, concat, precise, split
+from dit_tools.core.arrays import Array, all_finite, concat, split, to_precision
 from dit_tools.core.branches import Branch
 from dit_tools.core.errors import ModelError
 from dit_tools.core.paths import Path
@@ -53,7 +53,7 @@ class Denoiser:
     ``asker`` is the denoiser's number among those that take turns on the network; calls are counted
     for each, beginning at the step of the run's times at which it is first asked.
 
-    ``precise``: predictions get the precision of the latents. A network answers in float32. A
+    ``to_precision``: predictions get the precision of the latents. A network answers in float32. A
     float32 output times a number, added to latents in float64, often lands just between two float32
     numbers, where the next call's rounding decides by the last bit of float64: exact inversion
     would be lost to 1e-7.
@@ -85,7 +85,7 @@ class Denoiser:
         guided = self._watch.guided(guided)
         _check_finite(t, guided.raw)
         if self._precise:
-            return guided.with_raw(precise(guided.raw, str(x.dtype).removeprefix("torch.")))
+            return guided.with_raw(to_precision(guided.raw, str(x.dtype).removeprefix("torch.")))
         return guided
 
     def ask(self, branches: Sequence[Any], x: Array, t: float) -> tuple[Prediction, ...]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import Array, all_finite, concat, is_torch, precise
+from dit_tools.core.arrays import Array, all_finite, concat, is_torch, to_precision
 from dit_tools.core.errors import ModelError, UnsupportedError
-from dit_tools.core.plan import Plan, target
+from dit_tools.core.plan import Plan, model_info
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
@@ -208,7 +208,7 @@ class Sampler:
                 f"--solver {plan.solver.info.name}: it keeps its own times and cannot start midway",
                 "use --solver euler, heun, ddim, dpmpp-2m or unipc",
             )
-        solver = plan.solver.bind(target(model, x.shape))
+        solver = plan.solver.bind(model_info(model, x.shape))
         with ExitStack() as stack:
             hooks = stack.enter_context(self._hooked(times, x.shape))
             experts: list[Expert] = [self._denoiser(hooks, conditions, plan.guidance)]
@@ -275,7 +275,7 @@ class Sampler:
         if not all_finite(x0):
             message = "the autoencoder gave values that are not numbers"
             raise ModelError(message, "use --dtype float32, or check the model")
-        return precise(x0, self.precision)
+        return to_precision(x0, self.precision)
 
     def invert(
         self, method: Inversion, x0: Array, times: Sequence[float], prompt: str, scale: float | None = None
@@ -302,7 +302,7 @@ class Sampler:
     def native(self, x: Array) -> Array:
         """A numpy array as the model's kind of array, in its own precision."""
         made = self.model.to_array(x)
-        return precise(made, str(x.dtype)) if is_torch(made) else x
+        return to_precision(made, str(x.dtype)) if is_torch(made) else x
 
     def restored(self, arrays: Mapping[str, Array]) -> Inverted:
         """Stored arrays (``noise`` and the state of an inversion) as the model's own, in ``precision``."""

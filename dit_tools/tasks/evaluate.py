@@ -1,4 +1,4 @@
-"""Pictures, what they are compared with, and the numbers that come out."""
+"""Images, what they are compared with, and the numbers that come out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dit_tools.methods.metrics import Metric
 
 @dataclass(frozen=True)
 class Value:
-    """One number: of metric ``metric`` over ``count`` pictures; ``note`` says how far it can be trusted."""
+    """One number: of metric ``metric`` over ``count`` images; ``note`` says how far it can be trusted."""
 
     metric: str
     value: float
@@ -37,13 +37,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalRequest:
     """What to evaluate.
 
-    ``references``: files to compare with; paired with the pictures by name (without suffix), or in
-    order when there is one picture and one reference. ``through``: an autoencoder,
+    ``references``: files to compare with; paired with the images by name (without suffix), or in
+    order when there is one image and one reference. ``autoencoder_reference``: an autoencoder,
     ``layers -> pixels``, whose output takes the references' place. ``prompts``: texts by file
-    name; pictures not in it are asked for their own record.
+    name; images not in it are asked for their own record.
     """
 
     pictures: Sequence[Path]
@@ -53,7 +53,7 @@ class Question:
     prompts: dict[str, str] = field(default_factory=dict)
 
 
-def evaluate(question: Question, progress: Callable[[], Any] = lambda: None) -> Outcome:
+def evaluate(question: EvalRequest, progress: Callable[[], Any] = lambda: None) -> Outcome:
     """Measure. A file that cannot be read or has no partner is listed in ``failed``, not raised.
 
     Raises UsageError for a metric whose other side is not given.
@@ -78,7 +78,7 @@ def evaluate(question: Question, progress: Callable[[], Any] = lambda: None) -> 
             outcome.failed.append(error)
         progress()
     for metric, meter, count in zip(question.metrics, meters, counts, strict=True):
-        if not count:  # every picture failed, and is named
+        if not count:  # every image failed, and is named
             continue
         try:
             value = Value(
@@ -90,21 +90,21 @@ def evaluate(question: Question, progress: Callable[[], Any] = lambda: None) -> 
     return outcome
 
 
-def _check(question: Question) -> None:
+def _check(question: EvalRequest) -> None:
     missing = [m.info.name for m in question.metrics if m.compares in ("pairs", "sets")]
     if missing and not question.references and not question.through:
-        raise UsageError(f"--metric {missing[0]}: compares pictures with others", "give --reference or --through")
+        raise UsageError(f"--metric {missing[0]}: compares images with others", "give --reference or --through")
     sets = [m.info.name for m in question.metrics if m.compares == "sets"]
     if sets and not question.references:
-        raise UsageError(f"--metric {sets[0]}: compares two sets of pictures", "give --reference")
+        raise UsageError(f"--metric {sets[0]}: compares two sets of images", "give --reference")
 
 
-def _wants(question: Question, kind: str) -> bool:
+def _wants(question: EvalRequest, kind: str) -> bool:
     return any(metric.compares == kind for metric in question.metrics)
 
 
-def _partners(question: Question) -> dict[Path, Path]:
-    """Picture -> reference of the same name."""
+def _partners(question: EvalRequest) -> dict[Path, Path]:
+    """Image -> reference of the same name."""
     if len(question.pictures) == len(question.references) == 1:
         return {question.pictures[0]: question.references[0]}
     by_name: dict[str, Path] = {}
@@ -117,8 +117,8 @@ def _partners(question: Question) -> dict[Path, Path]:
     return {path: by_name[path.stem] for path in question.pictures if path.stem in by_name}
 
 
-def _one(question: Question, path: Path, partners: dict[Path, Path], meters: list[Any], counts: list[int]) -> None:
-    """Give one picture to every meter; everything is read before the first one is told."""
+def _one(question: EvalRequest, path: Path, partners: dict[Path, Path], meters: list[Any], counts: list[int]) -> None:
+    """Give one image to every meter; everything is read before the first one is told."""
     whole = layers(path)
     own = whole[:, :3]
     others: dict[str, Any] = {metric.compares: None for metric in question.metrics}
@@ -136,7 +136,7 @@ def _one(question: Question, path: Path, partners: dict[Path, Path], meters: lis
         counts[i] += 1
 
 
-def _other(question: Question, path: Path, whole: Array, partners: dict[Path, Path]) -> Array:
+def _other(question: EvalRequest, path: Path, whole: Array, partners: dict[Path, Path]) -> Array:
     if question.through is None:
         return _partner(path, whole[:, :3], partners)
     try:
@@ -156,23 +156,23 @@ def _partner(path: Path, own: Array, partners: dict[Path, Path]) -> Array:
 
 
 def pixels(path: Path) -> Array:
-    """A picture file as (1, 3, H, W) in [0, 1]: grey as three channels, alpha over white."""
+    """An image file as (1, 3, H, W) in [0, 1]: grey as three channels, alpha over white."""
     return layers(path)[:, :3]
 
 
 def layers(path: Path) -> Array:
-    """A picture file as (1, 4, H, W) in [0, 1]: colour over white, and opacity."""
+    """An image file as (1, 4, H, W) in [0, 1]: colour over white, and opacity."""
     import numpy as np
 
     found = image.read(path).pixels
     opacity = found[..., 3:] if found.shape[2] == 4 else np.ones_like(found[..., :1])
-    colour = image.over(found) if found.shape[2] == 4 else found
+    colour = image.composite_over(found) if found.shape[2] == 4 else found
     colour = np.repeat(colour, 3, axis=2) if colour.shape[2] == 1 else colour
     return np.concatenate([colour, opacity], axis=2).transpose(2, 0, 1)[None]
 
 
 def prompt_of(path: Path) -> str:
-    """The prompt that a picture carries: dit's record, else what another program wrote.
+    """The prompt that an image carries: dit's record, else what another program wrote.
 
     Raises InputError when it carries none.
     """
@@ -210,7 +210,7 @@ def read_prompts(path: Path) -> dict[str, str]:
     return made
 
 
-def through(model: Any) -> Callable[[Array], Array]:
+def autoencoder_reference(model: Any) -> Callable[[Array], Array]:
     """What a model's autoencoder makes of colour over white and opacity (1, 4, H, W)."""
     import numpy as np
 
@@ -227,7 +227,7 @@ def through(model: Any) -> Callable[[Array], Array]:
 
 
 def _check_size(model: Any, height: int, width: int) -> None:
-    """Raise InputError for a picture that the autoencoder cannot take: graphs have one size."""
+    """Raise InputError for an image that the autoencoder cannot take: graphs have one size."""
     multiple, side = model.family.vae_scale * model.family.patch, model.defaults.size
     one_size = model.backend == "onnx" and (height, width) != (side, side)
     if one_size or height % multiple or width % multiple:

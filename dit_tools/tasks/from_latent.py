@@ -1,4 +1,4 @@
-"""``dit generate --from-latent``: pictures from a file of ``dit invert``."""
+"""``dit generate --from-latent``: images from a file of ``dit invert``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import precise
+from dit_tools.core.arrays import to_precision
 from dit_tools.core.errors import DitError, InputError, ModelError, UsageError
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job
@@ -18,11 +18,11 @@ from dit_tools.jobs.models import Load, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values, without_scale
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record
-from dit_tools.jobs.result import Drawn, layers
+from dit_tools.jobs.result import GeneratedImage, layers
 from dit_tools.jobs.runner import Runner
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media import image
-from dit_tools.media.latent_file import Latent, unpack
+from dit_tools.media.latent_file import Latent, unpack_latent
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.invert import as_inverted
 
@@ -58,11 +58,11 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
+def plan_from_latent(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     given = read_values(request.values)
     refuse_decided(given, f"--from-latent {request.latent}")
-    latent = unpack(request.latent)
+    latent = unpack_latent(request.latent)
     prompts = list(request.prompts) or [latent.record["prompt"]]
     for prompt in prompts:
         check_prompt(prompt, "--prompt")
@@ -144,7 +144,7 @@ def settings_of(latent: Latent, given: Mapping[str, Any], own_prompt: bool = Tru
     if "model" in given or "device" in given or "dtype" in given:
         base.pop("backend", None)
     try:
-        return merge([read_values(base), given])
+        return merge_settings([read_values(base), given])
     except DitError as error:
         if error.hint and "latent" not in error.message:
             raise InputError(f"latent file: {error.message}", error.hint) from None
@@ -181,8 +181,8 @@ class FromLatent(Task):
             raise ModelError(f"{source}: {error.message}", error.hint) from None
         prompts = [prompt] if own or chosen.rows == 1 else [record["prompt"], prompt]
         x = session.reconstruct(chosen, found, self.latent.times, prompts)
-        pixels = session.model.codec.decode(precise(x, "float32"))[0]
-        drawn = Drawn(
+        pixels = session.model.codec.decode(to_precision(x, "float32"))[0]
+        drawn = GeneratedImage(
             Job(0, prompt, int(record.get("seed") or 0), settings),
             pixels,
             session.plan,
@@ -207,8 +207,8 @@ class FromLatent(Task):
         return Result(content, facts)
 
 
-def _record(drawn: Drawn, session: Sampler, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The picture's record; ``dit replay`` refuses it, for the latents are not in it."""
+def _record(drawn: GeneratedImage, session: Sampler, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The image's record; ``dit replay`` refuses it, for the latents are not in it."""
     extra = {
         "command": "generate --from-latent",
         "inversion": record["inversion"],

@@ -1,4 +1,4 @@
-"""``dit info``: what a picture file is and what it says about itself."""
+"""``dit info``: what an image file is and what it says about itself."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dit_tools.media.metadata import read_parameters, read_record
 SCHEMA = "dit.info/1"
 
 
-def inspect(path: str) -> dict[str, Any]:
-    """Facts of a picture file, as ``docs/schema/info.schema.json`` describes them.
+def inspect_file(path: str) -> dict[str, Any]:
+    """Facts of an image file, as ``docs/schema/info.schema.json`` describes them.
 
     ``-`` is the image that is piped in. Pixels are not kept: a PNG or JPEG that is cut off is found
     out by its end, other formats up to 16 megapixels by decoding. Raises InputError when the file
-    is not a readable picture, or its record is damaged.
+    is not a readable image, or its record is damaged.
     """
     source: str | bytes = piped() if path == "-" else path
     if isinstance(source, str) and Path(source).is_dir():
@@ -119,7 +119,7 @@ def profile_name(icc: bytes | None) -> str | None:
         return "unreadable"
 
 
-def lines(facts: dict[str, Any]) -> list[str]:
+def as_lines(facts: dict[str, Any]) -> list[str]:
     """The facts as lines for people; control characters of foreign metadata are made visible."""
     kind = f"{facts['format']}, {facts['width']}x{facts['height']}, {facts['bits']} bits"
     alpha = "with alpha" if facts["alpha"] else "opaque"
@@ -135,7 +135,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     if facts["record"]:
         made.append("  record:")
         made += [f"    {key}: {_flat(value)}" for key, value in facts["record"].items()]
-    return [safe(line) for line in made]
+    return [escape_control(line) for line in made]
 
 
 def _flat(value: Any) -> str:
@@ -146,6 +146,6 @@ def _flat(value: Any) -> str:
     return str(value)
 
 
-def safe(text: str) -> str:
+def escape_control(text: str) -> str:
     """Text that cannot steer a terminal: control characters as their escapes."""
     return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""The run of ``dit invert``: pictures to latent files, each checked by its own way back."""
+"""The run of ``dit invert``: images to latent files, each checked by its own way back."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 from dit_tools import __version__
 from dit_tools.core import spec
-from dit_tools.core.arrays import PRECISIONS, Array, plain, precise
+from dit_tools.core.arrays import PRECISIONS, Array, to_numpy_same_dtype, to_precision
 from dit_tools.core.errors import ModelError, UsageError
 from dit_tools.core.steps import Inverted
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.inputs import expand_inputs, several
 from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import base_name, versions
 from dit_tools.jobs.runner import Runner
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media import image
-from dit_tools.media.crop import to_model, whole
+from dit_tools.media.crop import to_model, whole_image
 from dit_tools.media.image import Picture
-from dit_tools.media.latent_file import SUFFIX, Latent, pack
+from dit_tools.media.latent_file import LATENT_SUFFIX, Latent, pack_latent
 from dit_tools.methods.inversion import Inversion
 from dit_tools.sampling.sampler import Sampler
 
@@ -37,7 +37,7 @@ ATTACHED = ("cache", "attention", "tokens", "highres")
 
 @dataclass
 class Request:
-    """The command line of ``dit invert``; ``values`` holds the options of a picture."""
+    """The command line of ``dit invert``; ``values`` holds the options of an image."""
 
     pictures: Sequence[str]
     prompt: str = ""
@@ -50,16 +50,16 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
+def plan_inversion(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     chosen = spec.parse("inversion", request.inversion)
-    settings = merge([{} if chosen.guided else {"cfg_scale": 1.0}, read_values(request.values)])
+    settings = merge_settings([{} if chosen.guided else {"cfg_scale": 1.0}, read_values(request.values)])
     check_prompt(request.prompt, "--prompt")
     if request.precision not in PRECISIONS:
         raise UsageError(f"--precision {request.precision[:20]}: no such choice", f"use {' or '.join(PRECISIONS)}")
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
-        raise UsageError("--seed: a picture is inverted once", "give one seed")
-    found = expand(request.pictures)
+        raise UsageError("--seed: an image is inverted once", "give one seed")
+    found = expand_inputs(request.pictures)
     outputs = Outputs(
         request.output, "{stem}", request.overwrite, request.skip_existing, resume=several(request.pictures, found)
     )
@@ -82,7 +82,7 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
         Item(
             index,
             str(path),
-            suffix=SUFFIX,
+            suffix=LATENT_SUFFIX,
             fields={"stem": path.stem, "index": index + 1, **fields},
             identity={**identity, "source": path.name},
             inputs=(str(path),),
@@ -116,7 +116,7 @@ class Invert(Task):
             check_needs(model, self.chosen)
             self.session = open_sampler(model, self.settings)
         began = time.perf_counter()
-        frame = whole(picture.pixels.shape[:2], self.session.size)
+        frame = whole_image(picture.pixels.shape[:2], self.session.size)
         pixels = to_model(frame.cut(picture.pixels), self.session.model.alpha)
         channels = 4 if picture.alpha and self.session.model.alpha else 3
         size = picture.pixels.shape[:2]
@@ -125,7 +125,7 @@ class Invert(Task):
         latent = replace(latent, record={**latent.record, **seen})
         facts["seconds"] = round(time.perf_counter() - began, 3)
         facts["note"] = picture.note or None
-        return Result(pack(latent), facts)
+        return Result(pack_latent(latent), facts)
 
     def _inverted(
         self, session: Sampler, pixels: Array, item: Item, size: tuple[int, int], channels: int
@@ -136,8 +136,8 @@ class Invert(Task):
         before = session.calls
         found = session.invert(self.chosen, x0, times, prompt)
         there = session.calls - before
-        arrays = {"noise": plain(found.noise)}
-        arrays |= {name: plain(array) for name, array in found.state.items()}
+        arrays = {"noise": to_numpy_same_dtype(found.noise)}
+        arrays |= {name: to_numpy_same_dtype(array) for name, array in found.state.items()}
         arrays = {name: a.astype(self.request.precision) for name, a in arrays.items()}
         found = session.restored(arrays)  # what the file will hold
         again = session.reconstruct(self.chosen, found, times, [prompt])
@@ -145,7 +145,7 @@ class Invert(Task):
             **round_trip(session, pixels, x0, again, channels),
             "calls_invert": there,
             "calls_back": session.calls - before - there,
-            **statistics(plain(found.noise)),
+            **statistics(to_numpy_same_dtype(found.noise)),
         }
         record = {**self._record(session, item, size, times), **facts}
         return Latent(arrays, {k: v for k, v in record.items() if v is not None}), facts
@@ -182,8 +182,8 @@ class Invert(Task):
 
 
 def digest(session: Sampler, picture: Picture) -> str:
-    """16 hexadecimal digits of a picture as the model sees it whole."""
-    frame = whole(picture.pixels.shape[:2], session.size)
+    """16 hexadecimal digits of an image as the model sees it whole."""
+    frame = whole_image(picture.pixels.shape[:2], session.size)
     pixels = to_model(frame.cut(picture.pixels), session.model.alpha)
     return hashlib.sha256((pixels * 255).round().astype("uint8").tobytes()).hexdigest()[:16]
 
@@ -191,11 +191,11 @@ def digest(session: Sampler, picture: Picture) -> str:
 def round_trip(session: Sampler, pixels: Array, x0: Array, again: Array, channels: int) -> dict[str, Any]:
     """How near the way back comes: latents, pixels, and pixels of the autoencoder alone.
 
-    ``channels``: 3 leaves the opacity out, of which an opaque picture has none.
+    ``channels``: 3 leaves the opacity out, of which an opaque image has none.
     """
     decode = session.model.codec.decode
-    plain_error = abs(plain(again) - plain(x0)).max()
-    single = [precise(x, "float32") for x in (x0, again)]
+    plain_error = abs(to_numpy_same_dtype(again) - to_numpy_same_dtype(x0)).max()
+    single = [to_precision(x, "float32") for x in (x0, again)]
     floor, reached = (decibels(decode(x)[:, :channels], pixels[:, :channels]) for x in single)
     return {"latent_error": float(plain_error), "psnr": reached, "psnr_autoencoder": floor}
 
@@ -224,7 +224,7 @@ def statistics(noise: Array) -> dict[str, float]:
 def as_inverted(sampler: Sampler, latent: Latent) -> Inverted:
     """The arrays of a latent file as the model's own. Raises ModelError for another model's.
 
-    Only a model of the same revision gives the same picture, so another one is refused by its hash.
+    Only a model of the same revision gives the same image, so another one is refused by its hash.
     """
     record, model = latent.record, sampler.model
     if record["model_revision"] != model.revision:

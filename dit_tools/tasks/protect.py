@@ -1,4 +1,4 @@
-"""The run of ``dit edit --protect``: pictures in, pictures out that resist editing."""
+"""The run of ``dit edit --protect``: images in, images out that resist editing."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dit_tools.core import spec
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.inputs import expand_inputs, several
 from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.models import Load, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.runner import Runner
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media import crop as frames
 from dit_tools.media import image
 from dit_tools.media.image import Picture
-from dit_tools.methods.protection import Protecting, Shield
+from dit_tools.methods.protection import Protection, ProtectionTask
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.edit import report
 from dit_tools.tasks.edit.mask import read_mask
-from dit_tools.tasks.edit.task import Request, encoded, picture_suffix
+from dit_tools.tasks.edit.task import Request, encoded, image_suffix
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,15 +49,15 @@ UNUSED = (
 """Options of sampling, which protection has no use for."""
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
+def plan_protection(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults.
 
-    The prompt, none by default, is what the picture shows.
+    The prompt, none by default, is what the image shows.
     """
     given = read_values(request.values)
-    settings = merge([{"cfg_scale": 1.0}, given])
+    settings = merge_settings([{"cfg_scale": 1.0}, given])
     assert request.protect is not None, "the command asks for protection"
-    method: Protecting = spec.parse("protection", request.protect)
+    method: Protection = spec.parse("protection", request.protect)
     refused = ("method", "steer", "instructions", "strength", "inversion", "mask_text", "outpaint", "source_model")
     for name in refused:
         if getattr(request, name) is not None:
@@ -69,8 +69,8 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
             raise UsageError(f"{flag}: --protect {method.info.name} samples no image", "leave it out")
     check_prompt(request.prompt or "", "--prompt")
     if "," in settings.seed or ".." in settings.seed or settings.num_images:
-        raise UsageError("--seed: a picture is protected once", "give one seed")
-    found = expand([request.picture])
+        raise UsageError("--seed: an image is protected once", "give one seed")
+    found = expand_inputs([request.picture])
     many = several([request.picture], found)
     outputs = Outputs(request.output, "{stem}-safe", request.overwrite, request.skip_existing, resume=many)
     outputs.single(len(found))
@@ -79,7 +79,7 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     mask = [request.mask] if request.mask and os.path.isfile(request.mask) else []
     items = []
     for i, path in enumerate(found):
-        suffix = image.suffix(settings.format) if settings.format else picture_suffix(str(path))
+        suffix = image.suffix(settings.format) if settings.format else image_suffix(str(path))
         kind = settings.format or image.format_of(outputs.template(suffix))
         identity = {
             **settings.pixel_options(),
@@ -105,7 +105,7 @@ class ProtectImages(Task):
 
     request: Request
     settings: Settings
-    method: Protecting
+    method: Protection
     load: Load | None
     session: Sampler | None = None
     command = "edit"
@@ -126,7 +126,7 @@ class ProtectImages(Task):
             notes.append(f"{kind} blurs the protection: png keeps it")
         began = time.perf_counter()
         session = self._opened()
-        pixels, facts = protected(session, self.method, picture, mask, self.request.prompt or "")
+        pixels, facts = protect_image(session, self.method, picture, mask, self.request.prompt or "")
         content = encoded(picture, pixels, kind, self.settings, notes)
         facts |= {
             "width": size[1],
@@ -149,24 +149,24 @@ class ProtectImages(Task):
         return self.session
 
 
-def protected(
-    session: Sampler, method: Protecting, picture: Picture, mask: Any, prompt: str
+def protect_image(
+    session: Sampler, method: Protection, picture: Picture, mask: Any, prompt: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The picture's pixels (H, W, C) with the protection, and how far it moves the latents.
+    """The image's pixels (H, W, C) with the protection, and how far it moves the latents.
 
     No sample changes by more than ``levels`` / 255. ``latent_shift`` is the mean distance of the
-    latents from the picture's, ``latent_shift_random`` that of random changes of the same size.
+    latents from the image's, ``latent_shift_random`` that of random changes of the same size.
     """
     import numpy as np
 
     model = session.model
-    frame = frames.whole(picture.pixels.shape[:2], session.size)
+    frame = frames.whole_image(picture.pixels.shape[:2], session.size)
     seen = frames.to_model(frame.cut(picture.pixels), model.alpha)
     pixels = model.to_array(seen)
     hole = None if mask is None else frame.cut(mask.astype(np.float32)[:, :, None])[:, :, 0]
     encode: Callable[[Array], Array] = model.codec.encode
     with session.prompted([prompt], 1.0) as denoise:
-        shield = Shield(pixels, encode, denoise, model.path, session.noise().fresh, hole)
+        shield = ProtectionTask(pixels, encode, denoise, model.path, session.noise().fresh, hole)
         change = method.protect(shield)
     levels = int(getattr(method, "levels", 0))
     made = _added(picture, change.cpu().numpy()[0], frame, levels)
@@ -178,8 +178,8 @@ def protected(
     return made, dict(zip(("latent_shift", "latent_shift_random"), shifts, strict=True))
 
 
-def _added(picture: Picture, change: np.ndarray, frame: frames.Frame, levels: int) -> np.ndarray:
-    """The picture with a change (3, h, w) of the model's size, at its own size and depth."""
+def _added(picture: Picture, change: np.ndarray, frame: frames.CropBox, levels: int) -> np.ndarray:
+    """The image with a change (3, h, w) of the model's size, at its own size and depth."""
     import numpy as np
 
     if not levels:
@@ -200,6 +200,6 @@ def _added(picture: Picture, change: np.ndarray, frame: frames.Frame, levels: in
     return made
 
 
-def _distance(model: Any, encode: Callable[[Array], Array], frame: frames.Frame, one: Any, two: Any) -> float:
+def _distance(model: Any, encode: Callable[[Array], Array], frame: frames.CropBox, one: Any, two: Any) -> float:
     a, b = (encode(frames.to_model(frame.cut(x), model.alpha)) for x in (one, two))
     return round(float(abs(a - b).mean()), 4)

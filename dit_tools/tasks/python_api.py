@@ -46,13 +46,13 @@ class Image:
 def load(reference: str = "emoji", **wishes: Any) -> Model:
     """Load a model: a built-in name, a folder, a file of weights or a Hugging Face id.
 
-    ``wishes`` are fields of ``models.loading.load.Wishes``, such as ``device="cuda"``,
+    ``wishes`` are fields of ``models.loading.load.LoadOptions``, such as ``device="cuda"``,
     ``dtype="bfloat16"``, ``backend="torch"``. Raises ModelError when there is no such model.
     """
-    from dit_tools.models.loading.load import Wishes
+    from dit_tools.models.loading.load import LoadOptions
     from dit_tools.models.loading.load import load as load_model
 
-    return load_model(reference, Wishes(**wishes))
+    return load_model(reference, LoadOptions(**wishes))
 
 
 def plan_for(model: Model, steps: int | None = None, **specs: str) -> Plan:
@@ -60,10 +60,10 @@ def plan_for(model: Model, steps: int | None = None, **specs: str) -> Plan:
 
     Raises UsageError for a method that does not exist, or does not go with the others.
     """
-    from dit_tools.jobs.settings import merge, plan_of
+    from dit_tools.jobs.settings import merge_settings, plan_of
 
     given = {"steps": steps, **specs}
-    settings = merge([{name: value for name, value in given.items() if value is not None}])
+    settings = merge_settings([{name: value for name, value in given.items() if value is not None}])
     return plan_of(settings, model.defaults, model.family.default_guidance)
 
 
@@ -124,7 +124,7 @@ def edit(
     chosen.compose(plan)
     sampler = Sampler(model, plan, seed=seed)
     picture = Picture(image.pixels, None, None, 8, "png")
-    frame = crop.whole(image.pixels.shape[:2], sampler.size)
+    frame = crop.whole_image(image.pixels.shape[:2], sampler.size)
     task = Task("image", prompt, source_prompt, None, chosen, Settings(), seed)
     found = edit_latents(Part(sampler, picture, None, None, frame), task, inverting)
     if found.latents is None:

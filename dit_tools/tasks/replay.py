@@ -1,4 +1,4 @@
-"""Repeating the run that a picture's record describes, and comparing the two pictures."""
+"""Repeating the run that an image's record describes, and comparing the two images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dit_tools.jobs.events import Listener, Outcome
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.image_outputs import output_format
 from dit_tools.jobs.items import Item, Report, Result, Task
-from dit_tools.jobs.models import Known, Load, Loader, look_up
+from dit_tools.jobs.models import KnownModel, Load, Loader, look_up
 from dit_tools.jobs.options import read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record, options_of
 from dit_tools.jobs.result import layers
 from dit_tools.jobs.runner import Runner
-from dit_tools.jobs.settings import merge
+from dit_tools.jobs.settings import merge_settings
 from dit_tools.media import image
 from dit_tools.media.metadata import read_record
-from dit_tools.tasks.generate.sample_batch import draw
+from dit_tools.tasks.generate.sample_batch import sample_batch
 
 
 @dataclass(frozen=True)
 class Original:
-    """A picture to repeat: its file, its record, its format, and the job that makes it again."""
+    """An image to repeat: its file, its record, its format, and the job that makes it again."""
 
     path: str
     record: Mapping[str, Any]
@@ -36,9 +36,9 @@ class Original:
 
 
 def read_original(path: str, changes: Mapping[str, Any], index: int = 0) -> Original:
-    """The job of a picture's record; ``changes`` are options that replace recorded ones.
+    """The job of an image's record; ``changes`` are options that replace recorded ones.
 
-    Raises InputError when the picture has no record or one that cannot be repeated.
+    Raises InputError when the image has no record or one that cannot be repeated.
     """
     record = read_record(path)
     if record is None:
@@ -50,13 +50,13 @@ def read_original(path: str, changes: Mapping[str, Any], index: int = 0) -> Orig
         raise InputError(f"{path}: its 'dit' record has no prompt and seed", "give them by hand")
     # A graphics card is used where there is one; arithmetic on the CPU is repeated on the CPU.
     place = {"device": "cpu"} if record.get("device") == "cpu" else {}
-    settings = merge([options_of(record, path), place, read_values(changes)])
+    settings = merge_settings([options_of(record, path), place, read_values(changes)])
     job = Job(index, record["prompt"], record["seed"], settings)
     return Original(path, record, image.read(path).format, job)
 
 
-def check_revision(original: Original, known: Known) -> None:
-    """Raise ModelError when the model on this machine is not the one that made the picture."""
+def check_revision(original: Original, known: KnownModel) -> None:
+    """Raise ModelError when the model on this machine is not the one that made the image."""
     recorded = original.record.get("model_revision")
     if recorded and known.revision and recorded != known.revision:
         raise ModelError(
@@ -67,9 +67,9 @@ def check_revision(original: Original, known: Known) -> None:
 
 @dataclass
 class Replay(Task):
-    """Repeats pictures, each model loaded once. ``find`` and ``load`` as in ``assemble``.
+    """Repeats images, each model loaded once. ``find`` and ``load`` as in ``assemble``.
 
-    ``prepare`` checks everything before a model is loaded, ``start`` makes the pictures, and
+    ``prepare`` checks everything before a model is loaded, ``start`` makes the images, and
     ``verdicts`` says of each what ``check`` found.
     """
 
@@ -80,7 +80,7 @@ class Replay(Task):
     min_psnr: float | None = None
     force: bool = False
     quiet: bool = False
-    find: Callable[[Any], Known] = look_up
+    find: Callable[[Any], KnownModel] = look_up
     load: Load | None = None
     stdout: BinaryIO | None = None
     verdicts: list[str] = field(default_factory=list)
@@ -91,12 +91,12 @@ class Replay(Task):
 
     @property
     def writes(self) -> bool:
-        """Whether the new pictures are kept: not where only a comparison is wanted."""
+        """Whether the new images are kept: not where only a comparison is wanted."""
         return not self.check or self.output is not None
 
     def prepare(self) -> None:
         """Raise ModelError for a missing or another model, InputError for a bad place."""
-        known: dict[str, Known] = {}
+        known: dict[str, KnownModel] = {}
         for original in self.originals:
             settings = original.job.settings
             known.setdefault(settings.model, self.find(settings))
@@ -107,7 +107,7 @@ class Replay(Task):
         outputs = Outputs(output, "{stem}-replay", self.overwrite, stdout=self.stdout, always=self.check)
         self._runner = Runner(items, self, outputs, lambda event: None, quiet=self.quiet)
 
-    def _item(self, original: Original, known: Known) -> Item:
+    def _item(self, original: Original, known: KnownModel) -> Item:
         job, settings, stem = original.job, original.job.settings, Path(original.path).stem
         kind = output_format(self.output, settings.format, original.format)
         identity = {
@@ -124,7 +124,7 @@ class Replay(Task):
         return Item(job.index, original.path, (original, kind), image.suffix(kind), fields, identity, (original.path,))
 
     def start(self, listen: Listener) -> Outcome:
-        """Make every picture again. Raises KeyboardInterrupt on the second Ctrl-C."""
+        """Make every image again. Raises KeyboardInterrupt on the second Ctrl-C."""
         self._runner.listen = listen
         return self._runner.start()
 
@@ -136,10 +136,10 @@ class Replay(Task):
 
     def _one(self, loader: Loader, original: Original, kind: str) -> Result:
         job, model = original.job, loader.model(original.job.settings)
-        (drawn,) = draw(model, [job])
+        (drawn,) = sample_batch(model, [job])
         record, pixels = make_record(drawn, model), layers(drawn, model.alpha)
         content = _encoded(original, pixels, kind, record) if self.writes else None
-        changed = drift(original, record)
+        changed = differences(original, record)
         made: dict[str, Any] = {"prompt": job.prompt, "seed": job.seed, "original": original.path}
         made["drift"] = changed or None
         verdict = None
@@ -179,7 +179,7 @@ def _encoded(original: Original, pixels: Any, kind: str, record: dict[str, Any] 
 
 
 def psnr(path: str | Path, content: bytes) -> float | None:
-    """Peak signal-to-noise ratio in dB of two pictures; infinite when equal.
+    """Peak signal-to-noise ratio in dB of two images; infinite when equal.
 
     None when they differ in size or channels. Raises InputError when ``path`` cannot be read.
     """
@@ -192,7 +192,7 @@ def psnr(path: str | Path, content: bytes) -> float | None:
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
-def drift(original: Original, now: Mapping[str, Any]) -> str:
+def differences(original: Original, now: Mapping[str, Any]) -> str:
     """What differs between two records and may change pixels, in words; empty: nothing."""
     parts = []
     for key in ("dit_version", "model_revision", "backend", "device", "dtype"):

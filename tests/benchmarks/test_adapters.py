@@ -1,4 +1,4 @@
-"""The comparison of adapters: all of the room, and one cell measured for real."""
+"""The comparison of adapters: all of the category, and one cell measured for real."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dit_tools.core.registry import names
 
 @pytest.fixture
 def options(tmp_path: Path) -> argparse.Namespace:
-    """Two groups of three pictures each, and the built-in model."""
+    """Two groups of three images each, and the built-in model."""
     for group in (adapters.FEW, adapters.OTHER):
         (tmp_path / group).mkdir()
         random = np.random.default_rng(0)

@@ -41,6 +41,6 @@ def test_a_size_that_took_its_seconds_gets_no_further_round(capsys):
     measure((16,), (), ("none",), 2, 3, 1, 16, budget=0.0)
     measure((16,), (), ("none",), 2, 3, 1, 16)
     assert capsys.readouterr().err.splitlines() == [
-        "tokens: 16 tokens, 1 pictures, 1 rounds",
-        "tokens: 16 tokens, 1 pictures, 3 rounds",
+        "tokens: 16 tokens, 1 images, 1 rounds",
+        "tokens: 16 tokens, 1 images, 3 rounds",
     ]

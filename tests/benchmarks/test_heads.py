@@ -16,7 +16,7 @@ def test_the_found_head_is_judged_beside_random_ones():
     wanted = {}
 
     def remember(prompts):
-        """The pictures with the wanted head perturbed, of the noise that is judged."""
+        """The images with the wanted head perturbed, of the noise that is judged."""
 
         def keep(x, asked):
             wanted[tuple(asked)] = x

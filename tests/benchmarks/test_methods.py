@@ -1,4 +1,4 @@
-"""benchmarks/methods.py: equal cost, fair order, scores with their limits; and every room runs."""
+"""benchmarks/methods.py: equal cost, fair order, scores with their limits; and every category runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def asked(room: str, **given) -> Namespace:
 
 
 def flat(*colours: tuple[float, float, float]) -> np.ndarray:
-    """A picture of one colour each, (B, 3, 32, 32)."""
+    """An image of one colour each, (B, 3, 32, 32)."""
     return np.broadcast_to(np.array(colours, np.float32)[:, :, None, None], (len(colours), 3, 32, 32))
 
 
@@ -44,7 +44,7 @@ def judge(monkeypatch):
     from dit_tools.models import clip
 
     known = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "dark": (0.1, 0.1, 0.1)}
-    monkeypatch.setattr(clip, "judge", lambda: FakeJudge(known))
+    monkeypatch.setattr(clip, "clip64", lambda: FakeJudge(known))
 
 
 def test_every_run_is_a_plan_and_lists_of_numbers_stay_together():
@@ -99,10 +99,10 @@ def test_a_gain_counts_when_it_is_beyond_twice_its_error():
 
 
 def test_saturation_looks_at_what_is_drawn():
-    picture = flat((1, 1, 1), (1, 0, 0)).copy()
-    assert saturation(picture) == 0.5
-    picture[1, :, :16] = 1.0  # white around it changes nothing
-    assert saturation(picture) == 0.5
+    image = flat((1, 1, 1), (1, 0, 0)).copy()
+    assert saturation(image) == 0.5
+    image[1, :, :16] = 1.0  # white around it changes nothing
+    assert saturation(image) == 0.5
 
 
 def test_coloured_takes_prompts_with_a_colour_and_enough_of_them():

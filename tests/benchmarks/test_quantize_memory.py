@@ -28,9 +28,9 @@ def test_the_watch_sees_what_is_allocated() -> None:
 
 def test_a_synthetic_model_packs_and_loads(tmp_path: Path) -> None:
     count = synthetic(tmp_path / "model", 40_000, width=32)
-    wanted = packed_folder.Wanted(tmp_path / "out", spec.parse("quantization", "rtn:bits=4,group=16"))
+    wanted = packed_folder.QuantizeConfig(tmp_path / "out", spec.parse("quantization", "rtn:bits=4,group=16"))
     source = resolve(str(tmp_path / "model"))
     layers = packed_folder.preflight(source, wanted)
     assert layers.numbers == count > 30_000
-    packed_folder.write(source, wanted, layers, {}, lambda folder: {})
+    packed_folder.write_folder(source, wanted, layers, {}, lambda folder: {})
     assert load(str(tmp_path / "out"), device="cpu").network.module.config.num_layers == 2

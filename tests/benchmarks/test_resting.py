@@ -13,7 +13,7 @@ from dit_tools.models import onnx_session
 
 @pytest.mark.parametrize("way, told", [("resting", "1"), ("spinning", "")])
 def test_both_ways_sample(monkeypatch: pytest.MonkeyPatch, way: str, told: str) -> None:
-    monkeypatch.setattr(onnx_session, "opened", onnx_session.opened)  # put back behind the test
+    monkeypatch.setattr(onnx_session, "open_session", onnx_session.open_session)  # put back behind the test
     real, found = onnxruntime.InferenceSession, set()
 
     def session(path, options, providers):

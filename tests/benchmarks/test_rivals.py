@@ -1,4 +1,4 @@
-"""Hooks of the library as rivals: they skip, start anew, and change nothing at their identity."""
+"""Hooks of the library as rivals: they skip, start again, and change nothing at their identity."""
 
 from __future__ import annotations
 

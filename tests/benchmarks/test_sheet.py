@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks import sheet
-from dit_tools.methods.metrics.binding import split
+from dit_tools.methods.metrics.binding import split_prompt
 
 LISTS = Path(sheet.HERE)
 
@@ -18,7 +18,7 @@ def test_the_lists_are_what_their_names_say() -> None:
     assert every[:40] == sheet.prompts_of(LISTS / "prompts40.txt")
     assert sum(p.startswith(("3d ", "flat ")) for p in every) == 8
     pairs = sheet.prompts_of(LISTS / "binding.txt")
-    assert len({split(p) for p in pairs}) == len(pairs) == 56
+    assert len({split_prompt(p) for p in pairs}) == len(pairs) == 56
 
 
 def test_tiles_keep_their_order_and_opacity_and_take_any_size() -> None:

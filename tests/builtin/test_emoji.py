@@ -72,11 +72,11 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch() -> None:
     alone = pictures(loaded, ("a tree",), [4])
     assert np.array_equal(np.round(together[1:2] * 255), np.round(alone * 255))
     other = pictures(loaded, ("a tree",), [6])
-    assert psnr(alone, other) < 40  # a model of few pictures: seeds change little, but they do
+    assert psnr(alone, other) < 40  # a model of few images: seeds change little, but they do
 
 
 def test_prompts_matter() -> None:
-    """Same seed, other words: another picture; "red heart" is red, "book" is not a heart."""
+    """Same seed, other words: another image; "red heart" is red, "book" is not a heart."""
     heart, book = pictures(model("onnx"), ("red heart", "book"), [0, 0])
     mean = (heart[:3] * heart[3]).reshape(3, -1).mean(1)
     assert mean[0] > 1.3 * mean[1] and mean[0] > 1.3 * mean[2]
@@ -127,8 +127,8 @@ def test_the_files_are_what_dit_json_says_and_small_enough() -> None:
 
 def test_the_onnx_path_imports_no_torch() -> None:
     code = (
-        "import sys; from tests.builtin.test_emoji import model, pictures;"
-        "pictures(model('onnx'), ('red heart',), [0]);"
+        "import sys; from tests.builtin.test_emoji import model, images;"
+        "images(model('onnx'), ('red heart',), [0]);"
         "bad = {'torch', 'diffusers', 'transformers'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -52,7 +52,7 @@ def test_tiles_leave_no_seam() -> None:
 
 def test_the_files_are_whole_and_small() -> None:
     model = store.locate("restore")
-    assert store.verify(model).ok and "CC-BY" in (model.path / "NOTICE.txt").read_text()
+    assert store.verify_files(model).ok and "CC-BY" in (model.path / "NOTICE.txt").read_text()
     assert model.bytes < 12e6
 
 

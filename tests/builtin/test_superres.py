@@ -15,7 +15,7 @@ from dit_tools.tasks.photo.network import enlarge
 from tests.support.photographs import drawing
 from tests.support.program import dit
 
-GAIN = {2: 3.0, 3: 2.0, 4: 1.7}  # dB over cubic interpolation on each drawing, with some room
+GAIN = {2: 3.0, 3: 2.0, 4: 1.7}  # dB over cubic interpolation on each drawing, with some category
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,7 +54,7 @@ def test_tiles_leave_no_seam() -> None:
 
 def test_the_files_are_whole_and_small() -> None:
     model = store.locate("superres")
-    assert store.verify(model).ok and "CC-BY" in (model.path / "NOTICE.txt").read_text()
+    assert store.verify_files(model).ok and "CC-BY" in (model.path / "NOTICE.txt").read_text()
     half = (model.path / "model.safetensors").stat().st_size
     assert half < 6e6 and model.bytes < 6e6
 

@@ -47,7 +47,7 @@ USAGE = [
     (("x", "--dtype", "fp12"), "dit: --dtype fp12: no such choice"),
     (("x", "--sweep", "cgf=1,2"), "dit: --sweep cgf=1,2: no option 'cgf'; did you mean 'cfg'?"),
     (("x", "-o", "{sed}.png"), "dit: -o {sed}.png: no field 'sed'; did you mean 'seed'?"),
-    (("x", "-o", "a.bmp"), "dit: a.bmp: suffix '.bmp': no such picture format"),
+    (("x", "-o", "a.bmp"), "dit: a.bmp: suffix '.bmp': no such image format"),
     (("x", "--background", "rde"), "dit: --background rde: no colour"),
     (("x", "--transparent", "-o", "a.jpg"), "dit: --transparent: jpeg holds no transparency"),
     (("x", "--preset", "none"), "dit: --preset none: no such preset"),
@@ -93,7 +93,7 @@ def test_bad_prompt_files_name_the_line(tmp_path, name):
 def test_other_unreadable_inputs(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "c.toml").write_text("steps = \n")
-    (tmp_path / "plain.png").write_bytes(b"no picture")
+    (tmp_path / "plain.png").write_bytes(b"no image")
     for arguments, message in (
         (("--prompt-file", "latin.txt"), "latin.txt:1: not UTF-8"),
         (("--prompt-file", "none.txt"), "none.txt: cannot be read: No such file"),

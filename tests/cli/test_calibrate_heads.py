@@ -13,7 +13,7 @@ from dit_cli.calibrate import _heads, _toml
 from dit_tools.core import spec
 from dit_tools.core.errors import ExitCode, InputError, UsageError
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
-from dit_tools.tasks.calibrate.session import Session
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
 from dit_tools.tasks.generate import scorer
 from tests.support import pixart, small
 from tests.support.program import dit
@@ -30,11 +30,11 @@ class Taste:
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> Session:
-    monkeypatch.setattr(scorer, "Critic", Taste)
+def session(monkeypatch: pytest.MonkeyPatch) -> CalibrationRun:
+    monkeypatch.setattr(scorer, "LatentScorer", Taste)
     model = model_from_pipeline(pixart.pipeline(), name="tiny", revision="0", device="cpu", dtype="float32")
     plan = small.plan(steps=2, guidance="soft-pag:scale=2,weight=3,share=1")
-    return Session(model, plan, ("a", "b"), (model.defaults.size,) * 2)
+    return CalibrationRun(model, plan, ("a", "b"), (model.defaults.size,) * 2)
 
 
 def test_the_file_is_a_config_that_names_the_heads(session, tmp_path, capsys):

@@ -20,7 +20,7 @@ def test_compare_on_the_built_in_model(tmp_path):
 def test_compare_without_a_cache_is_refused(tmp_path):
     done = dit("generate", "cat", "--compare", "-o", "a.png", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == ("dit: --compare: a picture without a cache; give one, such as --cache fast\n")
+    assert done.stderr == ("dit: --compare: an image without a cache; give one, such as --cache fast\n")
     assert not (tmp_path / "a.png").exists()
 
 

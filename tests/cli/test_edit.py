@@ -49,7 +49,7 @@ def run(place: Path, **request) -> list[dict]:
     events: list[dict] = []
     values = {"values": FAST, "overwrite": True} | request
     values["picture"] = str(place / values.get("picture", "photo.png"))
-    task.assemble(task.Request(**values), events.append, lambda *_: model()).start()
+    task.plan_edit(task.Request(**values), events.append, lambda *_: model()).start()
     return events
 
 
@@ -145,7 +145,7 @@ def test_animations_cmyk_and_large_pictures(place):
         ({"prompt": "x", "strength": 2.0}, "out of range; give 0..1"),
         ({"prompt": "x", "strength": 0.5, "method": "flowchef"}, "has none"),
         ({"prompt": "x", "strength": 0.5, "method": "img2img:strength=0.2"}, "gives it too"),
-        ({"prompt": "x", "output": "photo.png"}, "is the picture itself"),
+        ({"prompt": "x", "output": "photo.png"}, "is the image itself"),
         ({"prompt": "x", "instructions": "todo.csv"}, "exclude each other"),
     ],
 )
@@ -153,7 +153,7 @@ def test_bad_requests(place, monkeypatch, request_, message):
     monkeypatch.chdir(place)
     values = {"picture": "photo.png", "overwrite": True} | request_
     with pytest.raises(DitError) as caught:
-        task.assemble(task.Request(**values), print)
+        task.plan_edit(task.Request(**values), print)
     assert message in str(caught.value)
 
 
@@ -162,5 +162,5 @@ def test_a_mask_of_another_shape_is_one_line(place):
     (place / "thin.png").write_bytes(image.encode(mask, "png"))
     done = dit("edit", "photo.png", "x", "--mask", "thin.png", "-o", "no.png", cwd=place)
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
-    assert "a mask of 90x10 for a picture of 130x90" in done.stderr
+    assert "a mask of 90x10 for an image of 130x90" in done.stderr
     assert not (place / "no.png").exists()

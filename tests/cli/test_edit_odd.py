@@ -1,5 +1,5 @@
 """``dit edit`` as a user starts it, on files that photographers and the web have: each is edited,
-with a word on what was mended, or refused in one line."""
+with a word on what was fixed, or refused in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.program import dit, python
 
 FAST = ("--steps", "1", "--cfg-scale", "1")
 SIZE = (60, 90)
-"""Height and width of the pictures."""
+"""Height and width of the images."""
 
 
 def drawn() -> np.ndarray:
@@ -29,10 +29,10 @@ PICTURES = {
     "palette.png": None,
     "frames.gif": "first frame of an animation",
     "move.webp": "first frame of an animation",
-    "grey.png": "the grey picture became a colour picture",
-    "bits.png": "the grey picture became a colour picture",
+    "grey.png": "the grey image became a colour image",
+    "bits.png": "the grey image became a colour image",
 }
-"""Picture -> what is said about it."""
+"""Image -> what is said about it."""
 MASKS = {
     "sharp.jpg": "mask is not black and white: cut at half",
     "larger.png": "mask scaled from 180x120",
@@ -44,7 +44,7 @@ MASKS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every mask of this file, and the pictures in another within it."""
+    """A folder with every mask of this file, and the images in another within it."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("odd")
@@ -109,9 +109,9 @@ def test_masks_are_mended_with_a_word(place):
 
 REFUSED = [
     (("pictures/plain.png", "--mask", "square.png"), 4, "square.png: a mask of 60x60 for a pict"),
-    (("pictures/plain.png", "--mask", "none.png"), 4, "none.png: not a picture"),
-    (("pictures/plain.png", "--mask", "200,0,5,5"), 2, "--mask 200,0,5,5: outside the picture"),
-    (("cut.png",), 4, "cut.png: cannot be read: damaged or truncated picture"),
+    (("pictures/plain.png", "--mask", "none.png"), 4, "none.png: not an image"),
+    (("pictures/plain.png", "--mask", "200,0,5,5"), 2, "--mask 200,0,5,5: outside the image"),
+    (("cut.png",), 4, "cut.png: cannot be read: damaged or truncated image"),
     (("pictures/frames.gif", "-o", "refused.gif"), 2, "refused.gif: suffix '.gif': no such pic"),
 ]
 

@@ -1,4 +1,4 @@
-"""``dit edit`` with another picture, with several seeds to choose from, and ``--protect``."""
+"""``dit edit`` with another image, with several seeds to choose from, and ``--protect``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two pictures: 70 x 90 colours, 40 x 40 with alpha."""
+    """A folder with two images: 70 x 90 colours, 40 x 40 with alpha."""
     folder = tmp_path_factory.mktemp("special")
     for name, shape in (("one.png", (70, 90, 3)), ("two.png", (40, 40, 4))):
         content = image.encode(RANDOM.random(shape, dtype=np.float32), "png")
@@ -39,7 +39,7 @@ def run(place: Path, **request) -> dict:
     events: list[dict] = []
     values = {"values": {"steps": 3}, "overwrite": True, "picture": str(place / "one.png")}
     values |= {"output": str(place / "out.png")} | request
-    task.assemble(task.Request(**values), events.append, lambda *_: model()).start()
+    task.plan_edit(task.Request(**values), events.append, lambda *_: model()).start()
     return events[1]
 
 
@@ -97,7 +97,7 @@ def test_detail_is_kept_where_the_edit_changes_little(place):
 def test_bad_requests(place, monkeypatch, request_, message):
     monkeypatch.chdir(place)
     with pytest.raises(DitError) as caught:
-        task.assemble(task.Request(**{"picture": "one.png"} | request_), print)
+        task.plan_edit(task.Request(**{"picture": "one.png"} | request_), print)
     assert message in str(caught.value)
 
 
@@ -108,14 +108,14 @@ def test_bad_requests(place, monkeypatch, request_, message):
         ({"protect": "sds", "method": "sine"}, "--method: --protect sds makes no edit"),
         ({"protect": "sds", "mask_text": "cat"}, "--mask-text: --protect sds makes no edit"),
         ({"protect": "sds:levels=300"}, "out of range"),
-        ({"protect": "sds", "values": {"seed": "1,2"}}, "a picture is protected once"),
-        ({"protect": "sds", "output": "one.png", "overwrite": True}, "is the picture itself"),
+        ({"protect": "sds", "values": {"seed": "1,2"}}, "an image is protected once"),
+        ({"protect": "sds", "output": "one.png", "overwrite": True}, "is the image itself"),
     ],
 )
 def test_bad_requests_for_protection(place, monkeypatch, request_, message):
     monkeypatch.chdir(place)
     with pytest.raises(DitError) as caught:
-        protect.assemble(task.Request(**{"picture": "one.png"} | request_), print)
+        protect.plan_protection(task.Request(**{"picture": "one.png"} | request_), print)
     assert message in str(caught.value)
 
 
@@ -124,7 +124,7 @@ def test_protecting_a_file(place, monkeypatch):
     events: list[dict] = []
     request = task.Request("two.png", protect="sds:iterations=2,levels=4,step=4")
     torch = load("emoji", backend="torch")
-    protect.assemble(request, events.append, lambda *_: torch).start()
+    protect.plan_protection(request, events.append, lambda *_: torch).start()
     item = events[1]
     assert item["path"] == "two-safe.png" and item["latent_shift"] > 0, item
     before, after = (image.read(place / name).pixels for name in ("two.png", "two-safe.png"))

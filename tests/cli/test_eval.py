@@ -65,7 +65,7 @@ def test_an_autoencoder_is_measured_through_itself(tmp_path):
     [
         (("no.png",), 4, "no.png: no such file"),
         (("a.png", "--metric", "psnr"), 2, "give --reference or --through"),
-        (("a.png", "--metric", "frechet", "--through", "emoji"), 2, "two sets of pictures"),
+        (("a.png", "--metric", "frechet", "--through", "emoji"), 2, "two sets of images"),
         (("a.png", "--metric", "psrn"), 2, "did you mean 'psnr'?"),
         (("bad.png", "-r", "a.png"), 4, "bad.png"),
         (("a.png", "--prompts", "bad.png"), 4, "line 1"),

@@ -218,7 +218,7 @@ def start(arguments, cwd):
 
 
 def whole(folder):
-    """Every picture of a folder can be read, and nothing half-written lies there."""
+    """Every image of a folder can be read, and nothing half-written lies there."""
     found = [path for path in folder.iterdir() if path.suffix == ".png"]
     for path in found:
         assert metadata.read_record(path)["prompt"] == "cat" and pixels(path).shape[2] == 3
@@ -243,7 +243,7 @@ def test_ctrl_c_once_finishes_the_picture_and_the_next_run_goes_on(tmp_path):
 def test_ctrl_c_twice_stops_and_leaves_nothing_half_written(tmp_path):
     process = start(("cat", "-N", "40", "-o", "out/", "--steps", "30"), tmp_path)
     folder = tmp_path / "out"
-    process.stdout.readline()  # the first picture is there, the second under way
+    process.stdout.readline()  # the first image is there, the second under way
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith("dit: finishing")
     process.send_signal(signal.SIGINT)

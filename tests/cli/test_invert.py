@@ -22,7 +22,7 @@ STEPS = ("--steps", "6")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture that the built-in model made, and its latents."""
+    """A folder with an image that the built-in model made, and its latents."""
     folder = tmp_path_factory.mktemp("invert")
     made = dit("generate", "red heart", "--transparent", "-o", "heart.png", *STEPS, cwd=folder)
     assert made.returncode == 0, made.stderr
@@ -135,7 +135,7 @@ REFUSALS = [
 
 def back(place: Path, name: str) -> None:
     """The way back from a file, in this process, as far as it goes without a network call."""
-    made = from_latent.assemble(from_latent.Request(str(place / name), output=str(place / "no.png")), print)
+    made = from_latent.plan_from_latent(from_latent.Request(str(place / name), output=str(place / "no.png")), print)
     made.task.make(made.items[:1], lambda share: None)
 
 
@@ -182,7 +182,7 @@ def test_a_refusal_is_one_line(place: Path) -> None:
         ({"precision": "float16"}, "use float32 or float64"),
         ({"values": {"size": "100x100"}}, "neither side is a multiple of 32"),
         ({"values": {"seed": "1,2"}}, "give one seed"),
-        ({"pictures": ["heart.png", "again.png"], "output": "one.latent"}, "one file for 2 pictures"),
+        ({"pictures": ["heart.png", "again.png"], "output": "one.latent"}, "one file for 2 images"),
         ({"output": "nowhere/x.latent"}, "the folder does not exist"),
     ],
 )
@@ -190,7 +190,7 @@ def test_bad_requests(place: Path, monkeypatch, change, message: str) -> None:
     monkeypatch.chdir(place)
     shutil.copy("heart.png", "again.png")
     with pytest.raises(DitError) as caught:
-        invert.assemble(invert.Request(**{"pictures": ["heart.png"]} | change), print)
+        invert.plan_inversion(invert.Request(**{"pictures": ["heart.png"]} | change), print)
     assert message in str(caught.value)
 
 
@@ -201,14 +201,14 @@ def test_options_that_the_file_has_decided(place: Path) -> None:
 
 
 def test_odd_pictures(place: Path) -> None:
-    """One pixel, grey, thin and opaque pictures are inverted as any other."""
+    """One pixel, grey, thin and opaque images are inverted as any other."""
     loaded = load("emoji", backend="onnx")
     for name, shape in (("dot.png", (1, 1, 3)), ("grey.png", (9, 5, 1)), ("thin.png", (300, 2, 4))):
         pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
         (place / name).write_bytes(image.encode(pixels, "png"))
         request = invert.Request([str(place / name)], values={"steps": 2}, output=str(place / f"{name}.latent"))
         events: list[dict] = []
-        invert.assemble(request, events.append, lambda *_: loaded).start()
+        invert.plan_inversion(request, events.append, lambda *_: loaded).start()
         assert events[1]["latent_error"] < 1e-8, events[1]
 
 

@@ -59,12 +59,12 @@ def test_exit_codes_and_environment(pages: dict[str, str]) -> None:
 
 
 def test_every_method_and_parameter_is_there(pages: dict[str, str]) -> None:
-    for room, flag in registry.CATEGORIES.items():
-        for name in registry.names(room):
+    for category, flag in registry.CATEGORIES.items():
+        for name in registry.names(category):
             assert f"\\fB{escape(name)}\\fR" in pages["dit-methods.1"]
-            if room in registry.SAMPLING_CATEGORIES:
+            if category in registry.SAMPLING_CATEGORIES:
                 assert f"\\fB{escape(name)}\\fR" in pages["dit-generate.1"]
-        page = "dit-generate.1" if room in registry.SAMPLING_CATEGORIES else "dit-methods.1"
+        page = "dit-generate.1" if category in registry.SAMPLING_CATEGORIES else "dit-methods.1"
         assert escape(flag) in pages[page]
     assert "\\fBinterval=5\\fR (>= 1)" in pages["dit-methods.1"]
 

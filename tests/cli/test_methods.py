@@ -22,13 +22,13 @@ def info(paper: str, title: str = "On the Origin of Noise", authors: str = "Ann,
 def test_the_list_names_every_method_under_its_room() -> None:
     done = dit("methods")
     assert done.returncode == 0 and done.stderr == ""
-    found, room = set(), ""
+    found, category = set(), ""
     for line in done.stdout.splitlines():
         if heading := re.fullmatch(r"([\w.]+) \((--\w+)\)", line):
-            room = heading[1]
-            assert registry.CATEGORIES[room] == heading[2]
+            category = heading[1]
+            assert registry.CATEGORIES[category] == heading[2]
         elif re.match(r"  \S", line):
-            found.add((room, line.split()[0]))
+            found.add((category, line.split()[0]))
     assert found == ALL
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -91,7 +91,7 @@ def test_unknown_words_and_contradictions() -> None:
 
 def test_bib_has_one_entry_a_paper() -> None:
     text = dit("methods", "--bib").stdout
-    papers = {registry.get(room, name).info.paper for room, name in ALL} - {""}
+    papers = {registry.get(category, name).info.paper for category, name in ALL} - {""}
     numbers = re.findall(r"^  (?:eprint|doi) = \{(.*)\},$", text, re.MULTILINE)
     assert sorted(numbers) == sorted(paper.partition(":")[2] for paper in papers)
     keys = re.findall(r"^@misc\{(\w+),$", text, re.MULTILINE)
@@ -126,11 +126,11 @@ def test_bibtex_of_odd_papers() -> None:
 
 @pytest.mark.parametrize("flag", sorted(set(registry.SAMPLING_CATEGORIES.values())))
 def test_help_as_a_choice_lists_the_room(flag: str) -> None:
-    room = next(room for room, its in registry.SAMPLING_CATEGORIES.items() if its == flag)
+    category = next(category for category, its in registry.SAMPLING_CATEGORIES.items() if its == flag)
     done = dit("generate", flag, "help")
     assert done.returncode == 0 and done.stderr == ""
     named = [line.split()[0] for line in done.stdout.splitlines() if line[:1] != " "]
-    assert named == registry.names(room)
+    assert named == registry.names(category)
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

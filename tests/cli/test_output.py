@@ -12,7 +12,7 @@ from dit_tools.jobs.events import Outcome
 @pytest.mark.parametrize(
     ("message", "named"),
     [
-        ("a.png: not a picture", 1),  # the reason names the file: once is enough
+        ("a.png: not an image", 1),  # the reason names the file: once is enough
         ("the network gave NaN", 1),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dit_tools.media import image
-from dit_tools.media.latent_file import unpack
+from dit_tools.media.latent_file import unpack_latent
 
 EDIT = ("edit", "apple.png", "a green apple", "--source-prompt", "a red apple", "--steps", "8", "--json")
 INVERT = ("invert", "apple.png", "-p", "a red apple", "--steps", "4", "--json")
@@ -60,7 +60,7 @@ def test_an_inexact_inversion_takes_a_cache_there_and_back(place):
         place, *INVERT, "--inversion", "ddim", "--cache", "output:warmup=1", "-o", "cached.latent", "--overwrite"
     )
     assert done.returncode == 0, done.stderr
-    assert unpack(str(place / "cached.latent")).record["cache"].startswith("output")
+    assert unpack_latent(str(place / "cached.latent")).record["cache"].startswith("output")
     words = ("generate", "--from-latent", "ddim.latent", "--cache", "output:warmup=1", "-o", "back.png", "--json")
     assert record_of(dit(place, *words, "--overwrite"))["cache"].startswith("output")
 

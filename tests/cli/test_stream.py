@@ -36,7 +36,7 @@ def test_a_pipe_becomes_a_pipe(tmp_path: Path) -> None:
         command, input=picture(0.1) + picture(0.9), capture_output=True, cwd=tmp_path, env=environment()
     )
     assert done.returncode == 0 and done.stderr == b""
-    made = list(frames.of_pipe(io.BytesIO(done.stdout)))
+    made = list(frames.read_pipe(io.BytesIO(done.stdout)))
     assert [frame.shape for frame in made] == [(128, 128, 3)] * 2
 
 

@@ -19,15 +19,15 @@ from tests.tasks.train.test_recipe import data
 
 __all__ = ["data"]  # a fixture
 
-SHORT = TEXT.replace("pictures = 480", "pictures = 80").replace("samples = 320", "samples = 96")
+SHORT = TEXT.replace("images = 480", "images = 80").replace("samples = 320", "samples = 96")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dit-train")
     draw_pictures(folder / "pictures")
-    (folder / "pictures/broken.png").write_bytes(b"no picture")
-    (folder / "pictures/broken.txt").write_text("a broken picture", encoding="utf-8")
+    (folder / "pictures/broken.png").write_bytes(b"no image")
+    (folder / "pictures/broken.txt").write_text("a broken image", encoding="utf-8")
     (folder / "tiny.toml").write_text(SHORT, encoding="utf-8")
     return folder
 
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_pictures_to_a_model_that_generates(place: Path) -> None:
     stopped = dit("train", "tiny.toml", "--save-every", "2", "--max-steps", "4", "--stage", "autoencoder", cwd=place)
     assert (stopped.returncode, stopped.stdout) == (0, "")
-    assert "pictures/broken.png: not a picture" in stopped.stderr
+    assert "pictures/broken.png: not an image" in stopped.stderr
     assert "dit: autoencoder 4/10 (40%): loss " in stopped.stderr
     assert stopped.stderr.splitlines()[-1].startswith("dit: stopped at --max-steps 4")
 
@@ -53,7 +53,7 @@ def test_from_pictures_to_a_model_that_generates(place: Path) -> None:
 
 
 def test_ctrl_c_saves_and_exits_with_130(place: Path, tmp_path: Path) -> None:
-    endless = SHORT.replace("pictures = 80", "pictures = 800000")
+    endless = SHORT.replace("images = 80", "images = 800000")
     (place / "endless.toml").write_text(endless, encoding="utf-8")
     words = [str(PROGRAM), "train", "endless.toml", "-o", str(tmp_path / "run"), "--save-every", "1"]
     with subprocess.Popen(
@@ -122,7 +122,7 @@ def test_an_adapter_from_a_recipe_to_a_picture(place: Path, tmp_path: Path) -> N
     path = tmp_path / "run/ink.safetensors"
     assert (done.returncode, done.stdout) == (0, f"{path}\n"), done.stderr
     assert "dit: adapter 2/2 (100%): loss " in done.stderr
-    assert "broken.png: not a picture" in done.stderr
+    assert "broken.png: not an image" in done.stderr
     made = dit(
         "generate", "red circle", "-m", "emoji", "--steps", "2", "--lora", f"{path}:0.5", "-o", "x.png", cwd=tmp_path
     )
@@ -169,7 +169,7 @@ def test_objectives_train_an_adapter_of_another_family(place: Path, tmp_path: Pa
         (["gone.toml"], 4, "dit: gone.toml: cannot be read: No such file or directory; "),
         (["typo.toml"], 4, "[transformer]: unknown key 'widht'; did you mean 'width'?"),
         (["tiny.toml", "--data", "gone"], 4, "dit: gone: no such folder or zip; "),
-        (["tiny.toml", "--data", "empty"], 4, "dit: empty: no picture with a caption; "),
+        (["tiny.toml", "--data", "empty"], 4, "dit: empty: no image with a caption; "),
         (["tiny.toml", "--dtype", "int8"], 2, "dit: --dtype int8: not supported for training; "),
         (["tiny.toml", "--stage", "vae"], 2, "dit: --stage vae: unknown stage; "),
         (["tiny.toml", "--objective", "repo"], 2, "no method 'repo'; did you mean 'repa'?"),
@@ -192,7 +192,7 @@ def test_a_dry_run_says_what_would_be_done_and_makes_nothing(place: Path) -> Non
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "dit: would train tiny in dry on cpu in float32" in done.stderr
     assert "16 images of 16 x 16 pixels; autoencoder 10 steps of 8 images, transformer 6 steps of 16" in done.stderr
-    assert "M parameters; at least " in done.stderr and "broken.png: not a picture" in done.stderr
+    assert "M parameters; at least " in done.stderr and "broken.png: not an image" in done.stderr
     assert not (place / "dry").exists()
 
 

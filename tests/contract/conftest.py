@@ -24,7 +24,7 @@ BUILDERS = sorted(module.name for module in pkgutil.iter_modules(support.__path_
 
 @dataclass(frozen=True)
 class Subject:
-    """A tiny model and the conditions of both branches for one picture."""
+    """A tiny model and the conditions of both branches for one image."""
 
     model: Any
     conditions: dict[str, Any]
@@ -57,7 +57,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def methods(*, room: str = "", identity: bool = False) -> list[Any]:
-    """Parametrization over the registered methods, of all joint rooms or of one."""
+    """Parametrization over the registered methods, of all joint categories or of one."""
     found = [(r, name, get(r, name)) for r in ([room] if room else CATEGORIES) for name in names(r)]
     return [
         pytest.param(cls, id=f"{r}-{name}") for r, name, cls in found if not identity or cls.info.identity is not None

@@ -11,7 +11,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import get, names
 from dit_tools.core.size import Size
-from dit_tools.methods.highres._positions import Positions, interpolated, plain
+from dit_tools.methods.highres._positions import Positions, interpolate_frequencies, trained_frequencies
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import loop, small
 
@@ -69,7 +69,7 @@ def test_positions_change_larger_pictures_and_are_put_back(subject, name):
 
 def test_trained_frequencies_give_the_network_as_it_is(subject):
     """What is put in place of a family's own positions is what the family computes itself."""
-    from dit_tools.nn.positions import rescaled
+    from dit_tools.nn.positions import rescale_positions
 
     model = subject.model
     if model.family.positions() is None:
@@ -79,7 +79,15 @@ def test_trained_frequencies_give_the_network_as_it_is(subject):
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     inputs = model.family.inputs(x, 0.6, subject.conditions["cond"])
     before = model.network(**inputs)
-    with rescaled(model.network.module, model.network.positions, (4, 4), (4, 4), (plain, plain), 1.0, "--highres x"):
+    with rescale_positions(
+        model.network.module,
+        model.network.positions,
+        (4, 4),
+        (4, 4),
+        (trained_frequencies, trained_frequencies),
+        1.0,
+        "--highres x",
+    ):
         again = model.network(**inputs)
     torch.testing.assert_close(again, before, atol=1e-5, rtol=1e-4)
 
@@ -94,13 +102,13 @@ def test_it_goes_with_other_joints(subject, name):
 
 
 def test_pixart_interpolates_by_itself():
-    """``interpolated`` frequencies are what PixArt does at a larger size when nothing is said."""
-    from dit_tools.nn.positions import rescaled
+    """``interpolate_frequencies`` frequencies are what PixArt does at a larger size when nothing is said."""
+    from dit_tools.nn.positions import rescale_positions
 
     model = small.pixart()
     x = torch.randn(1, 4, 12, 16, generator=torch.Generator().manual_seed(0))
     inputs = model.family.inputs(x, 0.6, small.conditions()["cond"])
-    axes = (lambda d, b: interpolated(d, b, 1.5), lambda d, b: interpolated(d, b, 2.0))
-    with rescaled(model.network.module, model.network.positions, (6, 8), (4, 4), axes, 1.0, "--highres x"):
+    axes = (lambda d, b: interpolate_frequencies(d, b, 1.5), lambda d, b: interpolate_frequencies(d, b, 2.0))
+    with rescale_positions(model.network.module, model.network.positions, (6, 8), (4, 4), axes, 1.0, "--highres x"):
         made = model.network(**inputs)
     torch.testing.assert_close(made, model.network(**inputs), atol=1e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What every file in a room of methods promises, whatever it does."""
+"""What every file in a category of methods promises, whatever it does."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_parameter_is_explained_and_bounded(cls):
         assert len(f"  {parameter.name}: {parameter.help}") <= 100
         if parameter.type in NUMBERS:
             assert parameter.bounds, f"{parameter.name} has no bounds"
-            spec.check(parameter, parameter.default, "default")
+            spec.check_value(parameter, parameter.default, "default")
 
 
 @pytest.mark.parametrize("cls", EVERY)
@@ -72,7 +72,7 @@ def test_the_class_is_documented_and_named_after_its_file(cls):
 def test_identity_parameters_are_parameters_within_bounds(cls):
     known = {p.field: p for p in spec.parameters(cls)}
     for name, value in (cls.info.identity or {}).items():
-        spec.check(known[name], value, "identity")
+        spec.check_value(known[name], value, "identity")
 
 
 @pytest.mark.parametrize("cls", EVERY)
@@ -93,7 +93,7 @@ def test_importing_every_method_loads_no_heavy_library():
     code = (
         "import sys\n"
         "from dit_tools.core.registry import CATEGORIES, get, names\n"
-        "found = [get(room, name) for room in CATEGORIES for name in names(room)]\n"
+        "found = [get(category, name) for category in CATEGORIES for name in names(room)]\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'onnxruntime'} & set(sys.modules)\n"
         "assert len(found) > 5 and not heavy, heavy\n"
     )

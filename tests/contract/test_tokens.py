@@ -16,7 +16,7 @@ from dit_tools.core.registry import get, names
 from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.token_reduction._cells import token_mask
-from dit_tools.nn.token_subset import Memory, Narrowing
+from dit_tools.nn.token_subset import Memory, TokenSubset
 from tests.contract.conftest import Subject, hooked, methods
 from tests.support import small
 
@@ -35,7 +35,7 @@ def run(subject: Subject, tokens: Any, guidance: Any = PAIR, seeds: tuple[int, .
 
 
 def doubled(conditions: dict[str, Any]) -> dict[str, Any]:
-    """The same prompt for two pictures."""
+    """The same prompt for two images."""
     return {
         name: {key: torch.cat([value, value]) for key, value in given.items()} for name, given in conditions.items()
     }
@@ -82,7 +82,7 @@ def test_removal_restores_the_network_and_runs_share_nothing(subject, name):
 
 @every
 def test_two_pictures_are_those_of_two_runs(subject, name):
-    """Each picture chooses its own tokens."""
+    """Each image chooses its own tokens."""
     if convolves(subject):
         return
     both, _ = run(subject, name, seeds=(3, 7))
@@ -118,7 +118,7 @@ def test_chosen_tokens_with_fresh_keys_give_what_all_tokens_give(subject):
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     chosen = torch.tensor([[0, 3, 5, 6, 15], [1, 2, 4, 9, 12]])
     asked: list[Any] = [None, chosen]
-    narrowing = Narrowing(model.network.blocks(), state, lambda: asked.pop(0), "--tokens x")
+    narrowing = TokenSubset(model.network.blocks(), state, lambda: asked.pop(0), "--tokens x")
     memory = Memory()
     narrowing.memory = lambda: memory
     inputs = model.family.inputs(x, 0.6, doubled(subject.conditions)["cond"])

@@ -42,5 +42,5 @@ def test_conversions(convert):
     assert arrays.is_torch(x) == isinstance(x, torch.Tensor)
     assert arrays.namespace(x).__name__ in ("numpy", "torch")
     assert isinstance(arrays.to_numpy(x), np.ndarray)
-    made = arrays.like(start(), x)
+    made = arrays.convert_like(start(), x)
     assert type(made) is type(x) and made.dtype == x.dtype

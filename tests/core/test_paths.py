@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dit_tools.core.errors import ModelError
-from dit_tools.core.paths import VP, Flow, Target, log_snr
+from dit_tools.core.paths import VP, Flow, ModelInfo, log_snr
 from dit_tools.models.betas import cumprods
 from tests.support.gaussian import LINEAR
 
@@ -89,6 +89,6 @@ def test_zero_terminal_signal_has_a_finite_table():
 
 def test_shift_by_tokens_is_the_line_of_flux():
     config = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
-    assert Target(Flow(), 256, config).mu == pytest.approx(0.5)
-    assert Target(Flow(), 4096, config).mu == pytest.approx(1.15)
-    assert Target(Flow(), 2176, {}).mu == pytest.approx(0.825)
+    assert ModelInfo(Flow(), 256, config).mu == pytest.approx(0.5)
+    assert ModelInfo(Flow(), 4096, config).mu == pytest.approx(1.15)
+    assert ModelInfo(Flow(), 2176, {}).mu == pytest.approx(0.825)

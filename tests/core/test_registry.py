@@ -63,7 +63,7 @@ def test_listing_imports_no_method():
     script = (
         "import sys\n"
         "from dit_tools.core.registry import CATEGORIES, names\n"
-        "rooms = [names(room) for room in CATEGORIES]\n"
+        "categories = [names(category) for category in CATEGORIES]\n"
         "print([m for m in sys.modules if m.startswith(('dit_tools.methods.', 'dit_tools.tasks.quantize.'))])\n"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -62,7 +62,7 @@ def test_the_name_alone_is_the_default_and_back(room, name):
 def test_every_parameter_has_help_and_a_good_default(room, name):
     for p in spec.parameters(get(room, name)):
         assert len(p.help) > 5 and "\n" not in p.help
-        assert spec.check(p, p.default, "") == p.default
+        assert spec.check_value(p, p.default, "") == p.default
         assert not p.field.startswith("_")
         numeric = {int, float, spec.RANGE} & set(p.types)
         assert not numeric or p.bounds, f"{name}: {p.name} has no bounds"
@@ -73,7 +73,7 @@ def test_identity_names_parameters_within_bounds(room, name):
     cls = get(room, name)
     known = {p.field: p for p in spec.parameters(cls)}
     for field, value in (cls.info.identity or {}).items():
-        assert spec.check(known[field], value, "") == value
+        assert spec.check_value(known[field], value, "") == value
 
 
 @EACH

@@ -1,7 +1,7 @@
 """Fuzz every reader and print the counts: ``python -m tests.fuzz --seconds 20`` each, or for hours.
 
 A case is wrong when anything but the project's own errors comes out, when it takes over 10 seconds,
-or when it allocates over 1 GB. Wrong cases are saved beside, to become tests, never into the
+or when it allocates over 1 GB. Wrong cases are saved alongside, to become tests, never into the
 repository as they are: some crash other software. Ends with exit status 1 when there was one.
 """
 

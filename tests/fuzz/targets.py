@@ -14,7 +14,7 @@ from PIL import Image
 from dit_tools.core.reading import parse_json, parse_toml
 from dit_tools.jobs.config import read_config
 from dit_tools.jobs.prompts import read_prompts
-from dit_tools.jobs.record import from_picture
+from dit_tools.jobs.record import from_image
 from dit_tools.media import image, latent_file, metadata
 from dit_tools.media.foreign import from_a1111, from_json
 from dit_tools.models import cache_presets, calibration
@@ -28,7 +28,7 @@ RECORD = {"version": 1, "prompt": "a cat", "seed": 7, "steps": 4, "width": 8, "h
 
 @dataclass(frozen=True)
 class Target:
-    """``read`` takes a file whose name ends with ``suffix``; ``seeds`` are sound contents of it."""
+    """``read_calibration_presets`` takes a file whose name ends with ``suffix``; ``seeds`` are sound contents of it."""
 
     name: str
     read: Callable[[Path], object]
@@ -69,8 +69,8 @@ def targets() -> list[Target]:
         Target("image", image.read, images, ".png"),
         Target("header", image.probe, images, ".png"),
         Target("record", metadata.read_record, images, ".png"),
-        Target("info", lambda path: info.lines(info.inspect(str(path))), images, ".png"),
-        Target("from-image", lambda path: from_picture(str(path)), images, ".png"),
+        Target("info", lambda path: info.as_lines(info.inspect_file(str(path))), images, ".png"),
+        Target("from-image", lambda path: from_image(str(path)), images, ".png"),
         Target("a1111", lambda path: from_a1111(path.read_text("latin-1")), (f"x\n{SETTINGS}".encode(),)),
         Target("foreign", lambda path: from_json(path.read_text("latin-1"), "a"), _dumped(SWARM, NOVEL, COMFY)),
         Target("text", lambda path: read_prompts(path, options=OPTIONS), (b'a cat\n--prompt "b" --seed 7\n',), ".txt"),
@@ -82,8 +82,10 @@ def targets() -> list[Target]:
         Target("dit.json", onnx_loader._json, _dumped(FACTS), "dit.json"),
         Target("model-json", validation.read_json, _dumped(FACTS, {"_class_name": "X"}), ".json"),
         Target("safetensors", validation.header, (_safetensors({"a": "b"}),), ".safetensors"),
-        Target("latent", latent_file.unpack, (_safetensors({"dit": json.dumps({"command": "invert"})}),), ".latent"),
-        Target("calibration", calibration.read, (_safetensors({"dit": '{"cache": "x"}'}),), ".safetensors"),
-        Target("presets", cache_presets.read, _dumped({"teacache": {"20": {"fast": "teacache:x=1"}}}), ".json"),
+        Target(
+            "latent", latent_file.unpack_latent, (_safetensors({"dit": json.dumps({"command": "invert"})}),), ".latent"
+        ),
+        Target("calibration", calibration.read_calibration, (_safetensors({"dit": '{"cache": "x"}'}),), ".safetensors"),
+        Target("presets", cache_presets.read_presets, _dumped({"teacache": {"20": {"fast": "teacache:x=1"}}}), ".json"),
         Target("eval-prompts", evaluate.read_prompts, (b'{"file": "a.png", "prompt": "x"}\n',), ".jsonl"),
     ]

@@ -13,7 +13,7 @@ import pytest
 
 from dit_tools.core.errors import InputError
 from dit_tools.jobs import atomic
-from dit_tools.jobs.atomic import PartFile, atomic_path, atomic_write, sweep
+from dit_tools.jobs.atomic import PartFile, atomic_path, atomic_write, remove_leftovers
 
 
 def test_writes_and_replaces_keeping_the_mode(tmp_path):
@@ -142,7 +142,7 @@ def test_a_killed_process_leaves_no_half_output(tmp_path, number, code):
     assert child.returncode == code and (tmp_path / "a.png").read_bytes() == b"old"
     if number == signal.SIGKILL:  # nobody could clean up: the next run sweeps
         assert len(os.listdir(tmp_path)) == 2
-        assert sweep(tmp_path) == 1
+        assert remove_leftovers(tmp_path) == 1
     assert os.listdir(tmp_path) == ["a.png"]
 
 
@@ -151,9 +151,9 @@ def test_sweep_takes_old_parts_only(tmp_path):
         (tmp_path / name).write_bytes(b"")
     os.utime(tmp_path / ".dit-part-1-a.png", (time.time() - 7200,) * 2)
     os.utime(tmp_path / "kept.png", (0, 0))
-    assert sweep(tmp_path) == 1
+    assert remove_leftovers(tmp_path) == 1
     assert sorted(os.listdir(tmp_path)) == [".dit-part-2-b.png", "kept.png"]
-    assert sweep(tmp_path / "missing") == 0
+    assert remove_leftovers(tmp_path / "missing") == 0
 
 
 def test_links_and_devices_are_respected(tmp_path):
@@ -201,7 +201,7 @@ def test_sweep_leaves_what_a_living_process_holds(tmp_path):
     recycled = held.split("-")
     recycled[4] = str(int(recycled[4]) + 1)  # the id belongs to a process that began later
     (tmp_path / "-".join(recycled)).write_bytes(b"left")
-    assert sweep(tmp_path) == 1 and held in os.listdir(tmp_path)
+    assert remove_leftovers(tmp_path) == 1 and held in os.listdir(tmp_path)
     child.kill()
     child.communicate()
     atomic_write(tmp_path / "b.png", b"x")  # the next write to the folder sweeps by itself
@@ -215,5 +215,5 @@ def test_sweep_takes_folders_of_dead_processes_and_never_others(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights").write_bytes(b"x")
     os.symlink(tmp_path / atomic.part_name(), tmp_path / "-".join([*dead[:-1], "0" * 8]))
-    assert sweep(tmp_path, older_than=-1) == 1
+    assert remove_leftovers(tmp_path, older_than=-1) == 1
     assert not (tmp_path / "-".join(dead)).exists() and len(os.listdir(tmp_path)) == 3

@@ -75,5 +75,5 @@ def test_contradictions():
 
 
 def test_too_many():
-    with pytest.raises(UsageError, match="more than 100000 pictures"):
+    with pytest.raises(UsageError, match="more than 100000 images"):
         jobs("a", "b", seed="1..60000")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.jobs import manifest as module
-from dit_tools.jobs.manifest import NAME, Manifest, key_of
+from dit_tools.jobs.manifest import MANIFEST_NAME, Manifest, key_of
 
 
 def finished(folder, name="a.png", content=b"picture", key="k"):
@@ -23,7 +23,7 @@ def test_done_survives_a_restart(tmp_path):
     path = finished(tmp_path)
     again = Manifest(tmp_path)
     assert again.done("k") == path and again.done("other") is None and len(again) == 1
-    line = json.loads((tmp_path / NAME).read_text())
+    line = json.loads((tmp_path / MANIFEST_NAME).read_text())
     assert line["output"] == "a.png" and line["size"] == 7 and len(line["sha256"]) == 64
 
 
@@ -31,7 +31,7 @@ def test_a_changed_or_missing_output_is_not_done(tmp_path):
     path = finished(tmp_path)
     path.write_bytes(b"changed")  # of the same size
     assert Manifest(tmp_path).done("k") is None
-    path.write_bytes(b"picture and more")
+    path.write_bytes(b"image and more")
     assert Manifest(tmp_path).done("k") is None
     path.unlink()
     assert Manifest(tmp_path).done("k") is None
@@ -60,8 +60,8 @@ def test_failures_are_listed_until_they_succeed(tmp_path):
 def test_a_torn_last_line_is_tolerated_and_not_glued_to_the_next(tmp_path, cut):
     first = finished(tmp_path, "a.png", key="one")
     finished(tmp_path, "b.png", key="two")
-    content = (tmp_path / NAME).read_bytes()
-    (tmp_path / NAME).write_bytes(content[:-cut])
+    content = (tmp_path / MANIFEST_NAME).read_bytes()
+    (tmp_path / MANIFEST_NAME).write_bytes(content[:-cut])
     torn = Manifest(tmp_path)
     assert torn.done("one") == first
     assert torn.damaged == (cut > 1) and (torn.done("two") is None) == (cut > 1)
@@ -72,7 +72,7 @@ def test_a_torn_last_line_is_tolerated_and_not_glued_to_the_next(tmp_path, cut):
 @given(st.lists(st.binary(max_size=80), max_size=4))
 def test_any_bytes_are_read(tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("m")
-    (folder / NAME).write_bytes(b"\n".join(lines) + b"\n")
+    (folder / MANIFEST_NAME).write_bytes(b"\n".join(lines) + b"\n")
     assert len(Manifest(folder)) == 0
 
 
@@ -87,7 +87,7 @@ def test_any_bytes_are_read(tmp_path_factory, lines):
     ],
 )
 def test_lines_of_another_shape_are_passed_over(tmp_path, fields):
-    (tmp_path / NAME).write_text(json.dumps(fields) + "\n")
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(fields) + "\n")
     manifest = Manifest(tmp_path)
     assert len(manifest) == 0 and manifest.damaged == 1
 
@@ -111,7 +111,7 @@ def test_errors(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be (read|written)"):
         Manifest(tmp_path / "file").add_failure("k", "x")
-    (tmp_path / "bad" / NAME).mkdir(parents=True)
+    (tmp_path / "bad" / MANIFEST_NAME).mkdir(parents=True)
     with pytest.raises(InputError, match="cannot be read"):
         Manifest(tmp_path / "bad")
     monkeypatch.setattr(module.os, "write", lambda descriptor, data: len(data) // 2)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dit_tools.core.errors import InputError, UsageError
-from dit_tools.jobs.names import Destination, Names, destination, expand, slug, unique
+from dit_tools.jobs.names import Destination, Names, destination, fill_template, slug, unique
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(10))}
 
@@ -32,7 +32,7 @@ def check_component(name):
 def test_any_prompt_gives_one_safe_component(prompt):
     assert len(slug(prompt)) <= 60
     for template in ("{prompt}", "{prompt}-{seed}.png", ".{prompt}", "{prompt}."):
-        path = expand(template, {"prompt": prompt, "seed": 2**63 - 1})
+        path = fill_template(template, {"prompt": prompt, "seed": 2**63 - 1})
         assert path.parent == Path(".") and len(path.parts) == 1
         check_component(path.name)
 
@@ -44,7 +44,7 @@ def test_any_prompt_gives_one_safe_component(prompt):
 @example("C:\\x")
 @example("\u202egnp.exe")
 def test_any_stem_gives_one_safe_component(stem):
-    path = expand("out/{stem}/{stem}.png", {"stem": stem})
+    path = fill_template("out/{stem}/{stem}.png", {"stem": stem})
     assert path.parts[0] == "out" and len(path.parts) == 3
     check_component(path.parts[1])
     check_component(path.name)
@@ -52,12 +52,12 @@ def test_any_stem_gives_one_safe_component(stem):
 
 def test_expand():
     fields = {"stem": "My Photo", "seed": 7, "index": 3, "prompt": "A Cat, on a  Mat!", "cfg": 7.5}
-    assert expand("{stem}-{seed}-{index:04d}", fields) == Path("My Photo-7-0003")
-    assert expand("../{prompt}.png", fields) == Path("../a-cat-on-a-mat.png")
-    assert expand("/tmp/{{x}}/{cfg:.2f}.png", fields) == Path("/tmp/{x}/7.50.png")
+    assert fill_template("{stem}-{seed}-{index:04d}", fields) == Path("My Photo-7-0003")
+    assert fill_template("../{prompt}.png", fields) == Path("../a-cat-on-a-mat.png")
+    assert fill_template("/tmp/{{x}}/{cfg:.2f}.png", fields) == Path("/tmp/{x}/7.50.png")
     assert slug("猫 und Straße") == "猫-und-straße" and slug("!!!") == "untitled"
     undecodable = os.fsdecode(b"\xff\xfe")
-    assert expand("{stem}", {"stem": undecodable}) == Path(undecodable)
+    assert fill_template("{stem}", {"stem": undecodable}) == Path(undecodable)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_expand():
 )
 def test_bad_templates(template, word):
     with pytest.raises(UsageError, match=word):
-        expand(template, {"seed": 1, "index": 2, "prompt": "x"})
+        fill_template(template, {"seed": 1, "index": 2, "prompt": "x"})
 
 
 def test_too_long_a_name():
     with pytest.raises(InputError, match="255"):
-        expand("{stem}-x", {"stem": "n" * 254})
+        fill_template("{stem}-x", {"stem": "n" * 254})
 
 
 def test_destination(tmp_path):
@@ -97,7 +97,7 @@ def test_destination(tmp_path):
     assert destination(folder, default).template == f"{folder}/{{stem}}-{{seed}}.png"
     (tmp_path / "a{b}").mkdir()
     braces = destination(f"{folder}/a{{b}}", default)
-    assert expand(braces.template, {"stem": "x", "seed": 1}) == tmp_path / "a{b}" / "x-1.png"
+    assert fill_template(braces.template, {"stem": "x", "seed": 1}) == tmp_path / "a{b}" / "x-1.png"
     with pytest.raises(UsageError):
         destination("", default)
 

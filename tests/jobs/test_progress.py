@@ -1,4 +1,4 @@
-"""The bar shows on a terminal only; and the light files of the room stay light."""
+"""The bar shows on a terminal only; and the light files of the category stay light."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from dit_tools.jobs.progress import bar
 
 CODE = (
     "import sys; from dit_tools.jobs.progress import bar\n"
-    "with bar(2, 'pictures', sys.argv[1] == 'quiet') as shown: shown.update(2)\n"
+    "with bar(2, 'images', sys.argv[1] == 'quiet') as shown: shown.update(2)\n"
 )
 
 
@@ -34,7 +34,7 @@ def test_on_a_terminal(quiet):
         seen += os.read(ours, 1000)
     os.close(ours)
     os.close(theirs)
-    assert done.stdout == b"" and (b"pictures: 100%" in seen) == (quiet == "loud")
+    assert done.stdout == b"" and (b"images: 100%" in seen) == (quiet == "loud")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The record, its schema, and what other programs' pictures say."""
+"""The record, its schema, and what other programs' images say."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ from dit_tools.core.errors import DitError, InputError
 from dit_tools.jobs.events import Outcome, error_event, event
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.options import read_values
-from dit_tools.jobs.record import base_name, from_picture, make_record, options_of
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.record import base_name, from_image, make_record, options_of
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media import image
-from dit_tools.tasks.generate.sample_batch import draw
+from dit_tools.tasks.generate.sample_batch import sample_batch
 from tests.support import numpy_model
 
 SCHEMAS = Path(__file__).parents[2] / "docs/schema"
@@ -38,7 +38,7 @@ def validator(name):
 
 def record_of(**options):
     model = numpy_model.model(alpha=True)
-    (drawn,) = draw(model, [Job(0, "a", 3, merge([read_values(options)]))])
+    (drawn,) = sample_batch(model, [Job(0, "a", 3, merge_settings([read_values(options)]))])
     return make_record(drawn, model)
 
 
@@ -67,7 +67,7 @@ def test_records_keep_to_the_schema(options):
 def test_what_is_recorded_comes_back_as_the_same_settings():
     first = record_of(**FULL)
     again = options_of(first, "a.png")
-    settings = merge([again])
+    settings = merge_settings([again])
     assert settings.guidance == "cfg:rescale=0.5" and settings.cfg_scale == 2.5
     for name in (
         "negative_prompt",
@@ -83,7 +83,7 @@ def test_what_is_recorded_comes_back_as_the_same_settings():
     ):
         assert getattr(settings, name) == FULL[name]
     model = numpy_model.model(alpha=True)
-    (drawn,) = draw(model, [Job(0, "a", 3, settings)])
+    (drawn,) = sample_batch(model, [Job(0, "a", 3, settings)])
     second = make_record(drawn, model)
     assert {**second, "seconds": 0} == {**first, "seconds": 0}
 
@@ -93,13 +93,13 @@ def test_only_base_names_are_recorded(tmp_path):
     lora = tmp_path / "private" / "l.safetensors"
     job = Job(0, "a", 3, Settings(model=str(tmp_path / "private/net"), lora=(f"{lora}:0.5",)))
     model = numpy_model.model()
-    record = make_record(draw(model, [job])[0], model)
+    record = make_record(sample_batch(model, [job])[0], model)
     assert record["model"] == "net" and "private" not in json.dumps(record)
     assert record["lora"][0]["name"] == "l.safetensors" and record["lora"][0]["scale"] == 0.5
     validator("record").validate(record)
     applied = {"name": "l", "scale": 0.5, "sha256": "0" * 64, "layers": 3}
     model.notes = {"loras": [applied]}
-    record = make_record(draw(model, [job])[0], model)
+    record = make_record(sample_batch(model, [job])[0], model)
     assert record["lora"] == [{"name": "l", "scale": 0.5, "sha256": "0" * 64}]
 
 
@@ -131,7 +131,7 @@ def test_pictures_of_other_programs_give_what_is_understood(tmp_path):
         'Seed: 12, Size: 512x768, Model hash: abc, Lora hashes: "x: 1, y: 2"',
     )
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
-    prompt, options, aside = from_picture(str(tmp_path / "a.png"))
+    prompt, options, aside = from_image(str(tmp_path / "a.png"))
     assert prompt == "a cat, sitting"
     assert options == {
         "steps": 30,
@@ -147,13 +147,13 @@ def test_pictures_of_other_programs_give_what_is_understood(tmp_path):
 def test_a_picture_without_parameters(tmp_path):
     write(tmp_path / "a.png")
     with pytest.raises(InputError, match="holds no parameters of a generation"):
-        from_picture(str(tmp_path / "a.png"))
+        from_image(str(tmp_path / "a.png"))
 
 
 def test_a_record_that_cannot_be_followed_names_the_picture(tmp_path):
     write(tmp_path / "a.png", record={"version": 1, "prompt": "a", "solver": "gone"})
     with pytest.raises(InputError, match="no method 'gone'"):
-        from_picture(str(tmp_path / "a.png"))
+        from_image(str(tmp_path / "a.png"))
 
 
 KEYS = st.sampled_from(["lora", "guidance", "seed", "steps", "cfg_scale", "model"])

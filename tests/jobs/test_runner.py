@@ -18,7 +18,7 @@ from dit_tools.core.errors import InputError, ModelError, UsageError
 from dit_tools.jobs import runner as module
 from dit_tools.jobs.inputs import several
 from dit_tools.jobs.items import Item, Result, Task
-from dit_tools.jobs.manifest import NAME, Manifest
+from dit_tools.jobs.manifest import MANIFEST_NAME, Manifest
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.runner import Runner
 from tests.support.program import environment
@@ -83,7 +83,7 @@ def go(sources, output="out/", task=None, listen=None, **options):
 
 
 def contents(folder="out"):
-    return {path.name: path.read_text() for path in Path(folder).iterdir() if path.name != NAME}
+    return {path.name: path.read_text() for path in Path(folder).iterdir() if path.name != MANIFEST_NAME}
 
 
 def test_a_run_makes_each_item_once_and_a_second_one_nothing():
@@ -207,7 +207,7 @@ def test_a_file_that_appears_meanwhile_is_never_replaced(skip):
 def test_an_output_is_never_its_own_input():
     Path("a.out").write_text("one")
     run = [Item(0, "a.out", suffix=".out", fields={"stem": "a"}, inputs=("a.out",))]
-    with pytest.raises(UsageError, match=r"-o a\.out: is the picture itself"):
+    with pytest.raises(UsageError, match=r"-o a\.out: is the image itself"):
         Runner(run, Upper(), Outputs(None, "{stem}", overwrite=True), print)
     assert Path("a.out").read_text() == "one"
 
@@ -274,7 +274,7 @@ def test_results_that_write_themselves_or_nothing():
     outcome, events, _ = go(write(a="one", b="two"), task=Writes())
     assert contents() == {"a.out": "long"} and outcome.written == ["out/a.out", "-"]
     assert events[2]["path"] is None and events[2]["psnr"] == 3.0
-    assert Manifest("out").done(next(iter(json.loads(Path("out", NAME).read_text())["key"].split())))
+    assert Manifest("out").done(next(iter(json.loads(Path("out", MANIFEST_NAME).read_text())["key"].split())))
 
 
 def test_a_flow_has_items_that_nobody_counted():
@@ -379,7 +379,7 @@ def test_the_example_of_the_module_runs():
     from dit_tools.media import image
 
     names = {**globals(), "image": image, "suffix": image.suffix}
-    names |= {"output_format": image_outputs.output_format, "expand": inputs.expand}
+    names |= {"output_format": image_outputs.output_format, "expand": inputs.expand_inputs}
     exec(compile(textwrap.dedent(module.__doc__.split("::\n", 1)[1]), "example", "exec"), names)
     Path("in").mkdir()
     for level in (0.0, 0.25):

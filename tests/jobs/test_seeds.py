@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dit_tools.core.errors import UsageError
-from dit_tools.jobs.seeds import LARGEST, parse_seeds
+from dit_tools.jobs.seeds import MAX_SEED, parse_seeds
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from dit_tools.jobs.seeds import LARGEST, parse_seeds
         ("10..13", (10, 11, 12, 13)),
         ("7..7", (7,)),
         (" 1 , 5..6,1", (1, 5, 6, 1)),
-        (str(LARGEST), (LARGEST,)),
+        (str(MAX_SEED), (MAX_SEED,)),
     ],
 )
 def test_values(text, seeds):
@@ -44,7 +44,7 @@ def test_random_seeds_are_drawn_anew_within_32_bits():
         ("９", "no seed"),
         ("1_0", "no seed"),
         ("9..1", "did you mean 1..9"),
-        (str(LARGEST + 1), "too large"),
+        (str(MAX_SEED + 1), "too large"),
         ("9" * 4000, "no seed"),
         ("0..100000", "more than 100000"),
         ("1..60000,1..60000", "more than"),
@@ -63,4 +63,4 @@ def test_nothing_but_usage_errors(text):
         seeds = parse_seeds(text)
     except UsageError:
         return
-    assert seeds and all(0 <= seed <= LARGEST for seed in seeds)
+    assert seeds and all(0 <= seed <= MAX_SEED for seed in seeds)

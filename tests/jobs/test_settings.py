@@ -5,7 +5,7 @@ import pytest
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.jobs.options import read_values
-from dit_tools.jobs.settings import Settings, check_offers, guidance_of, merge, plan_of, size_of
+from dit_tools.jobs.settings import Settings, check_offers, guidance_of, merge_settings, plan_of, size_of
 from dit_tools.models.model import Defaults
 from tests.support import numpy_model
 
@@ -13,7 +13,7 @@ DEFAULTS = Defaults(steps=20, cfg=4.5, size=64, solver="heun", schedule="uniform
 
 
 def merged(*layers):
-    return merge([read_values(layer) for layer in layers])
+    return merge_settings([read_values(layer) for layer in layers])
 
 
 def test_later_layers_win_and_others_stay():

@@ -12,7 +12,7 @@ from PIL import Image
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.media import animation
 from dit_tools.media.animation import write_animation
-from dit_tools.media.frames import of_film
+from dit_tools.media.frames import read_video
 
 
 def frames(count=4, height=16, width=24, channels=3):
@@ -24,14 +24,14 @@ def frames(count=4, height=16, width=24, channels=3):
 def test_loops(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     write_animation(path, frames(), fps=10, hold=1.0)
-    with Image.open(path) as film:
-        assert film.n_frames == 4 and film.size == (24, 16) and film.info["loop"] == 0
+    with Image.open(path) as video:
+        assert video.n_frames == 4 and video.size == (24, 16) and video.info["loop"] == 0
         durations, levels = [], []
         for index in range(4):
-            film.seek(index)
-            film.load()
-            durations.append(film.info["duration"])
-            levels.append(np.asarray(film.convert("L")).mean() / 255)
+            video.seek(index)
+            video.load()
+            durations.append(video.info["duration"])
+            levels.append(np.asarray(video.convert("L")).mean() / 255)
     assert durations == [100, 100, 100, 1100]
     assert np.allclose(levels, [0, 1 / 3, 2 / 3, 1], atol=0.02)
 
@@ -41,9 +41,9 @@ def test_gif_keeps_its_speed(tmp_path, fps):
     """Hundredths of a second alternate: over two seconds no frame is more than half of one away."""
     path, count = tmp_path / "a.gif", 2 * fps
     write_animation(path, frames(count + 1), fps=fps, hold=0)
-    with Image.open(path) as film:
-        assert film.n_frames == count + 1
-        durations = [film.seek(index) or film.info["duration"] for index in range(count)]
+    with Image.open(path) as video:
+        assert video.n_frames == count + 1
+        durations = [video.seek(index) or video.info["duration"] for index in range(count)]
     assert min(durations) >= 20 and all(duration % 10 == 0 for duration in durations)
     ends, wanted = np.cumsum(durations), 1000 * np.arange(1, count + 1) / fps
     assert np.abs(ends - wanted).max() <= 5
@@ -67,7 +67,7 @@ def test_mp4_says_its_colours_and_means_them(tmp_path, height):
     plane = np.frombuffer(raw, np.uint8)[: height * width * 3 // 2]
     luma, cb, cr = np.split(plane, [height * width, height * width * 5 // 4])
     assert np.allclose([luma.mean(), cb.mean(), cr.mean()], [63, 102, 240], atol=1.5)
-    assert np.allclose(next(iter(of_film(path))), [1, 0, 0], atol=0.02)
+    assert np.allclose(next(iter(read_video(path))), [1, 0, 0], atol=0.02)
 
 
 def test_film_has_even_sides_and_holds_its_end(tmp_path):
@@ -119,7 +119,7 @@ frames = np.random.default_rng(0).random((30, 64, 64, 3), np.float32)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
-    write_animation(sys.argv[1], frames, 10, name="film")
+    write_animation(sys.argv[1], frames, 10, name="video")
 except InputError as error:
     print(error, error.__cause__.errno)
 """
@@ -131,7 +131,7 @@ def test_a_disk_that_fills_up_is_one_error_and_never_a_cut_film(tmp_path, name, 
     """A real failing write(2): the file size limit stands in for the full disk."""
     words = [sys.executable, "-c", FULL, str(tmp_path / name), str(limit)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.startswith("film: cannot be written: File too large"), done.stdout
+    assert done.stdout.startswith("video: cannot be written: File too large"), done.stdout
     assert done.stdout.endswith(f" {errno.EFBIG}\n") and done.stderr == ""
 
 

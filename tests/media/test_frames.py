@@ -1,4 +1,4 @@
-"""Frames from pipes and films, whole or broken."""
+"""Frames from pipes and videos, whole or broken."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def test_pictures_come_out_as_they_went_in(kind):
     levels = (0.2, 0.4, 0.8)
     content = b"".join(kind(v) for v in levels)
     for stream in (io.BytesIO(content), Trickle(content)):
-        found = list(frames.of_pipe(stream))
+        found = list(frames.read_pipe(stream))
         assert [round(float(f.mean()), 1) for f in found] == list(levels)
         assert all(f.shape == (4, 6, 3) for f in found)
 
 
 def test_png_and_ppm_may_take_turns():
-    assert len(list(frames.of_pipe(io.BytesIO(png() + ppm(0.1) + png())))) == 3
+    assert len(list(frames.read_pipe(io.BytesIO(png() + ppm(0.1) + png())))) == 3
 
 
 def test_nothing_is_no_frame():
-    assert list(frames.of_pipe(io.BytesIO(b""))) == []
+    assert list(frames.read_pipe(io.BytesIO(b""))) == []
 
 
 @pytest.mark.parametrize(
@@ -72,21 +72,21 @@ def test_nothing_is_no_frame():
 )
 def test_broken_pipes_are_told_in_one_line(content, message):
     with pytest.raises(InputError, match=f"frame 2 of the pipe: .*{message}"):
-        list(frames.of_pipe(io.BytesIO(png() + content)))
+        list(frames.read_pipe(io.BytesIO(png() + content)))
 
 
 def test_a_damaged_picture_in_a_pipe_is_told():
     damaged = bytearray(png())
     damaged[50] ^= 0xFF
     with pytest.raises(InputError):
-        list(frames.of_pipe(io.BytesIO(bytes(damaged))))
+        list(frames.read_pipe(io.BytesIO(bytes(damaged))))
 
 
 def test_a_film_that_is_none_is_told(tmp_path):
     path = tmp_path / "a.mp4"
-    path.write_bytes(b"no film at all")
-    with pytest.raises(InputError, match=r"a\.mp4: cannot be read as a film"):
-        list(frames.of_film(path))
+    path.write_bytes(b"no video at all")
+    with pytest.raises(InputError, match=r"a\.mp4: cannot be read as a video"):
+        list(frames.read_video(path))
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "AVIF"])

@@ -1,4 +1,4 @@
-"""Pictures in and out of files: exactness, what a photograph carries, hostile input."""
+"""Images in and out of files: exactness, what a photograph carries, hostile input."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def ramp(height=12, width=20, channels=3):
-    """A smooth picture, which lossy formats keep closely."""
+    """A smooth image, which lossy formats keep closely."""
     down, across = np.mgrid[0:height, 0:width].astype(np.float32)
     planes = [down / height, across / width, (down + across) / (height + width), 1 - down / height]
     return np.stack(planes[:channels], axis=2)
@@ -83,7 +83,7 @@ def test_jpeg_needs_a_background_for_alpha():
 @pytest.mark.parametrize(
     "format, options, word",
     [
-        ("gif", {}, "no picture format"),
+        ("gif", {}, "no image format"),
         ("jpeg", {"bits": 16}, "16 bits: png or tiff"),
         ("png", {"quality": 90}, "takes no quality"),
         ("webp", {"quality": 101}, "1..100"),
@@ -226,13 +226,13 @@ def test_truncated_files_are_refused_by_name(tmp_path, format, bits):
 
 def test_what_is_no_picture(tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(InputError, match=r"a\.png: not a picture"):
+    with pytest.raises(InputError, match=r"a\.png: not an image"):
         image.read(tmp_path / "a.png")
     with pytest.raises(InputError, match="No such file"):
         image.read(tmp_path / "missing.png")
     with pytest.raises(InputError, match="directory"):
         image.read(tmp_path)
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not an image"):
         image.read(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
 
 

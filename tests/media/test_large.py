@@ -90,9 +90,7 @@ def test_info_needs_no_pixels(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, "a.png"], cwd=tmp_path, capture_output=True, text=True)
     first, second = done.stdout.splitlines()
-    assert first == "14000" and second.startswith(
-        "MemoryLimitError a.png: a picture of 14000x14000 pixels needs 1.2 GB"
-    )
+    assert first == "14000" and second.startswith("MemoryLimitError a.png: an image of 14000x14000 pixels needs 1.2 GB")
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF", "BMP", "PPM"])

@@ -1,4 +1,4 @@
-"""What PNG and AVIF say about colours beside ICC profiles, carried as profiles; other readers agree."""
+"""What PNG and AVIF say about colours next to ICC profiles, carried as profiles; other readers agree."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Contact sheets and grids: where pictures land, that labels are drawn and fit."""
+"""Contact sheets and grids: where images land, that labels are drawn and fit."""
 
 import numpy as np
 import pytest
@@ -39,9 +39,9 @@ def test_transparency_and_grey():
 
 @pytest.mark.parametrize("background, ink", [((1, 1, 1), 0), ((0, 0, 0), 1)])
 def test_labels_are_drawn_under_their_picture_only(background, ink):
-    pictures = [flat(64, 128, RED)] * 2
-    bare = sheet.contact_sheet(pictures, 2, ["", ""], background)
-    made = sheet.contact_sheet(pictures, 2, ["a cat", ""], background)
+    images = [flat(64, 128, RED)] * 2
+    bare = sheet.contact_sheet(images, 2, ["", ""], background)
+    made = sheet.contact_sheet(images, 2, ["a cat", ""], background)
     changed = np.argwhere((made != bare).any(axis=2))
     assert changed[:, 0].min() >= GAP + 64
     assert changed[:, 1].min() >= GAP and changed[:, 1].max() < GAP + 128
@@ -49,9 +49,9 @@ def test_labels_are_drawn_under_their_picture_only(background, ink):
 
 
 def test_a_huge_label_stays_in_its_cell_and_is_quick():
-    pictures = [flat(64, 64, RED)] * 2
-    bare = sheet.contact_sheet(pictures, 2, ["", ""])
-    made = sheet.contact_sheet(pictures, 2, ["word " * 20_000, ""])
+    images = [flat(64, 64, RED)] * 2
+    bare = sheet.contact_sheet(images, 2, ["", ""])
+    made = sheet.contact_sheet(images, 2, ["word " * 20_000, ""])
     changed = np.argwhere((made != bare).any(axis=2))
     assert len(changed) and changed[:, 1].max() <= GAP + 64
 
@@ -81,14 +81,14 @@ def test_grid_labels_both_axes_and_leaves_gaps():
 
 
 def test_refusals():
-    picture = flat(4, 4, RED)
+    image = flat(4, 4, RED)
     for call, word in (
         (lambda: sheet.contact_sheet([]), "at least one"),
-        (lambda: sheet.contact_sheet([picture], labels=["a", "b"]), "2 labels for 1"),
-        (lambda: sheet.contact_sheet([picture], columns=0), "at least 1"),
-        (lambda: sheet.contact_sheet([picture[0]]), "H, W"),
+        (lambda: sheet.contact_sheet([image], labels=["a", "b"]), "2 labels for 1"),
+        (lambda: sheet.contact_sheet([image], columns=0), "at least 1"),
+        (lambda: sheet.contact_sheet([image[0]]), "H, W"),
         (lambda: sheet.contact_sheet([flat(5000, 5000, (0.0,))] * 9), "megapixels"),
-        (lambda: sheet.grid_sheet(["a"], ["b"], [[picture, picture]]), "1 rows of 1"),
+        (lambda: sheet.grid_sheet(["a"], ["b"], [[image, image]]), "1 rows of 1"),
         (lambda: sheet.grid_sheet(["a"], ["b"], [[None]]), "at least one"),
     ):
         with pytest.raises(UsageError, match=word):

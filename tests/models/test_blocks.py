@@ -14,7 +14,7 @@ from dit_tools.models.blocks import blocks
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 
-FAMILIES = {  # name: stacks and sides of the picture
+FAMILIES = {  # name: stacks and sides of the image
     "dit": ["transformer_blocks"],
     "pixart": ["transformer_blocks"],
     "sd3": ["transformer_blocks"],

@@ -4,7 +4,7 @@ import pytest
 
 from dit_tools.core import spec
 from dit_tools.core.paths import VP, Flow
-from dit_tools.models.scheduler import facts
+from dit_tools.models.scheduler import scheduler_facts
 
 DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 
@@ -32,7 +32,7 @@ DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
     ],
 )
 def test_solver(config, solver):
-    assert facts(config).solver == solver
+    assert scheduler_facts(config).solver == solver
     assert spec.format(spec.parse("solvers", solver)) == solver
 
 
@@ -47,7 +47,7 @@ def test_solver(config, solver):
     ],
 )
 def test_path_and_kind(config, path, kind):
-    known = facts(config)
+    known = scheduler_facts(config)
     assert isinstance(known.path, path) and known.kind == kind
 
 
@@ -64,12 +64,12 @@ def test_path_and_kind(config, path, kind):
     ],
 )
 def test_timestep_of_the_network(config, t, timestep):
-    assert facts(config).timestep(t) == pytest.approx(timestep)
+    assert scheduler_facts(config).timestep(t) == pytest.approx(timestep)
 
 
 @pytest.mark.parametrize(
     "config", [{"set_alpha_to_one": False}, {"_class_name": DPM, "final_sigmas_type": "sigma_min"}]
 )
 def test_noisy_end(config):
-    path = facts(config).path
+    path = scheduler_facts(config).path
     assert path.sigma(0.0) == path.sigma(0.001) > 0

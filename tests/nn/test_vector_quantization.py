@@ -13,8 +13,8 @@ import torch
 from dit_tools.core.errors import InputError
 from dit_tools.nn import disk_tensors as shelves
 from dit_tools.nn import vector_quantization
-from dit_tools.nn.disk_tensors import Shelf
-from dit_tools.nn.vector_quantization import calibrated, closest, kmeans, nearest
+from dit_tools.nn.disk_tensors import DiskTensors
+from dit_tools.nn.vector_quantization import calibrate_codebook, closest, kmeans, nearest
 from dit_tools.tasks.quantize import resume
 
 
@@ -22,7 +22,7 @@ from dit_tools.tasks.quantize import resume
 def test_a_shelf_gives_back_what_was_put_last(held: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(shelves, "HELD", held or 1)
     codes, values = torch.arange(6, dtype=torch.int16).reshape(2, 3), torch.randn(5)
-    with Shelf() as shelf:
+    with DiskTensors() as shelf:
         shelf.put("a", [codes, values])
         shelf.put("b", [values.double(), codes.T])  # not contiguous
         shelf.put("a", [codes + 1, -values])
@@ -33,7 +33,7 @@ def test_a_shelf_gives_back_what_was_put_last(held: int, monkeypatch: Any) -> No
 
 
 def test_a_shelf_refuses_other_shapes_and_unknown_keys() -> None:
-    with Shelf() as shelf:
+    with DiskTensors() as shelf:
         shelf.put(0, [torch.zeros(3)])
         with pytest.raises(ValueError):
             shelf.put(0, [torch.zeros(4)])
@@ -51,10 +51,10 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
 def test_some_rows_at_a_time_are_all_rows_at_once(monkeypatch: Any) -> None:
     weight, moments = problem()
     codebook, before = kmeans(weight.reshape(-1, 4), 64)
-    book, codes = calibrated(weight, codebook, moments, 3, 60)
+    book, codes = calibrate_codebook(weight, codebook, moments, 3, 60)
     monkeypatch.setattr(vector_quantization, "ROWS", 7 * 64)  # fourteen parts, the last one smaller
     monkeypatch.setattr(shelves, "HELD", 1)
-    book_of_parts, codes_of_parts = calibrated(weight, codebook, moments, 3, 60)
+    book_of_parts, codes_of_parts = calibrate_codebook(weight, codebook, moments, 3, 60)
     assert torch.allclose(book, book_of_parts, atol=2e-3)
     assert float((codes == codes_of_parts).float().mean()) > 0.98
     assert float((codes == before).float().mean()) < 0.95  # calibration did something
@@ -74,7 +74,7 @@ def test_a_full_temporary_folder_is_named_and_what_is_done_is_kept(tmp_path: Pat
             raise OSError(errno.ENOSPC, "No space left on device")
 
     output = tmp_path / "ours"
-    shelf = Shelf()
+    shelf = DiskTensors()
     monkeypatch.setattr(shelf, "_file", Full())
     with pytest.raises(InputError) as found, resume.workplace(output, overwrite=False, request={}) as work:
         work.add({"name": "done"})

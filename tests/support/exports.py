@@ -32,10 +32,10 @@ def exported(model: Path, output: Path, **wanted: Any) -> Path:
     """The folder ``output`` with the export of a folder, written the first time."""
     from dit_tools.models.loading.resolve import resolve
     from dit_tools.tasks.export.export import export
-    from dit_tools.tasks.export.preflight import Wanted
+    from dit_tools.tasks.export.preflight import ExportConfig
 
     if not output.exists():
-        export(resolve(str(model)), Wanted(output, **wanted))
+        export(resolve(str(model)), ExportConfig(output, **wanted))
     return output
 
 

@@ -48,10 +48,10 @@ def draw(model: Any, steps: int = 3) -> tuple[Any, Any]:
 def refused(reference: Any, message: str, kind: Any = None, **wishes: Any) -> str:
     """Assert that loading fails in one line with a remedy, and give the line."""
     from dit_tools.core.errors import ModelError
-    from dit_tools.models.loading.load import Wishes, load
+    from dit_tools.models.loading.load import LoadOptions, load
 
     with pytest.raises(kind or ModelError, match=message) as caught:
-        load(str(reference), Wishes(**{"device": "cpu"} | wishes))
+        load(str(reference), LoadOptions(**{"device": "cpu"} | wishes))
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     return str(caught.value)

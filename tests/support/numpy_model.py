@@ -1,6 +1,6 @@
 """A model in plain numpy: the exact flow towards a colour that the prompt's words choose.
 
-Its network knows the clean picture, so that any solver ends on it: ``x0 = colour + texture(seed)``.
+Its network knows the clean image, so that any solver ends on it: ``x0 = colour + texture(seed)``.
 Latents are pixels. ``Counting`` says how often it was loaded and called.
 """
 
@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from dit_tools.core.paths import Flow
-from dit_tools.jobs.models import Known
+from dit_tools.jobs.models import KnownModel
 from dit_tools.models.family import Family
 from dit_tools.models.model import Defaults, Model
 
@@ -109,8 +109,8 @@ class Counting:
     def __init__(self, **options):
         self.options, self.loaded, self.models = options, [], []
 
-    def find(self, settings) -> Known:
-        return Known(settings.model, self.options.get("revision", "r1"), DEFAULTS)
+    def find(self, settings) -> KnownModel:
+        return KnownModel(settings.model, self.options.get("revision", "r1"), DEFAULTS)
 
     def load(self, reference, wishes) -> Model:
         self.loaded.append((reference, wishes))

@@ -10,10 +10,10 @@ import numpy as np
 
 from dit_tools.core import spec
 from dit_tools.jobs.models import open_sampler
-from dit_tools.jobs.settings import merge
+from dit_tools.jobs.settings import merge_settings
 from dit_tools.media import crop as frames
 from dit_tools.media.image import Picture
-from dit_tools.methods.editing import Reference, Scene
+from dit_tools.methods.editing import EditContext, Reference
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from dit_tools.models.loading.load import load
 from tests.support import numpy_model
@@ -52,7 +52,7 @@ def scene_of(
     **values,
 ):
     """A scene of random latents; ``mask`` (1, 1, h, w), ``pixels`` (1, 3 or 4, H, W)."""
-    session = open_sampler(model_of(family), merge([QUICK, values]))
+    session = open_sampler(model_of(family), merge_settings([QUICK, values]))
     model, random = session.model, np.random.default_rng(1)
     if x0 is None:
         x0 = random.uniform(-1, 1, (1, *session.shape)).astype(np.float32)
@@ -64,7 +64,7 @@ def scene_of(
         scale = model.family.vae_scale
         selection = np.asarray(mask)[0, 0].repeat(scale, axis=0).repeat(scale, axis=1)
         mask = model.to_array(mask)
-    return Scene(
+    return EditContext(
         session,
         model.to_array(x0),
         mask,
@@ -74,14 +74,14 @@ def scene_of(
         session.noise(),
         spec.parse("inversion", inversion),
         pixels,
-        frames.whole(session.size, session.size),
+        frames.whole_image(session.size, session.size),
         selection,
         [reference_of(session) for _ in range(references)],
     )
 
 
 def reference_of(session, seed=2):
-    """Another picture, random."""
+    """Another image, random."""
     random = np.random.default_rng(seed)
     pixels = random.uniform(0, 1, (*session.size, 3)).astype(np.float32)
     seen = frames.to_model(pixels, session.model.alpha)

@@ -1,4 +1,4 @@
-"""A model of random weights without text encoder, and short runs of it, for tests of the joints."""
+"""A model of random weights without text encoder, and short runs of it, for tests of the stages."""
 
 from __future__ import annotations
 

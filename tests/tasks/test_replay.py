@@ -1,4 +1,4 @@
-"""Pictures made again, on a model in plain numpy."""
+"""Images made again, on a model in plain numpy."""
 
 import math
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from dit_tools.core.errors import InputError, ModelError
 from dit_tools.media import image, metadata
-from dit_tools.tasks.generate.request import Request, assemble
+from dit_tools.tasks.generate.request import Request, plan_generation
 from dit_tools.tasks.replay import Replay, psnr, read_original
 from tests.jobs.test_record import validator
 from tests.support.numpy_model import Counting
@@ -21,7 +21,7 @@ def inside(tmp_path, monkeypatch):
 
 def made(name="a.png", **options):
     stand_in = Counting(alpha=True)
-    run, _ = assemble(Request(["a"], options, output=name), lambda e: None, stand_in.find, stand_in.load)
+    run, _ = plan_generation(Request(["a"], options, output=name), lambda e: None, stand_in.find, stand_in.load)
     assert run.start().exit_code == 0
     return name
 

@@ -1,4 +1,4 @@
-"""Room of adapters: what `dit train` trains beside a model that stays as it is.
+"""Category of adapters: what `dit train` trains next to a model that stays as it is.
 
 A method attaches itself to a frozen transformer by ``attach(network, blocks, seed)`` and gives what
 ``nn.adapters.Attached`` promises: parameters, which are the only ones with gradients, and tensors

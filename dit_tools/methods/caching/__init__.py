@@ -44,14 +44,14 @@ from dit_tools.core.run import RunState
 
 
 @dataclass(frozen=True)
-class Dial:
+class Tunable:
     """The parameter that trades fidelity for speed, and its values from exact to bold."""
 
     field: str
     values: tuple[float, ...]
 
 
-def rungs(low: float, high: float) -> tuple[float, ...]:
+def geometric_grid(low: float, high: float) -> tuple[float, ...]:
     """``low`` and its multiples by the square root of 2, of three digits, up to ``high``."""
     made, value = [], low
     while value <= high * 1.001:
@@ -69,7 +69,7 @@ class Cache(ABC):
     """
 
     info: ClassVar[MethodInfo]
-    dial: ClassVar[Dial | None] = None
+    dial: ClassVar[Tunable | None] = None
     calibrated_by: ClassVar[tuple[str, ...] | None] = None
     words: ClassVar[frozenset[str]] = frozenset()
 
@@ -90,9 +90,9 @@ class Cache(ABC):
         """
         run.path = model.path
         if self.calibrated_by is not None and run.calibration is None:
-            from dit_tools.models.calibration import find
+            from dit_tools.models.calibration import find_calibration
 
-            run.calibration = find(self, model, plan, run.times)
+            run.calibration = find_calibration(self, model, plan, run.times)
 
     def times(self, run: RunState) -> tuple[float, ...]:
         """The times to sample at, after ``prepare``; a cache may shift those of the run."""
@@ -107,13 +107,13 @@ class Cache(ABC):
         """Hook the blocks until the context is left; ``blocks`` are ``core.blocks.Block``."""
 
     def compose(self, plan: Any) -> None:
-        """Raise UsageError, with the reason, for methods that this one cannot work beside."""
+        """Raise UsageError, with the reason, for methods that this one cannot work alongside."""
         if self.info.name == "none":
             return
         if getattr(plan.guidance, "alternates", False):
             raise UsageError(
                 f"--cache {self.info.name} with --guidance {plan.guidance.info.name}: the branches "
-                "change too often, and a cache starts anew then and skips nothing",
+                "change too often, and a cache starts again then and skips nothing",
                 "use one of them",
             )
 

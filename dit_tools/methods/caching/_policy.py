@@ -74,7 +74,7 @@ class Listed(_Ahead):
 class Gate:
     """Skip while block 1 is forecast with a relative error below ``threshold``.
 
-    The error is one number over the whole call: all pictures of the batch, all its branches.
+    The error is one number over the whole call: all images of the batch, all its branches.
     ``residual`` looks at what block 1 adds, not at what leaves it. ``against_forecast`` divides by
     the size of the forecast, not of the truth. ``max_skips`` of 0 sets no limit.
     """

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import FORMS, Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial, rungs
+from dit_tools.methods.caching import Cache, Tunable, geometric_grid
+from dit_tools.methods.caching._per_stack import BranchState, attach
 from dit_tools.methods.caching._policy import Gate
-from dit_tools.methods.caching._stack import Stream, attach
 
 
 @method(
@@ -29,12 +29,12 @@ class CgTaylor(Cache):
     ``mean|a' - a| / mean|a| < threshold``. Both series are refreshed at full calls only, so that
     both reach equally far and one error tells of the other (Guan et al. 2025).
 
-    The error is one number for the whole network call: all pictures of a batch and all branches
-    that share the call are skipped together, so a picture may depend on its batch. A network of
+    The error is one number for the whole network call: all images of a batch and all branches
+    that share the call are skipped together, so an image may depend on its batch. A network of
     one block is never skipped. Differs from the paper: at most ``max_skips`` calls in a row.
     """
 
-    dial: ClassVar[Dial] = Dial("threshold", rungs(0.001, 2.0))
+    dial: ClassVar[Tunable] = Tunable("threshold", geometric_grid(0.001, 2.0))
 
     threshold: float = param(0.008, "relative error of block 1 to skip below; 0 = exact", ge=0)
     order: int = param(1, "degree of the last block's series", ge=0, le=4)
@@ -47,9 +47,9 @@ class CgTaylor(Cache):
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
-        def begin() -> Stream:
+        def begin() -> BranchState:
             head = Forecast(self.gate_order, self.form)
             gate = Gate(self.threshold, self.max_skips, head, self.gate == "residual")
-            return Stream(gate, Forecast(self.order, self.form))
+            return BranchState(gate, Forecast(self.order, self.form))
 
         return attach(blocks, run, self.warmup, begin, self.info.name)

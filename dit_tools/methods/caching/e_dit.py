@@ -11,8 +11,8 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.forecast import Forecast, relative_error
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial, rungs
-from dit_tools.methods.caching._apart import Unit, attach_blocks
+from dit_tools.methods.caching import Cache, Tunable, geometric_grid
+from dit_tools.methods.caching._per_module import Unit, attach_blocks
 from dit_tools.methods.caching._policy import Policy
 
 
@@ -36,7 +36,7 @@ class EDit(Cache):
     routers' block skipping and narrower MLPs need training and are not part of this.
     """
 
-    dial: ClassVar[Dial] = Dial("threshold", rungs(0.002, 1.0))
+    dial: ClassVar[Tunable] = Tunable("threshold", geometric_grid(0.002, 1.0))
 
     threshold: float = param(0.05, "relative size or change to reuse below; 0 = exact", ge=0)
     gate: str = param("change", "what is measured of a block", choices=("change", "size"))
@@ -47,14 +47,14 @@ class EDit(Cache):
         """Raises UnsupportedError when there are no blocks."""
 
         def begin(index: int) -> Unit:
-            return Unit(Weak(self.threshold, self.max_skips, self.gate == "size"), Forecast(0))
+            return Unit(WeakBlocks(self.threshold, self.max_skips, self.gate == "size"), Forecast(0))
 
         warmup = max(round(self.start * run.calls_expected), 1)
         return attach_blocks(blocks, run, warmup, begin, self.info.name)
 
 
 @dataclass
-class Weak(Policy):
+class WeakBlocks(Policy):
     """Skip a block of little weight: one that adds little, or that little changes for."""
 
     threshold: float

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import FORMS, Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial
+from dit_tools.methods.caching import Cache, Tunable
+from dit_tools.methods.caching._per_stack import BranchState, attach
 from dit_tools.methods.caching._policy import Interval, Listed, Policy
-from dit_tools.methods.caching._stack import Stream, attach
 
 PUBLISHED = (0, 1, 2, 3, 5, 10, 15, 25, 35)  # key calls of 50
 
@@ -34,7 +34,7 @@ class EncoderPropagation(Cache):
     bounded by the trailing blocks. Differs from the paper: no injected noise, no parallel calls.
     """
 
-    dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
+    dial: ClassVar[Tunable] = Tunable("interval", tuple(range(1, 13)))
 
     share: float = param(0.5, "leading blocks, as a fraction of all blocks; 0 = exact", ge=0, le=1)
     interval: int = param(3, "with keys=even: leading blocks every N calls; 1 = exact", ge=1)
@@ -50,8 +50,8 @@ class EncoderPropagation(Cache):
             scale = run.calls_expected / 50
             policy = Listed(frozenset(round(key * scale) for key in PUBLISHED))
 
-        def begin() -> Stream:
-            return Stream(policy, Forecast(self.order, self.form), relative="input")
+        def begin() -> BranchState:
+            return BranchState(policy, Forecast(self.order, self.form), relative="input")
 
         leading = round(self.share * len(blocks))
         return attach(blocks, run, self.warmup, begin, self.info.name, leading)

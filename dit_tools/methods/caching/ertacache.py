@@ -1,4 +1,4 @@
-"""ERTACache: which calls to skip is found offline, and the error is mended by a fitted line."""
+"""ERTACache: which calls to skip is found offline, and the error is fixed by a fitted line."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial
+from dit_tools.methods.caching import Cache, Tunable
+from dit_tools.methods.caching._per_call import WHOLE, Forecasting
+from dit_tools.methods.caching._per_stack import BranchState, Correct, Skipping
 from dit_tools.methods.caching._policy import Listed
-from dit_tools.methods.caching._stack import Correct, Skipping, Stream
-from dit_tools.methods.caching._whole import WHOLE, Forecasting
 from dit_tools.models.calibration import CALIBRATION, Calibration, table
 
 LEVELS = (0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
@@ -36,13 +36,13 @@ class Ertacache(Cache):
     spread over the remaining steps (Peng et al. 2025). Needs nothing of the network, so it runs on
     every backend. Differs from the paper: outputs are reused or forecast, not outputs minus inputs,
     which mix two spaces; the line is fitted by least squares without a sigmoid around it; lines and
-    times are kept only where they bring the calibration pictures nearer to those without skips; the
+    times are kept only where they bring the calibration images nearer to those without skips; the
     last step is computed.
     """
 
     calibrated_by: ClassVar[tuple[str, ...]] = ("order",)
     words: ClassVar[frozenset[str]] = frozenset({"none"})
-    dial: ClassVar[Dial] = Dial("threshold", (0.0, *LEVELS))
+    dial: ClassVar[Tunable] = Tunable("threshold", (0.0, *LEVELS))
 
     threshold: float = param(0.3, "relative error to skip below; 0 = exact", ge=0)
     order: int = param(1, "degree of the forecast; 0 = reuse, as published", ge=0, le=4)
@@ -77,9 +77,9 @@ class Ertacache(Cache):
         skipped = table(run.calibration, "skipped", (None, calls))[row]
         full = frozenset(call for call in range(calls) if not skipped[call])
 
-        def begin() -> Stream:
+        def begin() -> BranchState:
             correct = self._rectified(run, row) if self.rectify else None
-            return Stream(Listed(full), Forecast(self.order), correct=correct)
+            return BranchState(Listed(full), Forecast(self.order), correct=correct)
 
         return Forecasting(network, Skipping([WHOLE], run, 1, begin))
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial, rungs
+from dit_tools.methods.caching import Cache, Tunable, geometric_grid
+from dit_tools.methods.caching._per_stack import BranchState, attach
 from dit_tools.methods.caching._policy import Gate
-from dit_tools.methods.caching._stack import Stream, attach
 
 
 @method(
@@ -31,12 +31,12 @@ class FirstBlock(Cache):
     that gone on changing as between the full calls before. FBCache of ParaAttention (Cheng 2024)
     has no paper of its own; it follows TeaCache, cited here, which looks at the timestep embedding.
 
-    The error is one number for the whole network call: all pictures of a batch and all branches
-    that share the call are skipped together, so a picture may depend on its batch. A network of
+    The error is one number for the whole network call: all images of a batch and all branches
+    that share the call are skipped together, so an image may depend on its batch. A network of
     one block is never skipped. The last step is always computed in full.
     """
 
-    dial: ClassVar[Dial] = Dial("threshold", rungs(0.004, 2.0))
+    dial: ClassVar[Tunable] = Tunable("threshold", geometric_grid(0.004, 2.0))
 
     threshold: float = param(0.05, "relative change of block 1 to skip below; 0 = exact", ge=0)
     warmup: int = param(1, "calls computed in full at the beginning", ge=1)
@@ -46,8 +46,8 @@ class FirstBlock(Cache):
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
-        def begin() -> Stream:
+        def begin() -> BranchState:
             gate = Gate(self.threshold, self.max_skips, Forecast(0), residual=True, against_forecast=True)
-            return Stream(gate, Forecast(self.order), relative="first")
+            return BranchState(gate, Forecast(self.order), relative="first")
 
         return attach(blocks, run, self.warmup, begin, self.info.name)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial
-from dit_tools.methods.caching._apart import Unit, attach_modules
+from dit_tools.methods.caching import Cache, Tunable
+from dit_tools.methods.caching._per_module import Unit, attach_modules
+from dit_tools.methods.caching._per_stack import check_blocks
 from dit_tools.methods.caching._policy import Interval, Listed
-from dit_tools.methods.caching._stack import check_blocks
 from dit_tools.models.calibration import CALIBRATION, table
 from dit_tools.nn.blocks import modules
 
@@ -43,7 +43,7 @@ class Harmonica(Cache):
 
     calibrated_by: ClassVar[tuple[str, ...]] = ("beta",)
     words: ClassVar[frozenset[str]] = frozenset({"none", "even"})
-    dial: ClassVar[Dial] = Dial("threshold", tuple(round(i / 40, 3) for i in range(41)))
+    dial: ClassVar[Tunable] = Tunable("threshold", tuple(round(i / 40, 3) for i in range(41)))
 
     threshold: float = param(0.5, "compute a module above this; 0 = exact", ge=0, le=1)
     beta: float = param(2.0, "in training: cost of computing all modules, in units of the error of even", ge=0)

@@ -10,9 +10,9 @@ from dit_tools.core.errors import InputError
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial
+from dit_tools.methods.caching import Cache, Tunable
+from dit_tools.methods.caching._per_stack import BranchState, Correct, attach, check_blocks
 from dit_tools.methods.caching._policy import Interval
-from dit_tools.methods.caching._stack import Correct, Stream, attach, check_blocks
 from dit_tools.models.calibration import CALIBRATION, table
 
 
@@ -38,7 +38,7 @@ class Ilf(Cache):
 
     calibrated_by: ClassVar[tuple[str, ...]] = ("share", "interval")
     words: ClassVar[frozenset[str]] = frozenset({"none", "untrained"})
-    dial: ClassVar[Dial | None] = None
+    dial: ClassVar[Tunable | None] = None
 
     share: float = param(0.75, "leading blocks, as a fraction of all blocks", gt=0, le=1)
     interval: int = param(2, "leading blocks every N calls; 1 = exact", ge=1)
@@ -59,8 +59,8 @@ class Ilf(Cache):
         interval = 1 if self.calibration == "none" else self.interval
         correct = _correction(run, blocks[leading - 1]) if interval > 1 else None
 
-        def begin() -> Stream:
-            return Stream(Interval(interval), Forecast(0), relative="input", correct=correct)
+        def begin() -> BranchState:
+            return BranchState(Interval(interval), Forecast(0), relative="input", correct=correct)
 
         return attach(blocks, run, self.warmup, begin, self.info.name, leading)
 

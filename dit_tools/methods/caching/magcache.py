@@ -11,9 +11,9 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial, rungs
+from dit_tools.methods.caching import Cache, Tunable, geometric_grid
+from dit_tools.methods.caching._per_stack import BranchState, attach
 from dit_tools.methods.caching._policy import Budget
-from dit_tools.methods.caching._stack import Stream, attach
 from dit_tools.models.calibration import CALIBRATION, table
 
 
@@ -39,7 +39,7 @@ class Magcache(Cache):
 
     calibrated_by: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[frozenset[str]] = frozenset({"none", "flat"})
-    dial: ClassVar[Dial] = Dial("threshold", rungs(0.002, 4.0))
+    dial: ClassVar[Tunable] = Tunable("threshold", geometric_grid(0.002, 4.0))
 
     threshold: float = param(0.06, "error that a run of skips may add up to; 0 = exact", ge=0)
     max_skips: int = param(3, "calls skipped in a row at most; 0 = no limit", ge=0)
@@ -51,15 +51,15 @@ class Magcache(Cache):
         """Raises UnsupportedError when there are no blocks."""
         threshold = 0.0 if self.calibration == "none" else self.threshold
 
-        def begin() -> Stream:
-            policy = Growth(threshold, self.max_skips, ratios=ratios(run))
-            return Stream(policy, Forecast(self.order), relative="input")
+        def begin() -> BranchState:
+            policy = RatioDrift(threshold, self.max_skips, ratios=calibrated_ratios(run))
+            return BranchState(policy, Forecast(self.order), relative="input")
 
         warmup = max(int(self.retention * run.calls_expected + 0.5), 1)
         return attach(blocks, run, warmup, begin, self.info.name)
 
 
-def ratios(run: RunState) -> Sequence[float]:
+def calibrated_ratios(run: RunState) -> Sequence[float]:
     """The calibrated ratios of the current branches, one a call; none where they are unknown."""
     name = "ratio." + "+".join(run.branches)
     if run.calibration is None or name not in run.calibration.arrays:
@@ -68,7 +68,7 @@ def ratios(run: RunState) -> Sequence[float]:
 
 
 @dataclass
-class Growth(Budget):
+class RatioDrift(Budget):
     """Each skipped call adds how far the product of ratios since the last full call is from 1."""
 
     ratios: Sequence[float] = ()

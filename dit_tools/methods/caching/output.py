@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import FORMS, VARIABLES, Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial
+from dit_tools.methods.caching import Cache, Tunable
+from dit_tools.methods.caching._per_call import WHOLE, Forecasting
+from dit_tools.methods.caching._per_stack import BranchState, Skipping
 from dit_tools.methods.caching._policy import Interval
-from dit_tools.methods.caching._stack import Skipping, Stream
-from dit_tools.methods.caching._whole import WHOLE, Forecasting
 
 
 @method(
@@ -31,7 +31,7 @@ class Output(Cache):
     first ``warmup`` calls and the last step are computed.
     """
 
-    dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
+    dial: ClassVar[Tunable] = Tunable("interval", tuple(range(1, 13)))
 
     order: int = param(1, "degree of the series; 0 = reuse", ge=0, le=4)
     interval: int = param(2, "compute every N-th call; 1 = exact", ge=1)
@@ -46,8 +46,8 @@ class Output(Cache):
     def around(self, network: Any, run: RunState) -> Any:
         """The network with a memory of its own."""
 
-        def begin() -> Stream:
+        def begin() -> BranchState:
             timed = self.variable == "time"
-            return Stream(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
+            return BranchState(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
 
         return Forecasting(network, Skipping([WHOLE], run, self.warmup, begin))

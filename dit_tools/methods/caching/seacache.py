@@ -11,9 +11,9 @@ from dit_tools.core.arrays import Array, namespace
 from dit_tools.core.forecast import Forecast, relative_error
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial, rungs
+from dit_tools.methods.caching import Cache, Tunable, geometric_grid
+from dit_tools.methods.caching._per_stack import BranchState, attach
 from dit_tools.methods.caching._policy import Budget
-from dit_tools.methods.caching._stack import Stream, attach
 
 
 @method(
@@ -32,11 +32,11 @@ class Seacache(Cache):
     2026, Eq. 7): early it passes the coarse structure alone, late everything. Relative L1 changes
     from call to call add up while calls are skipped. What the blocks add to their input is
     continued by a straight line through the last two full calls. One number decides for the whole
-    call, so a picture may depend on its batch. Differs from the paper: the latents are filtered,
+    call, so an image may depend on its batch. Differs from the paper: the latents are filtered,
     not the features that enter the blocks, as the diffusers library does.
     """
 
-    dial: ClassVar[Dial] = Dial("threshold", rungs(0.01, 8.0))
+    dial: ClassVar[Tunable] = Tunable("threshold", geometric_grid(0.01, 8.0))
 
     threshold: float = param(0.25, "accumulated relative change below which calls are skipped; 0 = exact", ge=0)
     max_skips: int = param(2, "calls skipped in a row at most; 0 = no limit", ge=0)
@@ -47,9 +47,9 @@ class Seacache(Cache):
     def attach(self, blocks: Sequence[Any], run: RunState) -> AbstractContextManager[None]:
         """Raises UnsupportedError when there are no blocks."""
 
-        def begin() -> Stream:
+        def begin() -> BranchState:
             policy = Spectral(self.threshold, self.max_skips, run=run, power=self.power)
-            return Stream(policy, Forecast(self.order), relative="input")
+            return BranchState(policy, Forecast(self.order), relative="input")
 
         return attach(blocks, run, self.warmup, begin, self.info.name)
 
@@ -76,10 +76,10 @@ class Spectral(Budget):
         alpha, sigma = 1.0 - self.run.t, self.run.t
         if self.run.path is not None:
             alpha, sigma = self.run.path.alpha(self.run.t), self.run.path.sigma(self.run.t)
-        return filtered(self.run.x, alpha, sigma, self.power)
+        return apply_filter(self.run.x, alpha, sigma, self.power)
 
 
-def filtered(x: Array, alpha: float, sigma: float, power: float) -> Array:
+def apply_filter(x: Array, alpha: float, sigma: float, power: float) -> Array:
     """Latents (B, C, [F,] H, W) through the filter, float32, over all axes after the second."""
     xp = namespace(x)
     axes = tuple(range(2, x.ndim))

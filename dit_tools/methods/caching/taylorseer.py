@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from dit_tools.core.forecast import FORMS, VARIABLES, Forecast
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching import Cache, Dial
-from dit_tools.methods.caching._apart import Unit, attach_modules
+from dit_tools.methods.caching import Cache, Tunable
+from dit_tools.methods.caching._per_module import Unit, attach_modules
+from dit_tools.methods.caching._per_stack import BranchState, attach
 from dit_tools.methods.caching._policy import Interval
-from dit_tools.methods.caching._stack import Stream, attach
 
 
 @method(
@@ -37,7 +37,7 @@ class TaylorSeer(Cache):
     the last step is always computed in full.
     """
 
-    dial: ClassVar[Dial] = Dial("interval", tuple(range(1, 13)))
+    dial: ClassVar[Tunable] = Tunable("interval", tuple(range(1, 13)))
 
     order: int = param(1, "degree of the series; 0 = reuse", ge=0, le=4)
     interval: int = param(5, "full computation every N calls; 1 = exact", ge=1)
@@ -55,8 +55,8 @@ class TaylorSeer(Cache):
         """Raises UnsupportedError when there are no blocks."""
         timed = self.variable == "time"
 
-        def stack() -> Stream:
-            return Stream(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
+        def stack() -> BranchState:
+            return BranchState(Interval(self.interval), Forecast(self.order, self.form), timed=timed)
 
         def module(index: int) -> Unit:
             return Unit(Interval(self.interval), Forecast(self.order, self.form), timed)

@@ -1,4 +1,4 @@
-"""Furniture of combine: one model for the first steps, the other for the rest."""
+"""Helpers of combine: one model for the first steps, the other for the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dit_tools.core.steps import Step
 from dit_tools.methods.composition import Stage
 
 
-def stitched(stage: Stage, x: Array, count: int) -> Iterator[Step]:
+def stitch_models(stage: Stage, x: Array, count: int) -> Iterator[Step]:
     """The solver's steps, the first ``count`` of them by the second model.
 
     A solver is a generator, so whoever is asked changes while it rests between two steps; all
@@ -31,7 +31,7 @@ def stitched(stage: Stage, x: Array, count: int) -> Iterator[Step]:
         yield step
 
 
-def rescaled(guidance: Any, scale: float | None) -> Any:
+def with_scale(guidance: Any, scale: float | None) -> Any:
     """``guidance`` with another scale; classifier-free guidance in place of one without scale."""
     if scale is None:
         return guidance

@@ -11,7 +11,7 @@ from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
 from dit_tools.core.steps import Step, transfer
 from dit_tools.methods.composition import Combine, Stage
-from dit_tools.methods.composition._stitch import rescaled, stitched
+from dit_tools.methods.composition._stitch import stitch_models, with_scale
 
 
 @method(
@@ -38,7 +38,7 @@ class Diversity(Combine):
 
     def second(self, guidance: Any) -> Any:
         """Guidance with the base model's scale."""
-        return rescaled(guidance, self.scale)
+        return with_scale(guidance, self.scale)
 
     def compose(self, plan: Any) -> None:
         """Substeps need a solver that can start midway."""
@@ -53,7 +53,7 @@ class Diversity(Combine):
         """Those of the solver, or Euler's for the base model where it takes substeps."""
         count = min(self.base_steps, stage.total)
         if self.substeps == 1 or count == 0:
-            yield from stitched(stage, x, count)
+            yield from stitch_models(stage, x, count)
             return
         for i in range(count):
             x, p = self._walk(stage, x, stage.times[i], stage.times[i + 1])

@@ -1,4 +1,4 @@
-"""Superposition: two prompts or two models in one picture, weighed by their tracked densities."""
+"""Superposition: two prompts or two models in one image, weighed by their tracked densities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dit_tools.core.branches import COND, UNCOND
 from dit_tools.core.errors import UsageError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Step, posterior
+from dit_tools.core.steps import Step, posterior_std
 from dit_tools.methods.composition import SECOND, Combine, Stage
 
 
@@ -35,7 +35,7 @@ class Superdiff(Combine):
     the process's own noise and without derivatives of the network (Ito's lemma, Thm. 1). Needs
     100 steps or more: the estimate's error is of the order of a step. One network call a step, of
     three rows with two prompts; two calls with two models. ``bias`` favours the first; 1e9 is it
-    alone, as ``--solver ddim:eta=1`` draws it. On emoji mode=and shows both things no oftener than
+    alone, as ``--solver ddim:eta=1`` draws it. On emoji mode=and shows both things no more often than
     a prompt that names them.
     """
 
@@ -69,7 +69,7 @@ class Superdiff(Combine):
         lead = 0.0 * sample_sum(x)  # log-density of the first minus the second's, (B, 1, 1, 1)
         for i, (t, s) in enumerate(pairwise(stage.times)):
             pair = _ask(stage, x, t, scale)
-            spread = posterior(pair.first.path, t, s)
+            spread = posterior_std(pair.first.path, t, s)
             noise = spread * stage.noise.fresh() if spread > 0 else 0.0
             if self.mode == "or" or spread == 0:  # the last step has no noise to set off
                 weight = self._either(lead)

@@ -1,4 +1,4 @@
-"""Trajectory stitching: a small model draws the outline, the large one the picture."""
+"""Trajectory stitching: a small model draws the outline, the large one the image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
 from dit_tools.core.steps import Step
 from dit_tools.methods.composition import Combine, Stage
-from dit_tools.methods.composition._stitch import rescaled, stitched
+from dit_tools.methods.composition._stitch import stitch_models, with_scale
 
 
 @method(
@@ -36,11 +36,11 @@ class TStitch(Combine):
 
     def second(self, guidance: Any) -> Any:
         """The same, with the small model's own scale."""
-        return rescaled(guidance, self.scale)
+        return with_scale(guidance, self.scale)
 
     def steps(self, stage: Stage, x: Array) -> Iterator[Step]:
         """Those of the solver."""
-        return stitched(stage, x, self.small(stage.times))
+        return stitch_models(stage, x, self.small(stage.times))
 
     def small(self, times: tuple[float, ...]) -> int:
         """How many steps the small model takes."""

@@ -1,9 +1,9 @@
-"""Editing: change what is asked of a picture, and keep the rest (``dit edit --method``).
+"""Editing: change what is asked of an image, and keep the rest (``dit edit --method``).
 
-Contract: ``edit(scene) -> latents``: the edited clean latents (1, C, h, w). A ``Scene`` has the
-picture's latents ``x0``, the ``mask`` at their size (1 = change, None = everywhere), the ``times``
+Contract: ``edit(scene) -> latents``: the edited clean latents (1, C, h, w). A ``EditContext`` has the
+image's latents ``x0``, the ``mask`` at their size (1 = change, None = everywhere), the ``times``
 of the run, a noise ``stream``, and ``ask("source" | "target", scale=...)``, which gives a denoiser
-of that prompt. A method whose parameters change nothing returns ``scene.x0`` itself; the picture's
+of that prompt. A method whose parameters change nothing returns ``scene.x0`` itself; the image's
 own pixels are written then.
 
 Example::
@@ -14,7 +14,7 @@ Example::
 
         def edit(self, scene): ...
 
-Helpers: ``late`` and the other functions below, ``_source_target_pair`` (an edit next to its
+Helpers: ``last_times`` and the other functions below, ``_source_target_pair`` (an edit next to its
 source in one batch), ``_copy_paste`` (a rough edit of pixels), ``_filters``. Requests, masks and files
 are in ``dit_tools.tasks.edit``.
 """
@@ -34,8 +34,8 @@ from dit_tools.core.paths import Path
 from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
-from dit_tools.core.steps import Inverted, posterior
-from dit_tools.media.crop import Frame
+from dit_tools.core.steps import Inverted, posterior_std
+from dit_tools.media.crop import CropBox
 from dit_tools.media.image import Picture
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ Watch = Callable[[Denoiser, tuple[str, ...]], Any]
 
 @dataclass(frozen=True)
 class Reference:
-    """Another picture: as it was read, as the codec takes it (1, 3 or 4, H, W), as latents."""
+    """Another image: as it was read, as the codec takes it (1, 3 or 4, H, W), as latents."""
 
     picture: Picture
     pixels: Any
@@ -63,19 +63,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Origin:
-    """Another model that the picture is inverted by, and its latents there."""
+    """Another model that the image is inverted by, and its latents there."""
 
     session: Sampler
     x0: Array
 
 
 @dataclass
-class Scene:
+class EditContext:
     """One edit: clean latents ``x0`` (1, C, h, w), ``mask`` (1, 1, h, w) of 0 and 1 or None.
 
-    ``source`` and ``target`` are prompts, ``stream.fresh()`` gives noise like ``x0``; ``inversion``
+    ``source`` and ``model_info`` are prompts, ``stream.fresh()`` gives noise like ``x0``; ``inversion``
     is the method of ``--inversion``. ``pixels`` (1, 3 or 4, H, W) is what ``x0`` encodes,
-    ``frame`` where it lies in the user's picture, ``selection`` (H, W) the user's mask there, while
+    ``frame`` where it lies in the user's image, ``selection`` (H, W) the user's mask there, while
     ``mask`` is what may change. ``watch`` stands between the method and each of its denoisers.
     ``inverted`` is what ``--inversion FILE.latent`` holds, ``origin`` the ``--source-model``. A scene
     is a context: when it is left, what its denoisers attached to the network is taken off.
@@ -90,7 +90,7 @@ class Scene:
     stream: Any
     inversion: Any
     pixels: Any = None
-    frame: Frame | None = None
+    frame: CropBox | None = None
     selection: Any = None
     references: Sequence[Reference] = ()
     watch: Watch | None = None
@@ -98,7 +98,7 @@ class Scene:
     origin: Origin | None = None
     open: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> EditContext:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -113,9 +113,9 @@ class Scene:
     @property
     def solver(self) -> Any:
         """The solver of the plan, bound to the model."""
-        from dit_tools.core.plan import target
+        from dit_tools.core.plan import model_info
 
-        return self.session.plan.solver.bind(target(self.session.model, self.x0.shape))
+        return self.session.plan.solver.bind(model_info(self.session.model, self.x0.shape))
 
     def ask(self, *which: str, scale: float | None = None, change: Change | None = None) -> Denoiser:
         """A denoiser with a row for each of these prompts; the plan's guidance, or CFG.
@@ -140,7 +140,7 @@ class Scene:
 class Editing(ABC):
     """A rule for changing clean latents from one prompt to another.
 
-    ``needs_mask``: it has nothing to do without one. ``references``: how many other pictures it
+    ``needs_mask``: it has nothing to do without one. ``references``: how many other images it
     takes, at least and at most. ``needs_prompt``: False where the source prompt will do.
     ``inverts``: whether it goes by ``--inversion``. ``guidance_scale``: the parameter that
     ``--cfg-scale`` sets; None where the method follows the plan's guidance. ``solves``: whether it
@@ -180,29 +180,29 @@ class Editing(ABC):
             )
 
     def region(self, mask: np.ndarray) -> np.ndarray:
-        """What may change when the user's mask is this, both bool (H, W) of the picture."""
+        """What may change when the user's mask is this, both bool (H, W) of the image."""
         return mask
 
     @abstractmethod
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, scene: EditContext) -> Array:
         """The edited latents (1, C, h, w); ``scene.x0`` itself when nothing was done."""
 
 
-def late(times: Sequence[float], strength: float) -> tuple[float, ...]:
+def last_times(times: Sequence[float], strength: float) -> tuple[float, ...]:
     """The last ``strength`` of the steps: the whole run at 1, the final time alone at 0."""
     steps = len(times) - 1
     kept = min(max(round(steps * strength), 1), steps) if strength > 0 else 0
     return tuple(times[steps - kept :])
 
 
-def ddim(p: Prediction, s: float, eta: Any = 0.0, noise: Array = 0.0) -> Array:
+def ddim_step(p: Prediction, s: float, eta: Any = 0.0, noise: Array = 0.0) -> Array:
     """DDIM's step to ``s`` with the share ``eta`` of fresh ``noise``; numbers or maps of them."""
-    spread = eta * posterior(p.path, p.t, s)
+    spread = eta * posterior_std(p.path, p.t, s)
     kept = abs(p.path.sigma(s) ** 2 - spread * spread) ** 0.5
     return p.path.alpha(s) * p.x0 + kept * p.eps + spread * noise
 
 
-def level(path: Path, noise: float) -> float:
+def time_of_noise(path: Path, noise: float) -> float:
     """The time at which noise has the share ``noise`` of alpha + sigma: t itself on a flow.
 
     By it a figure that a paper gives for its own schedule is found on any other.
@@ -210,6 +210,6 @@ def level(path: Path, noise: float) -> float:
     return path.time(math.log((1 - noise) / noise)) if 0 < noise < 1 else noise
 
 
-def noised(scene: Scene, t: float, noise: Array) -> Array:
+def add_noise(context: EditContext, t: float, noise: Array) -> Array:
     """``x0`` at time ``t`` on the path, with this noise."""
-    return scene.path.alpha(t) * scene.x0 + scene.path.sigma(t) * noise
+    return context.path.alpha(t) * context.x0 + context.path.sigma(t) * noise

@@ -1,6 +1,6 @@
-"""Cut and paste in pixels: where each pixel of an edit comes from, and the rough picture it makes.
+"""Cut and paste in pixels: where each pixel of an edit comes from, and the rough image it makes.
 
-Pictures are (C, H, W) in [0, 1] as the codec takes them: colours over white, perhaps an opacity.
+Images are (C, H, W) in [0, 1] as the codec takes them: colours over white, perhaps an opacity.
 Offsets are in their pixels.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Collage:
+class CopyPaste:
     """A rough edit: ``pixels``, and the pixel that each came from, ``origin`` (H, W, 2), x first.
 
     ``placed`` and ``vacated`` (H, W) of 0 and 1: where the thing is now, where it was and is not.
@@ -28,7 +28,7 @@ class Collage:
     vacated: np.ndarray
 
 
-def affine(mask: np.ndarray, right: float, down: float, scale: float) -> np.ndarray:
+def affine_map(mask: np.ndarray, right: float, down: float, scale: float) -> np.ndarray:
     """The map (2, 3) from a pixel to where it came from, when what is masked is moved and scaled.
 
     It grows about its own centre.
@@ -41,8 +41,8 @@ def affine(mask: np.ndarray, right: float, down: float, scale: float) -> np.ndar
     return np.array([[back, 0, x - back * (x + right)], [0, back, y - back * (y + down)]])
 
 
-def warped(plane: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, C) drawn anew by such a map, 0 where it came from outside."""
+def warp(plane: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, C) drawn again by such a map, 0 where it came from outside."""
     import cv2
 
     size = (plane.shape[1], plane.shape[0])
@@ -54,24 +54,24 @@ def moved_mask(mask: np.ndarray, right: float, down: float, scale: float) -> np.
     import cv2
     import numpy as np
 
-    there = warped(mask.astype(np.float32), affine(mask, right, down, scale)) > 0
+    there = warp(mask.astype(np.float32), affine_map(mask, right, down, scale)) > 0
     margin = max(min(mask.shape) // 32, 1)
     grown = cv2.dilate(there.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8))
     return mask | (grown > 0)
 
 
-def move(pixels: np.ndarray, mask: np.ndarray, right: float, down: float, scale: float) -> Collage:
+def move(pixels: np.ndarray, mask: np.ndarray, right: float, down: float, scale: float) -> CopyPaste:
     """What is masked (H, W) at another place or size; what it leaves is filled from around it."""
     import numpy as np
 
-    matrix = affine(mask, right, down, scale)
-    thing = warped(np.ascontiguousarray(pixels.transpose(1, 2, 0)), matrix).transpose(2, 0, 1)
-    cover = warped(mask.astype(np.float32), matrix)
+    matrix = affine_map(mask, right, down, scale)
+    thing = warp(np.ascontiguousarray(pixels.transpose(1, 2, 0)), matrix).transpose(2, 0, 1)
+    cover = warp(mask.astype(np.float32), matrix)
     ground = _filled(pixels, mask > 0.5)
     placed = (cover > 0.5).astype(np.float32)
     grid = _grid(mask.shape)
     origin = grid @ matrix[:, :2].T + matrix[:, 2]
-    return Collage(
+    return CopyPaste(
         ground + cover * (thing - ground),
         np.where(placed[:, :, None] > 0, origin, grid).astype(np.float32),
         placed,
@@ -79,7 +79,7 @@ def move(pixels: np.ndarray, mask: np.ndarray, right: float, down: float, scale:
     )
 
 
-def drag(pixels: np.ndarray, mask: np.ndarray, point: tuple[float, float], right: float, down: float) -> Collage:
+def drag(pixels: np.ndarray, mask: np.ndarray, point: tuple[float, float], right: float, down: float) -> CopyPaste:
     """The surroundings of ``point`` (x, y) pulled along within the mask, which stays in place."""
     import cv2
     import numpy as np
@@ -95,11 +95,11 @@ def drag(pixels: np.ndarray, mask: np.ndarray, point: tuple[float, float], right
     layers = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     drawn = cv2.remap(layers, origin[..., 0], origin[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     placed = (pull[:, :, 0] > 0.5).astype(np.float32)
-    return Collage(drawn.transpose(2, 0, 1), origin, placed, placed * 0)
+    return CopyPaste(drawn.transpose(2, 0, 1), origin, placed, placed * 0)
 
 
-def paste(pixels: np.ndarray, mask: np.ndarray, thing: Picture) -> Collage:
-    """Another picture, as large as fits into the mask's bounds, in its middle; alpha is kept."""
+def paste(pixels: np.ndarray, mask: np.ndarray, thing: Picture) -> CopyPaste:
+    """Another image, as large as fits into the mask's bounds, in its middle; alpha is kept."""
     import cv2
     import numpy as np
 
@@ -122,10 +122,10 @@ def paste(pixels: np.ndarray, mask: np.ndarray, thing: Picture) -> Collage:
     new = np.concatenate([layers[:3], np.ones_like(layers[:1])])[: len(pixels)]
     made[:, *part] += opacity * (new - made[:, *part])
     placed = (cover > 0.5).astype(np.float32)
-    return Collage(made, _grid(mask.shape).astype(np.float32), placed, placed * 0)
+    return CopyPaste(made, _grid(mask.shape).astype(np.float32), placed, placed * 0)
 
 
-def cells(plane: np.ndarray, stride: int) -> np.ndarray:
+def to_cells(plane: np.ndarray, stride: int) -> np.ndarray:
     """A plane of 0 and 1 on a grid ``stride`` times as coarse: 1 where it covers any of a cell."""
     import numpy as np
 
@@ -134,7 +134,7 @@ def cells(plane: np.ndarray, stride: int) -> np.ndarray:
     return (parts.max(axis=(1, 3)) > 0.5).astype(np.float32)
 
 
-def places(origin: np.ndarray, stride: int) -> np.ndarray:
+def cell_origins(origin: np.ndarray, stride: int) -> np.ndarray:
     """Where cells of such a grid come from, in cells: (h, w, 2), x first."""
     centre = origin[stride // 2 :: stride, stride // 2 :: stride]
     return (centre + 0.5) / stride - 0.5

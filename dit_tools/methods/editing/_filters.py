@@ -1,4 +1,4 @@
-"""Filters in pixel space. Pictures (B, 3 or 4, H, W) in [0, 1]; a fourth layer stays as it is."""
+"""Filters in pixel space. Images (B, 3 or 4, H, W) in [0, 1]; a fourth layer stays as it is."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ NAMES = ("none", "gray", "blur", "edge", "lowpass", "highpass", "colormatch")
 LUMA = (0.299, 0.587, 0.114)
 
 
-def filtered(pixels: np.ndarray, name: str, amount: float, reference: np.ndarray | None = None) -> np.ndarray:
-    """The picture behind a filter; ``none`` gives it back itself.
+def filter_image(pixels: np.ndarray, name: str, amount: float, reference: np.ndarray | None = None) -> np.ndarray:
+    """The image behind a filter; ``none`` gives it back itself.
 
     ``amount`` in (0, 1]: share of the colour taken out (gray), deviation in 1/16 of the shorter
     side (blur), share of frequencies cut away (lowpass, highpass), strength of the lines (edge),

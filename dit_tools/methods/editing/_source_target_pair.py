@@ -1,8 +1,8 @@
-"""An edit that runs beside its source, in one batch.
+"""An edit that runs next to its source, in one batch.
 
-``pair``: the source row is held to its own trajectory; it is inverted by DDIM without guidance and
+``invert_pair``: the source row is held to its own trajectory; it is inverted by DDIM without guidance and
 stored, and in the way back a method looks at its row of every network call and takes from it what
-the edit shall keep. ``departed``: both rows run freely, and what they differ by is the edit.
+the edit should keep. ``add_difference``: both rows run freely, and what they differ by is the edit.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from itertools import pairwise
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import Array, concat, precise, split
-from dit_tools.core.steps import moved
-from dit_tools.methods.editing import Denoiser, Scene, ddim
+from dit_tools.core.arrays import Array, concat, split, to_precision
+from dit_tools.core.steps import ode_step
+from dit_tools.methods.editing import Denoiser, EditContext, ddim_step
 
 Blend = Callable[[int], Array | None]
 """From the number of steps done to a mask (1, 1, h, w) of what may differ from the source."""
 
 
 @dataclass
-class Pair:
+class SourceTargetPair:
     """The source's ``trajectory`` of clean to noisy latents, and a denoiser of both rows.
 
     ``length``: text positions of the conditions, 0 where there are none.
     """
 
-    scene: Scene
+    scene: EditContext
     times: tuple[float, ...]
     trajectory: Sequence[Array]
     denoise: Denoiser
@@ -41,19 +41,21 @@ class Pair:
         x = concat([self.trajectory[-1]] * 2)
         with control:
             for i, (t, s) in enumerate(pairwise(self.times)):
-                ahead = moved(self.denoise(x, t), x, t, s)[1:]
+                ahead = ode_step(self.denoise(x, t), x, t, s)[1:]
                 source = self.trajectory[-2 - i]
                 for kept in (blend(i + 1) if blend else None, mask):
                     ahead = ahead if kept is None else source + kept * (ahead - source)
                 x = concat([source, ahead])
-        return precise(x[1:], "float32")
+        return to_precision(x[1:], "float32")
 
 
-def pair(scene: Scene, times: tuple[float, ...], source_scale: float, target_scale: float) -> Pair:
+def invert_pair(
+    context: EditContext, times: tuple[float, ...], source_scale: float, target_scale: float
+) -> SourceTargetPair:
     """The source inverted over ``times``: one network call a step."""
-    x0 = precise(scene.x0, scene.session.precision)
+    x0 = to_precision(context.x0, context.session.precision)
     inversion = spec.parse("inversion", "ddim:refine=0")
-    passed = inversion.trajectory(scene.ask("source", scale=source_scale), x0, times)
+    passed = inversion.trajectory(context.ask("source", scale=source_scale), x0, times)
     lengths = [0]
 
     def look(conditions: dict[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
@@ -62,26 +64,28 @@ def pair(scene: Scene, times: tuple[float, ...], source_scale: float, target_sca
             lengths[0] = int(states.shape[1])
         return conditions
 
-    denoise = scene.ask("source", "target", scale=target_scale, change=look)
-    return Pair(scene, times, passed, denoise, lengths[0])
+    denoise = context.ask("source", "target", scale=target_scale, change=look)
+    return SourceTargetPair(context, times, passed, denoise, lengths[0])
 
 
-def departed(scene: Scene, times: tuple[float, ...], shift: Array, denoise: Denoiser, eta: float = 0.0) -> Array:
+def add_difference(
+    context: EditContext, times: tuple[float, ...], shift: Array, denoise: Denoiser, eta: float = 0.0
+) -> Array:
     """``x0`` and what the run from shifted inverted latents differs by from the run without.
 
     ``shift`` (1, C, h, w) is kept within the mask; the rows of ``denoise`` are the plain and the
     shifted. ``eta``: fresh noise on the way back, the same for both. Two predictions a step.
     """
-    x = spec.parse("inversion", "ddim:refine=0").invert(scene.ask("source", scale=1.0), scene.x0, times).noise
-    both = concat([x, x + (shift if scene.mask is None else shift * scene.mask)])
+    x = spec.parse("inversion", "ddim:refine=0").invert(context.ask("source", scale=1.0), context.x0, times).noise
+    both = concat([x, x + (shift if context.mask is None else shift * context.mask)])
     for t, s in pairwise(times):
-        fresh = concat([scene.stream.fresh()] * 2) if eta else 0.0
+        fresh = concat([context.stream.fresh()] * 2) if eta else 0.0
         p = denoise(both, t)
-        both = ddim(p, s, eta, fresh) if eta else moved(p, both, t, s)
+        both = ddim_step(p, s, eta, fresh) if eta else ode_step(p, both, t, s)
     plain, edited = split(both, 2)
-    return scene.x0 + (edited - plain)
+    return context.x0 + (edited - plain)
 
 
-def tokens(scene: Scene) -> int:
+def token_count(context: EditContext) -> int:
     """Image tokens of the scene's latents."""
-    return scene.session.model.family.tokens(scene.x0.shape)
+    return context.session.model.family.tokens(context.x0.shape)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from dit_tools.core.arrays import Array, concat, like, split, to_numpy
+from dit_tools.core.arrays import Array, concat, convert_like, split, to_numpy
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import capped, moved
-from dit_tools.methods.editing import Editing, Scene, late
-from dit_tools.methods.editing._source_target_pair import departed
+from dit_tools.core.steps import cap_times, ode_step
+from dit_tools.methods.editing import EditContext, Editing, last_times
+from dit_tools.methods.editing._source_target_pair import add_difference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +28,9 @@ class Boundary(Editing):
     A support vector machine separates latents at the level strength of two prompts, the source's
     and the target's, sampled by the model itself from the same noises; ``z' = z + shift g a`` with
     its unit normal a and the gap g between the two kinds' means on it. Both z and z' are denoised
-    under the source prompt, and what they differ by is added to the picture. Differs from the
-    paper: labelled latents are sampled, not inverted from labelled pictures; the projection is
-    shifted, not set, so that 0 is the picture; latents only, no bottleneck features, for there is
+    under the source prompt, and what they differ by is added to the image. Differs from the
+    paper: labelled latents are sampled, not inverted from labelled images; the projection is
+    shifted, not set, so that 0 is the image; latents only, no bottleneck features, for there is
     no bottleneck in a transformer.
     """
 
@@ -44,37 +44,37 @@ class Boundary(Editing):
     eta: float = param(0.0, "fresh noise on the way back, 1 = the paper's", ge=0, le=1)
     scale: float = param(3.0, "guidance scale for sampling the examples", ge=0)
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """The examples' predictions down to the level, then three plain ones a step."""
-        times = capped(late(scene.times, self.strength), scene.path)
+        times = cap_times(last_times(context.times, self.strength), context.path)
         if self.shift == 0 or len(times) < 2:
-            return scene.x0
-        start = capped(scene.times, scene.path)
+            return context.x0
+        start = cap_times(context.times, context.path)
         above = (*(t for t in start if t > times[0]), times[0])
-        normal, gap = self._boundary(scene, above)
-        denoise = scene.ask("source", "source", scale=1.0)
-        return departed(scene, times, like(self.shift * gap * normal, scene.x0), denoise, self.eta)
+        normal, gap = self._boundary(context, above)
+        denoise = context.ask("source", "source", scale=1.0)
+        return add_difference(context, times, convert_like(self.shift * gap * normal, context.x0), denoise, self.eta)
 
-    def _boundary(self, scene: Scene, times: tuple[float, ...]) -> tuple[np.ndarray, float]:
+    def _boundary(self, context: EditContext, times: tuple[float, ...]) -> tuple[np.ndarray, float]:
         """Unit normal (1, C, h, w) from source to target, and how far the kinds lie apart on it."""
         import numpy as np
 
-        denoise = scene.ask("source", "target", scale=self.scale)
+        denoise = context.ask("source", "target", scale=self.scale)
         found: tuple[list[Any], list[Any]] = ([], [])
         for _ in range(self.examples):
-            noise = scene.stream.fresh()
+            noise = context.stream.fresh()
             x = concat([noise, noise])
             for t, s in pairwise(times):
-                x = moved(denoise(x, t), x, t, s)
+                x = ode_step(denoise(x, t), x, t, s)
             for kind, row in zip(found, split(x, 2), strict=True):
                 kind.append(to_numpy(row).reshape(-1))
         source, target = (np.stack(kind).astype(np.float64) for kind in found)
-        normal = separate(source, target)
+        normal = svm_normal(source, target)
         gap = float((target @ normal).mean() - (source @ normal).mean())
-        return normal.reshape(scene.x0.shape), gap
+        return normal.reshape(context.x0.shape), gap
 
 
-def separate(one: np.ndarray, two: np.ndarray, c: float = 1.0, passes: int = 200) -> np.ndarray:
+def svm_normal(one: np.ndarray, two: np.ndarray, c: float = 1.0, passes: int = 200) -> np.ndarray:
     """The unit normal, from ``one`` to ``two`` (N, D), of a linear support vector machine.
 
     Dual coordinate descent on the hinge loss (Hsieh et al. 2008), data centred and scaled to unit

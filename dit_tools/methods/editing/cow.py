@@ -6,13 +6,13 @@ from itertools import pairwise
 from typing import Any
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import Array, precise
+from dit_tools.core.arrays import Array, to_precision
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import moved
-from dit_tools.methods.editing import Editing, Scene, ddim, level
+from dit_tools.core.steps import ode_step
+from dit_tools.methods.editing import EditContext, Editing, ddim_step, time_of_noise
 
 LAST_ETA = 0.1
-"""Fresh noise on the way from the cycles to the picture, as in the authors' code."""
+"""Fresh noise on the way from the cycles to the image, as in the authors' code."""
 
 
 @method(
@@ -28,7 +28,7 @@ class Cow(Editing):
     What is kept, on grey, is inverted to a bottom and a top level of noise (0.5 and 0.7 of SD's
     steps) and its latents on the way are stored. Each cycle disturbs the bottom up to the top,
     ``x' = r x + sqrt(sigma'^2 - (r sigma)^2) noise`` with r = alpha' / alpha, and denoises down
-    again, putting the stored latents back after every step. Then on to the picture, with one more
+    again, putting the stored latents back after every step. Then on to the image, with one more
     putting back. Differs from the paper: inversion without guidance; no terms that suppress a
     second instance, for which --negative-prompt is there. Pure repainting: --method inpaint starts
     from noise and has no cycles. Not worth it on the built-in model: plain inversion with the mask
@@ -45,47 +45,47 @@ class Cow(Editing):
     cycles: int = param(10, "number of cycles; 0 = none", ge=0, le=1000)
     leg: int = param(3, "number of steps per cycle", ge=1, le=100)
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """``cycles * leg`` guided predictions, and those of the steps below the bottom, twice."""
         if self.strength == 0:
-            return scene.x0
-        times, tail = self._times(scene)
-        stored = self._stored(scene, times, tail)
-        mask: Any = scene.mask
-        denoise, keep, path = scene.ask("target"), 1 - mask, scene.path
+            return context.x0
+        times, tail = self._times(context)
+        stored = self._stored(context, times, tail)
+        mask: Any = context.mask
+        denoise, keep, path = context.ask("target"), 1 - mask, context.path
         top, low = times[0], times[-1]
         ratio = path.alpha(top) / path.alpha(low)
         spread = max(path.sigma(top) ** 2 - (ratio * path.sigma(low)) ** 2, 0.0) ** 0.5
         x = stored[low]
         for _ in range(self.cycles):
-            x = ratio * x + spread * scene.stream.fresh()
+            x = ratio * x + spread * context.stream.fresh()
             x = mask * x + keep * stored[top]
             for t, s in pairwise(times):
-                x = moved(denoise(x, t), x, t, s)
+                x = ode_step(denoise(x, t), x, t, s)
                 x = mask * x + keep * stored[s]
-        settled = level(path, self.strength * self.settle)
+        settled = time_of_noise(path, self.strength * self.settle)
         for t, s in pairwise(tail):
-            x = ddim(denoise(x, t), s, LAST_ETA, scene.stream.fresh())
+            x = ddim_step(denoise(x, t), s, LAST_ETA, context.stream.fresh())
             if s >= settled or s == 0:
                 x = mask * x + keep * stored[s]
         return x
 
-    def _times(self, scene: Scene) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Times of a cycle from top to bottom, and those from the bottom to the picture."""
+    def _times(self, context: EditContext) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Times of a cycle from top to bottom, and those from the bottom to the image."""
         high, low = self.strength, self.strength * self.bottom
         noise = [high + (low - high) * i / self.leg for i in range(self.leg + 1)]
-        times = tuple(level(scene.path, share) for share in noise)
-        return times, (times[-1], *(t for t in scene.times if t < times[-1]))
+        times = tuple(time_of_noise(context.path, share) for share in noise)
+        return times, (times[-1], *(t for t in context.times if t < times[-1]))
 
-    def _stored(self, scene: Scene, times: tuple[float, ...], tail: tuple[float, ...]) -> dict[float, Array]:
+    def _stored(self, context: EditContext, times: tuple[float, ...], tail: tuple[float, ...]) -> dict[float, Array]:
         """Latents of what is kept on a grey ground, at every time of both ways."""
-        hole: Any = scene.selection > 0.5
-        canvas = scene.pixels.copy()
+        hole: Any = context.selection > 0.5
+        canvas = context.pixels.copy()
         canvas[:, :, hole] = 0.5  # opacity too, where there is one: grey over white
-        clean = precise(scene.session.encode(canvas), "float32")
-        mask: Any = scene.mask
-        clean = mask * clean + (1 - mask) * scene.x0
+        clean = to_precision(context.session.encode(canvas), "float32")
+        mask: Any = context.mask
+        clean = mask * clean + (1 - mask) * context.x0
         whole = (*times, *tail[1:])
-        passed = spec.parse("inversion", "ddim:refine=0").trajectory(scene.ask("source", scale=1.0), clean, whole)
+        passed = spec.parse("inversion", "ddim:refine=0").trajectory(context.ask("source", scale=1.0), clean, whole)
         found = dict(zip(whole, reversed(passed), strict=True))
-        return found | {whole[-1]: scene.x0}
+        return found | {whole[-1]: context.x0}

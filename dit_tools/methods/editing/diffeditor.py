@@ -7,11 +7,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import Array, like, precise
+from dit_tools.core.arrays import Array, convert_like, to_precision
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import capped, moved
-from dit_tools.methods.editing import Editing, Scene, _copy_paste, ddim, late
-from dit_tools.methods.editing._copy_paste import Collage
+from dit_tools.core.steps import cap_times, ode_step
+from dit_tools.methods.editing import EditContext, Editing, _copy_paste, ddim_step, last_times
+from dit_tools.methods.editing._copy_paste import CopyPaste
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +50,8 @@ class DiffEditor(Editing):
     references = (0, 1)
 
     task: str = param("move", "what to do", choices=("move", "drag", "paste", "appearance"))
-    right: float = param(0.0, "pixels of the picture to the right", ge=-1e5, le=1e5)
-    down: float = param(0.0, "pixels of the picture downwards", ge=-1e5, le=1e5)
+    right: float = param(0.0, "pixels of the image to the right", ge=-1e5, le=1e5)
+    down: float = param(0.0, "pixels of the image downwards", ge=-1e5, le=1e5)
     scale: float = param(1.0, "new size, 1 = as it is (move)", ge=0.05, le=20)
     x: float = param(0.0, "pixels from the left to the point that is dragged", ge=0, le=1e5)
     y: float = param(0.0, "pixels from the top to the point that is dragged", ge=0, le=1e5)
@@ -72,29 +72,29 @@ class DiffEditor(Editing):
         stays = self.right == self.down == 0 and (self.scale == 1 or self.task == "drag")
         return self.task in ("move", "drag") and stays
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """Inversion, then a guided prediction a step and two partial ones where features match."""
-        times = capped(late(scene.times, self.strength), scene.path)
+        times = cap_times(last_times(context.times, self.strength), context.path)
         if len(times) < 2 or self._still:
-            return scene.x0
-        job = _Job.of(self, scene, times)
+            return context.x0
+        job = _Job.of(self, context, times)
         steps, x = len(times) - 1, job.start()
         for i, (t, s) in enumerate(pairwise(times)):
             part = i / steps
             travels = TRAVELLED[0] < part < TRAVELLED[1] and i % 2 == 0
             for again in range(self.travel if travels else 1):
                 if again:
-                    x = moved(job.plain(x, s), x, s, t)
+                    x = ode_step(job.plain(x, s), x, s, t)
                 x = self._step(job, x, i, part)
         return x
 
     def _step(self, job: _Job, x: Array, i: int, part: float) -> Array:
         """From ``times[i]`` to the next: guidance moves the clean prediction alone."""
-        (t, s), path, scene = job.times[i : i + 2], job.scene.path, job.scene
-        mask: Any = scene.mask
+        (t, s), path, context = job.times[i : i + 2], job.scene.path, job.scene
+        mask: Any = context.mask
         p = job.denoise(x, t)
         noisy = STOCHASTIC[0] < part < STOCHASTIC[1] and self.eta > 0
-        ahead = ddim(p, s, self.eta * mask, scene.stream.fresh()) if noisy else ddim(p, s)
+        ahead = ddim_step(p, s, self.eta * mask, context.stream.fresh()) if noisy else ddim_step(p, s)
         if self.match > 0 and part < GUIDED and (part < DENSE or i % 2 == 0):
             gain = path.alpha(s) / path.alpha(t) * path.sigma(t)
             ahead = ahead - gain * self.match * job.gradient(x, p.eps, i)
@@ -105,9 +105,9 @@ class DiffEditor(Editing):
 class _Job:
     """One edit: the collage and its latents, and the trajectories that are kept and matched."""
 
-    scene: Scene
+    scene: EditContext
     times: tuple[float, ...]
-    collage: Collage
+    collage: CopyPaste
     rough: Array
     kept: list[Array]
     guide: list[Array]
@@ -117,10 +117,10 @@ class _Job:
     denoise: Any
 
     @classmethod
-    def of(cls, method: DiffEditor, scene: Scene, times: tuple[float, ...]) -> _Job:
+    def of(cls, method: DiffEditor, scene: EditContext, times: tuple[float, ...]) -> _Job:
         collage = _arranged(method, scene)
         rough = scene.session.encode(collage.pixels[None].astype("float32"))
-        rough = precise(rough, "float32")
+        rough = to_precision(rough, "float32")
         plain = scene.ask("source", scale=1.0)
         known = rough if method.task == "paste" else scene.x0
         kept = spec.parse("inversion", "ddim:refine=0").trajectory(plain, known, times)[::-1]
@@ -140,11 +140,11 @@ class _Job:
         alpha, sigma = path.alpha(t), path.sigma(t)
         noise = (self.kept[0] - alpha * self.kept[-1]) / sigma
         stride = self.scene.session.model.family.vae_scale
-        places = _copy_paste.places(self.collage.origin, stride).round().astype(int)
+        places = _copy_paste.cell_origins(self.collage.origin, stride).round().astype(int)
         rows, columns = noise.shape[-2:]
         y, x = places[..., 1].clip(0, rows - 1), places[..., 0].clip(0, columns - 1)
-        gone = like(_copy_paste.cells(self.collage.vacated, stride), noise)
-        here = like(_copy_paste.cells(self.collage.placed, stride), noise)
+        gone = convert_like(_copy_paste.to_cells(self.collage.vacated, stride), noise)
+        here = convert_like(_copy_paste.to_cells(self.collage.placed, stride), noise)
         carried = noise[..., y, x]
         noise = noise + gone * (1 - here) * (self.scene.stream.fresh() - noise)
         return alpha * self.rough + sigma * (noise + here * (carried - noise))
@@ -174,43 +174,43 @@ class _Job:
 
     def _energy(self, ours: Any, theirs: Any) -> Any:
         """The weighted energies of one block's maps (1, D, rows, columns)."""
-        from dit_tools.nn.feature_capture import likeness, mean_likeness, sampled
+        from dit_tools.nn.feature_capture import mean_similarity, sampled, token_similarity
 
         family = self.scene.session.model.family
         stride = family.vae_scale * family.patch
         placed, vacated = (
-            like(_copy_paste.cells(plane, stride), ours)[None, None]
+            convert_like(_copy_paste.to_cells(plane, stride), ours)[None, None]
             for plane in (self.collage.placed, self.collage.vacated)
         )
         if self.look:
             whole = placed * 0 + 1
-            return EDIT / (1 + 4 * mean_likeness(ours, theirs, placed, whole))
-        places = like(_copy_paste.places(self.collage.origin, stride), ours)
-        found = EDIT / (1 + 4 * likeness(ours, sampled(theirs, places), placed))
+            return EDIT / (1 + 4 * mean_similarity(ours, theirs, placed, whole))
+        places = convert_like(_copy_paste.cell_origins(self.collage.origin, stride), ours)
+        found = EDIT / (1 + 4 * token_similarity(ours, sampled(theirs, places), placed))
         alone = vacated * (1 - placed)
         if bool(alone.any()):
             rest = (1 - placed) * (1 - vacated)
-            found = found + CONTRAST * (likeness(ours, theirs, alone) + 1) / 2
-            found = found + INPAINT / (1 + 4 * mean_likeness(ours, theirs, alone, rest))
+            found = found + CONTRAST * (token_similarity(ours, theirs, alone) + 1) / 2
+            found = found + INPAINT / (1 + 4 * mean_similarity(ours, theirs, alone, rest))
         return found / 2
 
 
-def _arranged(method: DiffEditor, scene: Scene) -> Collage:
+def _arranged(method: DiffEditor, context: EditContext) -> CopyPaste:
     """The rough edit. Raises UsageError for a missing reference."""
     from dit_tools.core.errors import UsageError
 
-    assert scene.frame is not None, "the run knows where the pixels lie"
-    pixels, mask = scene.pixels[0], scene.selection
-    if method.task in ("paste", "appearance") and not scene.references:
-        raise UsageError(f"--method diffeditor: task={method.task} needs --reference", "name the other picture")
-    zoom = scene.frame.model[0] / scene.frame.height
+    assert context.frame is not None, "the run knows where the pixels lie"
+    pixels, mask = context.pixels[0], context.selection
+    if method.task in ("paste", "appearance") and not context.references:
+        raise UsageError(f"--method diffeditor: task={method.task} needs --reference", "name the other image")
+    zoom = context.frame.model[0] / context.frame.height
     right, down = method.right * zoom, method.down * zoom
     if method.task == "move":
         return _copy_paste.move(pixels, mask, right, down, method.scale)
     if method.task == "paste":
-        return _copy_paste.paste(pixels, mask, scene.references[0].picture)
+        return _copy_paste.paste(pixels, mask, context.references[0].picture)
     if method.task == "drag":
-        point = ((method.x - scene.frame.left) * zoom, (method.y - scene.frame.top) * zoom)
+        point = ((method.x - context.frame.left) * zoom, (method.y - context.frame.top) * zoom)
         return _copy_paste.drag(pixels, mask, point, right, down)
     still = _copy_paste.drag(pixels, mask, (0, 0), 0, 0)
     return replace(still, placed=(mask > 0.5).astype("float32"))

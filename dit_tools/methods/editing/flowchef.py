@@ -1,4 +1,4 @@
-"""FlowChef: sampling that is steered back to the picture where it must be kept."""
+"""FlowChef: sampling that is steered back to the image where it must be kept."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from itertools import pairwise
 from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Flow
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import moved
-from dit_tools.methods.editing import Editing, Scene, noised
+from dit_tools.core.steps import ode_step
+from dit_tools.methods.editing import EditContext, Editing, add_noise
 
 
 @method(
@@ -18,7 +18,7 @@ from dit_tools.methods.editing import Editing, Scene, noised
     authors="Patel, Wen, Metaxas, Yang",
 )
 class FlowChef(Editing):
-    """At every step the predicted clean latents are pulled to the picture's by ``pull`` (Alg. 1).
+    """At every step the predicted clean latents are pulled to the image's by ``pull`` (Alg. 1).
 
     With the velocity held fixed the gradient of the distance is the distance itself: no gradient of
     the network is needed. Everywhere for the first ``whole`` of the steps, after that outside the
@@ -35,15 +35,15 @@ class FlowChef(Editing):
         """Once over all times."""
         return True
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """One guided prediction a step."""
-        denoise, steps = scene.ask("target"), len(scene.times) - 1
-        x = noised(scene, scene.times[0], scene.stream.fresh())
-        for i, (t, s) in enumerate(pairwise(scene.times)):
+        denoise, steps = context.ask("target"), len(context.times) - 1
+        x = add_noise(context, context.times[0], context.stream.fresh())
+        for i, (t, s) in enumerate(pairwise(context.times)):
             p = denoise(x, t)
-            pulled = self.pull * (scene.x0 - p.x0)
+            pulled = self.pull * (context.x0 - p.x0)
             if i >= round(self.whole * steps):
-                pulled = pulled * (0.0 if scene.mask is None else 1 - scene.mask)
-            gain = 1.0 if isinstance(scene.path, Flow) else scene.path.alpha(t)
-            x = moved(p, x + gain * pulled, t, s)
+                pulled = pulled * (0.0 if context.mask is None else 1 - context.mask)
+            gain = 1.0 if isinstance(context.path, Flow) else context.path.alpha(t)
+            x = ode_step(p, x + gain * pulled, t, s)
         return x

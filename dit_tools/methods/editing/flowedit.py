@@ -1,4 +1,4 @@
-"""FlowEdit: a direct path from the picture to the edited one, without inversion."""
+"""FlowEdit: a direct path from the image to the edited one, without inversion."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, moved
-from dit_tools.methods.editing import Editing, Scene, late, noised
+from dit_tools.core.steps import Denoise, ode_step
+from dit_tools.methods.editing import EditContext, Editing, add_noise, last_times
 
 
 @method(
@@ -23,7 +23,7 @@ class FlowEdit(Editing):
     ``z += (s - t) (v(z + x_t - x0, target) - v(x_t, source))`` with fresh noise in each x_t.
 
     Alg. 1, from the last ``strength`` of the steps on; in the last ``finish`` of them the target is
-    sampled as usual. The same prompt with equal scales gives the picture itself, bit for bit. On a
+    sampled as usual. The same prompt with equal scales gives the image itself, bit for bit. On a
     variance-preserving path the difference of the two DDIM steps takes the place of that of the
     velocities. Two guided predictions a step and average.
     """
@@ -41,32 +41,32 @@ class FlowEdit(Editing):
         """With one noise a step."""
         return self.average == 1
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """The source's latents plus what the two prompts differ by."""
-        times = late(scene.times, self.strength)
+        times = last_times(context.times, self.strength)
         if len(times) < 2:
-            return scene.x0
-        plain = min(len(late(scene.times, self.finish)), len(times)) - 1
-        source = scene.ask("source", scale=self.source_scale)
-        target = scene.ask("target", scale=self.target_scale)
-        change = scene.x0 * 0.0
+            return context.x0
+        plain = min(len(last_times(context.times, self.finish)), len(times)) - 1
+        source = context.ask("source", scale=self.source_scale)
+        target = context.ask("target", scale=self.target_scale)
+        change = context.x0 * 0.0
         turn = len(times) - 1 - plain
         for t, s in pairwise(times[: turn + 1]):
-            steps = [self._step(scene, source, target, change, t, s) for _ in range(self.average)]
+            steps = [self._step(context, source, target, change, t, s) for _ in range(self.average)]
             change = sum(steps[1:], steps[0]) / self.average
-            if scene.mask is not None:
-                change = change * scene.mask
+            if context.mask is not None:
+                change = change * context.mask
         if not plain:
-            return scene.x0 + change
+            return context.x0 + change
         rest = times[turn:]
-        x = noised(scene, rest[0], scene.stream.fresh()) + change
+        x = add_noise(context, rest[0], context.stream.fresh()) + change
         for t, s in pairwise(rest):
-            x = moved(target(x, t), x, t, s)
+            x = ode_step(target(x, t), x, t, s)
         return x
 
-    def _step(self, scene: Scene, source: Denoise, target: Denoise, change: Array, t: float, s: float) -> Array:
+    def _step(self, context: EditContext, source: Denoise, target: Denoise, change: Array, t: float, s: float) -> Array:
         """How far both are apart at ``s``, from ``change`` at ``t``."""
-        from_source = noised(scene, t, scene.stream.fresh())
+        from_source = add_noise(context, t, context.stream.fresh())
         from_target = from_source + change
-        ahead = moved(target(from_target, t), from_target, t, s)
-        return ahead - moved(source(from_source, t), from_source, t, s)
+        ahead = ode_step(target(from_target, t), from_target, t, s)
+        return ahead - ode_step(source(from_source, t), from_source, t, s)

@@ -1,11 +1,11 @@
-"""SDEdit: noise the picture up to a point, and denoise it with the new prompt."""
+"""SDEdit: noise the image up to a point, and denoise it with the new prompt."""
 
 from __future__ import annotations
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
-from dit_tools.methods.editing import Editing, Scene, late, noised
+from dit_tools.methods.editing import EditContext, Editing, add_noise, last_times
 
 
 @method(
@@ -34,18 +34,18 @@ class Img2Img(Editing):
         """As the solver goes."""
         return True
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """One guided prediction a step, as the solver has it."""
-        times = late(scene.times, self.strength)
+        times = last_times(context.times, self.strength)
         if len(times) < 2:
-            return scene.x0
-        solver, noise = scene.solver, scene.stream.fresh()
-        if solver.own_times and times != scene.times:
+            return context.x0
+        solver, noise = context.solver, context.stream.fresh()
+        if solver.own_times and times != context.times:
             raise UnsupportedError(
                 f"--solver {solver.info.name}: it keeps its own times and cannot start midway", "use --solver euler"
             )
-        whole = len(times) == len(scene.times)
-        x = noise * 1.0 if whole else noised(scene, times[0], noise)
-        for step in solver.steps(scene.ask("target"), x, times, scene.stream):
+        whole = len(times) == len(context.times)
+        x = noise * 1.0 if whole else add_noise(context, times[0], noise)
+        for step in solver.steps(context.ask("target"), x, times, context.stream):
             x = step.x
         return x

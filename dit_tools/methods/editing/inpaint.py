@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import moved
-from dit_tools.methods.editing import Editing, Scene, late, noised
+from dit_tools.core.steps import ode_step
+from dit_tools.methods.editing import EditContext, Editing, add_noise, last_times
 
 
 @method(
@@ -18,7 +18,7 @@ from dit_tools.methods.editing import Editing, Scene, late, noised
     identity={"strength": 0.0},
 )
 class Inpaint(Editing):
-    """After every step what lies outside the mask becomes the noised picture again (Eq. 8).
+    """After every step what lies outside the mask becomes the noised image again (Eq. 8).
 
     With resample > 1 each step is taken back and repeated (Alg. 1), which makes the inside fit the
     outside better, at as many times the cost. DDIM steps, Euler on a flow. Strength 1 starts from
@@ -35,24 +35,24 @@ class Inpaint(Editing):
         """Where no step is repeated."""
         return self.resample == 1
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """``resample`` guided predictions a step, one in the last."""
-        times = late(scene.times, self.strength)
+        times = last_times(context.times, self.strength)
         if len(times) < 2:
-            return scene.x0
-        assert scene.mask is not None, "the run asks for a mask"
-        noise, denoise = scene.stream.fresh(), scene.ask("target")
-        x = noised(scene, times[0], noise)
+            return context.x0
+        assert context.mask is not None, "the run asks for a mask"
+        noise, denoise = context.stream.fresh(), context.ask("target")
+        x = add_noise(context, times[0], noise)
         for t, s in pairwise(times):
             for again in range(self.resample if s > 0 else 1):
                 if again:
-                    x = self._renoised(scene, x, t, times[times.index(t) + 1])
-                x = moved(denoise(x, t), x, t, s)
-                x = scene.mask * x + (1 - scene.mask) * noised(scene, s, noise)
+                    x = self._renoised(context, x, t, times[times.index(t) + 1])
+                x = ode_step(denoise(x, t), x, t, s)
+                x = context.mask * x + (1 - context.mask) * add_noise(context, s, noise)
         return x
 
-    def _renoised(self, scene: Scene, x: Array, t: float, s: float) -> Array:
+    def _renoised(self, context: EditContext, x: Array, t: float, s: float) -> Array:
         """``x`` at ``s`` taken back to ``t`` by the forward process."""
-        keep = scene.path.alpha(t) / scene.path.alpha(s)
-        fresh = max(scene.path.sigma(t) ** 2 - (keep * scene.path.sigma(s)) ** 2, 0.0) ** 0.5
-        return keep * x + fresh * scene.stream.fresh()
+        keep = context.path.alpha(t) / context.path.alpha(s)
+        fresh = max(context.path.sigma(t) ** 2 - (keep * context.path.sigma(s)) ** 2, 0.0) ** 0.5
+        return keep * x + fresh * context.stream.fresh()

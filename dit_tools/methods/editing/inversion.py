@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dit_tools.core.arrays import Array, concat, precise
+from dit_tools.core.arrays import Array, concat, to_precision
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
 from dit_tools.core.steps import Inverted
-from dit_tools.methods.editing import Editing, Scene, late
+from dit_tools.methods.editing import EditContext, Editing, last_times
 
 
 @method(
@@ -24,8 +24,8 @@ class InversionEdit(Editing):
 
     With ``--inversion dpm-encoder`` it is CycleDiffusion (Wu and De la Torre 2022), between two
     models of the same latents with ``--source-model``; with ``edict`` or ``bdia`` the edits of
-    those papers; ``direct`` runs the source beside the edit. The same prompt and scales give the
-    picture back, as exactly as the inversion is. A latent file is used as it is, from its own
+    those papers; ``direct`` runs the source next to the edit. The same prompt and scales give the
+    image back, as exactly as the inversion is. A latent file is used as it is, from its own
     first time on. Exact inversions do not edit better on the built-in model: ``edict`` and ``bdia``
     keep 3 and 4 dB less than ``ddim`` for the same targets (benchmarks/results/editing.md).
     """
@@ -43,35 +43,35 @@ class InversionEdit(Editing):
         """Up by one denoiser, down by another."""
         return True
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """The calls of the inversion there and back; those back alone with a latent file.
 
-        Raises UnsupportedError where another model inverts what must run beside the edit.
+        Raises UnsupportedError where another model inverts what must run next to the edit.
         """
-        chosen = scene.inversion
-        times = scene.times
-        if scene.inverted is None:
-            times = chosen.usable(late(times, self.strength), scene.path)
+        chosen = context.inversion
+        times = context.times
+        if context.inverted is None:
+            times = chosen.usable(last_times(times, self.strength), context.path)
         if len(times) < 2:
-            return scene.x0
+            return context.x0
         rows = ("source", "target")[-chosen.rows :]
-        if scene.origin is not None and len(rows) > 1:
+        if context.origin is not None and len(rows) > 1:
             raise UnsupportedError(
-                f"--inversion {chosen.info.name}: its source runs beside the edit, in one model",
+                f"--inversion {chosen.info.name}: its source runs next to the edit, in one model",
                 "use --inversion dpm-encoder with --source-model",
             )
-        found = scene.inverted or self._found(scene, chosen, times)
+        found = context.inverted or self._found(context, chosen, times)
         x = concat([found.noise] * len(rows))
-        denoise = scene.ask(*rows, scale=self.target_scale)
+        denoise = context.ask(*rows, scale=self.target_scale)
         for step in chosen.back(found.state).steps(denoise, x, times, None):
             x = step.x
-        return precise(x[-1:], "float32")
+        return to_precision(x[-1:], "float32")
 
-    def _found(self, scene: Scene, chosen: Any, times: Sequence[float]) -> Inverted:
+    def _found(self, context: EditContext, chosen: Any, times: Sequence[float]) -> Inverted:
         scale = self.target_scale if chosen.guided else self.source_scale
-        if scene.origin is None:
-            ask, x0 = scene.ask("source", scale=scale), scene.x0
+        if context.origin is None:
+            ask, x0 = context.ask("source", scale=scale), context.x0
         else:
-            ask = scene.prompted([scene.source], scale, sampler=scene.origin.session)
-            x0 = scene.origin.x0
-        return chosen.invert(ask, precise(x0, scene.session.precision), times, scene.stream)
+            ask = context.prompted([context.source], scale, sampler=context.origin.session)
+            x0 = context.origin.x0
+        return chosen.invert(ask, to_precision(x0, context.session.precision), times, context.stream)

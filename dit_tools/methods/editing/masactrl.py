@@ -1,4 +1,4 @@
-"""MasaCtrl: the target asks with its own queries, and the picture answers."""
+"""MasaCtrl: the target asks with its own queries, and the image answers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
-from dit_tools.methods.editing import Editing, Scene, late
-from dit_tools.methods.editing._source_target_pair import pair, tokens
+from dit_tools.methods.editing import EditContext, Editing, last_times
+from dit_tools.methods.editing._source_target_pair import invert_pair, token_count
 
 
 @method(
@@ -20,12 +20,12 @@ from dit_tools.methods.editing._source_target_pair import pair, tokens
 )
 class MasaCtrl(Editing):
     """Keys and values of the source's image tokens in place of the target's (Eq. 3): the shape may
-    change, and its surfaces stay those of the picture.
+    change, and its surfaces stay those of the image.
 
     From ``start`` of the steps on, so that the target's layout has formed, in blocks from ``depth``
     on; the paper's are step 4 of 50 and the decoder of a U-Net. In joint attention text tokens keep
     their own (as in Cai et al. 2024, arXiv:2412.18597); on Sana keys and values of the linear
-    attention are shared. The source runs beside, held to its DDIM inversion: three guided
+    attention are shared. The source runs alongside, held to its DDIM inversion: three guided
     predictions a step.
     """
 
@@ -36,23 +36,23 @@ class MasaCtrl(Editing):
     depth: float = param(0.25, "share of the blocks before sharing begins", ge=0, le=1)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """Three guided predictions a step. Raises UnsupportedError for unknown attention."""
-        times = late(scene.times, self.strength)
+        times = last_times(context.times, self.strength)
         if len(times) < 2:
-            return scene.x0
+            return context.x0
         from dit_tools.nn.attention_control import ALL, control_attention
         from dit_tools.nn.attention_injection import Appearance, linear_appearance
 
-        both = pair(scene, times, 1.0, self.target_scale)
+        both = invert_pair(context, times, 1.0, self.target_scale)
         steps = len(times) - 1
         begin = times[min(round(self.start * steps), steps)]
-        control = Appearance(scene.session.state, begin, self.depth)
-        blocks = scene.session.model.network.blocks()
+        control = Appearance(context.session.state, begin, self.depth)
+        blocks = context.session.model.network.blocks()
         with ExitStack() as stack:
             stack.enter_context(linear_appearance(blocks, control))
             return both.run(
                 control_attention(
-                    blocks, lambda: tokens(scene), control, "--method masactrl", kinds=ALL, same_places=True
+                    blocks, lambda: token_count(context), control, "--method masactrl", kinds=ALL, same_places=True
                 )
             )

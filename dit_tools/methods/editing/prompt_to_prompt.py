@@ -6,9 +6,9 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
-from dit_tools.methods.editing import Editing, Scene, late
-from dit_tools.methods.editing._source_target_pair import Blend, pair, tokens
-from dit_tools.models.words import aligned
+from dit_tools.methods.editing import EditContext, Editing, last_times
+from dit_tools.methods.editing._source_target_pair import Blend, invert_pair, token_count
+from dit_tools.models.prompt_tokens import align_tokens
 
 
 @method(
@@ -23,7 +23,7 @@ class PromptToPrompt(Editing):
     """The target attends to the words that both prompts share as the source does (Sec. 3.2), and
     for ``structure`` of the run its image tokens attend to each other as the source's do.
 
-    The source runs beside it, held to its own DDIM inversion (Ju et al. 2023). In joint attention
+    The source runs next to it, held to its own DDIM inversion (Ju et al. 2023). In joint attention
     (SD3, Flux) the image-to-text part of the maps is replaced and the rest of each row scaled, so
     that rows sum to one; image attention is shared by queries and keys. Linear attention has no
     maps to share, so that on Sana only the text's count. ``blend`` keeps the source wherever the
@@ -40,36 +40,42 @@ class PromptToPrompt(Editing):
     blend: float = param(0.0, "attention to changed words from which a pixel may change; 0 = everywhere", ge=0, le=1)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """Three guided predictions a step. Raises UnsupportedError for unknown attention."""
-        times = late(scene.times, self.strength)
+        times = last_times(context.times, self.strength)
         if len(times) < 2:
-            return scene.x0
+            return context.x0
         from dit_tools.nn import attention_injection
         from dit_tools.nn.attention_control import ALL, control_attention
 
-        model = scene.session.model
-        both = pair(scene, times, 1.0, self.target_scale)
-        before, after = (model.family.words(model.pipe, text, both.length) for text in (scene.source, scene.target))
-        pairs, old, new = aligned(before, after, self.swap)
+        model = context.session.model
+        both = invert_pair(context, times, 1.0, self.target_scale)
+        before, after = (model.family.words(model.pipe, text, both.length) for text in (context.source, context.target))
+        pairs, old, new = align_tokens(before, after, self.swap)
         maps = attention_injection.Maps([(0, old), (1, new)]) if self.blend else None
         control = attention_injection.PromptToPrompt(
-            scene.session.state, pairs, new, _until(times, self.cross), _until(times, self.structure), self.boost, maps
+            context.session.state,
+            pairs,
+            new,
+            _until(times, self.cross),
+            _until(times, self.structure),
+            self.boost,
+            maps,
         )
         held = control_attention(
             model.network.blocks(),
-            lambda: tokens(scene),
+            lambda: token_count(context),
             control,
             "--method prompt-to-prompt",
             kinds=ALL,
             same_places=True,
         )
-        return both.run(held, self._blend(scene, maps, len(times) - 1) if maps else None)
+        return both.run(held, self._blend(context, maps, len(times) - 1) if maps else None)
 
-    def _blend(self, scene: Scene, maps: Any, steps: int) -> Blend:
+    def _blend(self, context: EditContext, maps: Any, steps: int) -> Blend:
         """What may differ from the source, once a fifth of the steps is done."""
-        patch = scene.session.model.family.patch
-        rows, columns = scene.x0.shape[-2] // patch, scene.x0.shape[-1] // patch
+        patch = context.session.model.family.patch
+        rows, columns = context.x0.shape[-2] // patch, context.x0.shape[-1] // patch
 
         def mask(done: int) -> Array | None:
             seen = [found for i in (0, 1) if (found := maps.of(i)) is not None]

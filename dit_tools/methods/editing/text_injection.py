@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dit_tools.core.arrays import Array, is_torch, precise
+from dit_tools.core.arrays import Array, is_torch, to_precision
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Flow
 from dit_tools.core.registry import method, param
-from dit_tools.methods.editing import Editing, Scene, late, noised
+from dit_tools.methods.editing import EditContext, Editing, add_noise, last_times
 
 STATES = "encoder_hidden_states"
 
@@ -25,9 +25,9 @@ class TextInjection(Editing):
     source prompt in the first ``hold`` of the steps, and then a mixture with the target.
 
     The mixture is ``mix`` of the target's text states and the rest of embeddings that are tuned
-    until they describe the picture (Kawar et al. 2023, arXiv:2210.09276, Sec. 3), ``tune`` times,
+    until they describe the image (Kawar et al. 2023, arXiv:2210.09276, Sec. 3), ``tune`` times,
     from the target's on; with none the source's own stand for them. Tuning needs gradients
-    (``--backend torch``). Holding to the end gives the picture back, not holding is editing by
+    (``--backend torch``). Holding to the end gives the image back, not holding is editing by
     inversion. Guidance that no mixture follows is left to the target. Not worth it on the built-in
     model, where plain inversion keeps more for the same targets (benchmarks/results/editing.md).
     """
@@ -43,37 +43,37 @@ class TextInjection(Editing):
     rate: float = param(0.01, "learning rate, relative to the norm of the embedding", gt=0, le=1)
     target_scale: float = param(3.0, "guidance towards the target prompt", ge=0)
 
-    def edit(self, scene: Scene) -> Array:
+    def edit(self, context: EditContext) -> Array:
         """The calls of the inversion, twice; ``tune`` more. Raises UnsupportedError."""
-        chosen = scene.inversion
-        times = chosen.usable(late(scene.times, self.strength), scene.path)
+        chosen = context.inversion
+        times = chosen.usable(last_times(context.times, self.strength), context.path)
         if len(times) < 2:
-            return scene.x0
+            return context.x0
         if chosen.rows > 1 or chosen.guided:
             raise UnsupportedError(
                 f"--inversion {chosen.info.name}: --method text-injection cannot go back by it", "use --inversion edict"
             )
-        x0 = precise(scene.x0, scene.session.precision)
-        found = chosen.invert(scene.ask("source", scale=1.0), x0, times, scene.stream)
+        x0 = to_precision(context.x0, context.session.precision)
+        found = chosen.invert(context.ask("source", scale=1.0), x0, times, context.stream)
         ask = _Turning(
-            scene.ask("source", scale=1.0),
-            scene.ask("target", scale=self.target_scale, change=self._mixed(scene)),
+            context.ask("source", scale=1.0),
+            context.ask("target", scale=self.target_scale, change=self._mixed(context)),
             times[round(self.hold * (len(times) - 1))],
         )
         x = found.noise
         for step in chosen.back(found.state).steps(ask, x, times, None):
             x = step.x
-        return precise(x, "float32")
+        return to_precision(x, "float32")
 
-    def _mixed(self, scene: Scene) -> Any:
+    def _mixed(self, context: EditContext) -> Any:
         """From the target's conditions to the mixture's."""
         source: list[Any] = []
-        scene.prompted([scene.source], 1.0, change=lambda c: source.append(c) or c)
+        context.prompted([context.source], 1.0, change=lambda c: source.append(c) or c)
 
         def change(conditions: dict[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
             target, other = conditions["cond"], source[0]["cond"]
             if self.tune:
-                other = self._tuned(scene, target)
+                other = self._tuned(context, target)
             made = dict(target)
             for key, value in target.items():
                 if key == "encoder_attention_mask":  # what either prompt says is read
@@ -84,9 +84,9 @@ class TextInjection(Editing):
 
         return change
 
-    def _tuned(self, scene: Scene, target: dict[str, Array]) -> dict[str, Array]:
-        """The target's condition with text states that describe the picture."""
-        if not is_torch(scene.x0):
+    def _tuned(self, context: EditContext, target: dict[str, Array]) -> dict[str, Array]:
+        """The target's condition with text states that describe the image."""
+        if not is_torch(context.x0):
             raise UnsupportedError("--method text-injection: tune needs gradients", "use --backend torch, or tune=0")
         import torch
 
@@ -94,16 +94,16 @@ class TextInjection(Editing):
         tuned = start.detach().clone().float().requires_grad_(True)
         rate = self.rate * float(start.float().square().mean().sqrt())
         optimizer = torch.optim.Adam([tuned], lr=rate)
-        plain = scene.prompted([scene.target], 1.0)
-        least = scene.times[-2]
+        plain = context.prompted([context.target], 1.0)
+        least = context.times[-2]
         for i in range(self.tune):
-            t = least + (scene.times[0] - least) * ((i * 0.618034) % 1.0)
-            noise = scene.stream.fresh()
+            t = least + (context.times[0] - least) * ((i * 0.618034) % 1.0)
+            noise = context.stream.fresh()
             with torch.enable_grad():
                 said = dict(target) | {STATES: tuned.to(start.dtype)}
-                p = plain.branch("cond", noised(scene, t, noise), t, said)
+                p = plain.branch("cond", add_noise(context, t, noise), t, said)
                 flow = isinstance(p.path, Flow)
-                miss = p.velocity - (noise - scene.x0) if flow else p.eps - noise
+                miss = p.velocity - (noise - context.x0) if flow else p.eps - noise
                 error = miss.square().mean()
             (tuned.grad,) = torch.autograd.grad(error, tuned)
             optimizer.step()

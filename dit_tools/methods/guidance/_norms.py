@@ -1,11 +1,11 @@
-"""Furniture of guidance: rescaling a guided output back to the conditional's size."""
+"""Helpers of guidance: rescaling a guided output back to the conditional's size."""
 
 from __future__ import annotations
 
 from dit_tools.core.arrays import Array, namespace, sample_std, sample_sum
 
 
-def rescaled(guided: Array, cond: Array, share: float) -> Array:
+def rescale_std(guided: Array, cond: Array, share: float) -> Array:
     """``share`` of the way to the conditional's standard deviation, per sample.
 
     Lin et al. 2023 (arXiv:2305.08891), Eq. 14-16.
@@ -14,7 +14,7 @@ def rescaled(guided: Array, cond: Array, share: float) -> Array:
     return share * fitted + (1 - share) * guided
 
 
-def normed(guided: Array, cond: Array, norm: str) -> Array:
+def match_norm(guided: Array, cond: Array, norm: str) -> Array:
     """``guided`` with the conditional's Euclidean norm: per ``row``, ``patch`` or ``sample``.
 
     row: over the width (what Lumina2's pipeline does on its unpacked latents); patch: over the

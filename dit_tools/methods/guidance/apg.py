@@ -26,7 +26,7 @@ class Apg(Guidance):
 
     scale: float = param(4.0, "1 = the conditional prediction alone", ge=0)
     eta: float = param(0.0, "weight of the parallel part; 1 = keep it, as CFG does", ge=0, le=1)
-    norm_threshold: float = param(15.0, "longest difference per picture; 0 = any", ge=0)
+    norm_threshold: float = param(15.0, "longest difference per image; 0 = any", ge=0)
     momentum: float = param(-0.5, "weight of earlier differences; below 0 repels", ge=-1, le=1)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
 from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
-from dit_tools.methods.guidance._norms import normed, rescaled
+from dit_tools.methods.guidance._norms import match_norm, rescale_std
 
 
 @method(
@@ -45,9 +45,9 @@ class Cfg(Guidance):
             cond, uncond = yield COND, UNCOND
             guided = uncond.raw + self.scale * (cond.raw - uncond.raw)
             if self.rescale:
-                guided = rescaled(guided, cond.raw, self.rescale)
+                guided = rescale_std(guided, cond.raw, self.rescale)
             if self.norm != "none":
-                guided = normed(guided, cond.raw, self.norm)
+                guided = match_norm(guided, cond.raw, self.norm)
             return cond.with_raw(guided)
 
         return guide

@@ -22,14 +22,14 @@ class Classifier(Guidance):
 
     ``g`` is the gradient of ``log exp(joint f_y) / sum_c exp(joint marginal f_c)`` at the clean
     reading x0, decoded; nothing is differentiated through the transformer. f_y is the cosine of
-    picture and prompt by the judge of ``dit eval``, which knows emoji only; c runs over the prompt
+    image and prompt by the image-text model of ``dit eval``, which knows emoji only; c runs over the prompt
     and some 60 common words. A joint temperature above the marginal one makes the classifier surer
     of the right class without pushing the others away (Sec. 4). On top of classifier-free guidance
     if scale is not 1. Differs from the paper: the noise's share is ``sigma^2 g`` on x0, which is
-    its DDIM form times alpha, since that form is infinite at pure noise; the judge's activations
+    its DDIM form times alpha, since that form is infinite at pure noise; the image-text model's activations
     are smooth as they are, so no Softplus takes the place of ReLU. Costs a decoding and its
-    gradient a step. On emoji (24 prompts, benchmarks/methods.py) it raises the judge's cosine from
-    0.76 to 0.79 in 5.5 times the time, by the judge that guided: no evidence that it is worth it.
+    gradient a step. On emoji (24 prompts, benchmarks/methods.py) it raises the image-text model's cosine from
+    0.76 to 0.79 in 5.5 times the time, by the image-text model that guided: no evidence that it is worth it.
     """
 
     sees = True

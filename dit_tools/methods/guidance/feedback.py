@@ -1,4 +1,4 @@
-"""Dynamic guidance by feedback: at every step the scale whose picture looks best."""
+"""Dynamic guidance by feedback: at every step the scale whose image looks best."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Feedback(Guidance):
     """``uncond + s (cond - uncond)`` with the best of several ``s`` for every step and sample.
 
     All candidates come from one pair of predictions: the network is called as often as for plain
-    guidance. Their clean readings are decoded and scored for agreement with the prompt (the judge
+    guidance. Their clean readings are decoded and scored for agreement with the prompt (the image-text model
     of ``dit eval``, which knows emoji only) and for calm: how near their standard deviation is to
     the conditional's, which too large a scale raises. Scores are standardized over candidates and
     weighed by how much each rose since the last choice (never below 0.1), as in the paper. Differs
     from it: its evaluators are networks trained on noisy latents; decoding costs more, so a choice
     holds for ``every`` evaluations. One factor of 1 is plain guidance. Not worth it on emoji: the
-    judge's cosine of the final pictures is plain guidance's (+0.005 +- 0.017, 24 prompts), in 7.5
+    judge's cosine of the final images is plain guidance's (+0.005 +- 0.017, 24 prompts), in 7.5
     times the time (benchmarks/methods.py).
     """
 

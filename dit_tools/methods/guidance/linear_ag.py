@@ -23,7 +23,7 @@ class LinearAg(Guidance):
     from the paper: its weights come from a regression over stored runs of one model, step count
     and scale; here a and b are fitted per sample within the run, from one asking evaluation to the
     next, and drawn towards 1 and 0 by ``ridge``. With ``every=1`` it is plain guidance. A cache
-    that is used along starts anew whenever the branches change, so that both together save little.
+    that is used along starts again whenever the branches change, so that both together save little.
     """
 
     scale: float = param(4.0, "1 = the conditional prediction alone", ge=0)
@@ -80,7 +80,7 @@ class _Fit:
         self._cond, self._gap = cond, gap
 
     def guess(self, cond: Array) -> Array:
-        """The gap expected beside ``cond``."""
+        """The gap expected next to ``cond``."""
         return self._a * self._gap + self._b * (cond - self._cond)
 
     def _solved(self, gap: Array, move: Array) -> tuple[Array, Array]:

@@ -16,11 +16,11 @@ from dit_tools.methods.guidance import COND, UNCOND, Branch, Guidance, Guide
     identity={"scale": 1.0},
 )
 class ResidualCfg(Guidance):
-    """Guide away from a fixed picture: the one that the unconditional prediction began with.
+    """Guide away from a fixed image: the one that the unconditional prediction began with.
 
     The negative is the virtual noise ``n = (x - alpha x0) / sigma`` whose clean reading is ``x0``,
     so that ``x0_guided = x0 + scale (x0_cond - x0)``. onetime takes x0 from the unconditional
-    prediction of the first evaluation (one more call a picture), self takes latents of zero, the
+    prediction of the first evaluation (one more call an image), self takes latents of zero, the
     noise as its own negative (no more calls). Made for few steps and for scales well below those
     of plain guidance (1.2 to 2): over a long run x0 grows stale, which refresh cures at a price.
     Differs from the paper: no moderating factor, and the noise is that of the path at hand instead

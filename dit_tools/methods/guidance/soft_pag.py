@@ -28,7 +28,7 @@ class SoftPag(Guidance):
     ``(1 - share) A V + share V``, so that fused attention stays in use. In joint blocks only the
     image stream is perturbed; Flux's single blocks, whose attention has no projection of its own,
     are left alone, and single-stream networks (Lumina2, Z-Image) are perturbed in all tokens. Not
-    worth it on emoji: the judge's cosine falls, and heads that ``dit calibrate --heads`` found are
+    worth it on emoji: the image-text model's cosine falls, and heads that ``dit calibrate --heads`` found are
     no better than random ones (benchmarks/methods.py and heads.py).
     """
 

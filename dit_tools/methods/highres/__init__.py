@@ -1,8 +1,8 @@
-"""High resolution: pictures larger than the model was made for (``--highres``).
+"""High resolution: images larger than the model was made for (``--highres``).
 
 Contract: ``attach(network, run) -> context manager`` changes how the network sees positions while
 it lasts; ``run.grid`` says rows and columns of image tokens. ``steps(batch) -> Iterator[Step]``
-makes the picture: one run at the size that was asked for, unless a method climbs to it, as
+makes the image: one run at the size that was asked for, unless a method climbs to it, as
 ``diffusehigh`` does. At its identity parameters a method is bit-equal to none.
 
 """
@@ -25,7 +25,7 @@ Correct = Callable[[int, Prediction], Prediction]
 
 
 class SamplingRequest(Protocol):
-    """One batch of pictures that is about to be made, as ``sampling.images.ImageBatch`` is."""
+    """One batch of images that is about to be made, as ``sampling.images.ImageBatch`` is."""
 
     native: Size  # that the model was made for
     size: Size  # that was asked for
@@ -47,7 +47,7 @@ class SamplingRequest(Protocol):
 
 
 class HighRes:
-    """A way to a picture that is larger than the model was made for."""
+    """A way to an image that is larger than the model was made for."""
 
     info: ClassVar[MethodInfo]
     timed: ClassVar[bool] = False  # whether positions change with time
@@ -65,5 +65,5 @@ class HighRes:
         return nullcontext()
 
     def steps(self, batch: SamplingRequest) -> Iterator[Any]:
-        """The steps of the picture; the last one's ``x`` is the result. Here: one run."""
+        """The steps of the image; the last one's ``x`` is the result. Here: one run."""
         yield from batch.run(batch.size)

@@ -1,4 +1,4 @@
-"""Furniture: the low band of a wavelet transform, and pictures made larger. numpy and Pillow."""
+"""Helpers: the low band of a wavelet transform, and images made larger. numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def with_low_band(pixels: Array, guide: Array, wave: str, level: int) -> Array:
     return (pixels + low).astype(pixels.dtype)
 
 
-def enlarged(pixels: Array, size: tuple[int, int]) -> Array:
-    """Pictures (B, C, H, W) at another size, bicubic."""
+def resize_bicubic(pixels: Array, size: tuple[int, int]) -> Array:
+    """Images (B, C, H, W) at another size, bicubic."""
     import numpy as np
     from PIL import Image
 
@@ -68,7 +68,7 @@ def enlarged(pixels: Array, size: tuple[int, int]) -> Array:
     return np.stack(made).reshape(*pixels.shape[:2], height, width)
 
 
-def sharpened(pixels: Array, strength: float) -> Array:
+def sharpen(pixels: Array, strength: float) -> Array:
     """``g + strength (g - blur(g))``, in [0, 1]; the blur has taps 1 4 6 4 1."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Furniture: methods that rescale positions, as one formula for the frequencies of an axis."""
+"""Helpers: methods that rescale positions, as one formula for the frequencies of an axis."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Frequencies = list[float]
 """Angle of each pair of channels per step of an axis: ``base^(-2 j / dim)`` as trained."""
 
 
-def plain(dim: int, base: float) -> Frequencies:
+def trained_frequencies(dim: int, base: float) -> Frequencies:
     """The trained frequencies of an axis with ``dim`` channels."""
     return [base ** (-2 * j / dim) for j in range(dim // 2)]
 
 
-def interpolated(dim: int, base: float, scale: float) -> Frequencies:
+def interpolate_frequencies(dim: int, base: float, scale: float) -> Frequencies:
     """Position interpolation: all frequencies divided by ``scale``."""
-    return [frequency / scale for frequency in plain(dim, base)]
+    return [frequency / scale for frequency in trained_frequencies(dim, base)]
 
 
 def ntk(dim: int, base: float, scale: float) -> Frequencies:
     """``base scale^(dim / (dim - 2))``: the highest frequency stays, the lowest is divided."""
-    return plain(dim, base * scale ** (dim / (dim - 2))) if dim > 2 else plain(dim, base)
+    return trained_frequencies(dim, base * scale ** (dim / (dim - 2))) if dim > 2 else trained_frequencies(dim, base)
 
 
 class Positions(HighRes):
@@ -63,7 +63,7 @@ class Positions(HighRes):
 
     @contextmanager
     def _attached(self, network: Any, run: RunState, scales: tuple[float, float]) -> Iterator[None]:
-        from dit_tools.nn.positions import Axis, rescaled, sharpened
+        from dit_tools.nn.positions import Axis, rescale_positions, sharpen_attention
 
         def axis(which: int) -> Axis:
             scale, native = scales[which], run.native[which]
@@ -74,9 +74,11 @@ class Positions(HighRes):
         axes = (axis(0), axis(1))
         factor = attention_factor(run) if self.proportional else 1.0
         with ExitStack() as stack:
-            stack.enter_context(rescaled(network.module, network.positions, run.grid, run.native, axes, length, option))
+            stack.enter_context(
+                rescale_positions(network.module, network.positions, run.grid, run.native, axes, length, option)
+            )
             if factor != 1:
-                stack.enter_context(sharpened(network.blocks(), run, factor, option))
+                stack.enter_context(sharpen_attention(network.blocks(), run, factor, option))
             yield
 
 

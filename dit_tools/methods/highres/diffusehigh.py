@@ -8,7 +8,7 @@ from typing import Any
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
 from dit_tools.methods.highres import Correct, HighRes, SamplingRequest, Size
-from dit_tools.methods.highres._bands import FILTERS, enlarged, sharpened, with_low_band
+from dit_tools.methods.highres._bands import FILTERS, resize_bicubic, sharpen, with_low_band
 
 
 @method(
@@ -21,9 +21,9 @@ from dit_tools.methods.highres._bands import FILTERS, enlarged, sharpened, with_
 class DiffuseHigh(HighRes):
     """Climb from the model's size to the one asked for, and keep the layout of the step below.
 
-    The picture of a size is decoded, enlarged (bicubic), sharpened ``g + a (g - blur(g))``, encoded
+    The image of a size is decoded, enlarged (bicubic), sharpened ``g + a (g - blur(g))``, encoded
     and noised to where ``share`` of the steps are left. During the first ``guided`` of them the
-    predicted clean picture is decoded, its low wavelet band replaced by that of ``g``, and encoded
+    predicted clean image is decoded, its low wavelet band replaced by that of ``g``, and encoded
     again. Sizes grow by ``growth`` at most at a time.
 
     Costs a run at the model's size, ``share`` of one at every larger size, and ``guided`` passes of
@@ -47,7 +47,7 @@ class DiffuseHigh(HighRes):
             yield step
         for size in larger:
             assert step is not None
-            guide = sharpened(enlarged(batch.decode(step.x), size), self.sharpness)
+            guide = sharpen(resize_bicubic(batch.decode(step.x), size), self.sharpness)
             correct = self._correct(batch, guide)
             for step in batch.run(size, batch.encode(guide), self.share, correct):
                 yield step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
-from dit_tools.methods.highres._positions import Frequencies, Positions, interpolated, plain
+from dit_tools.methods.highres._positions import Frequencies, Positions, interpolate_frequencies, trained_frequencies
 
 
 @method(
@@ -43,5 +43,5 @@ class TimeAware(Positions):
     def frequencies(self, dim: int, base: float, scale: float, native: int, t: float) -> Frequencies:
         """``theta / S``, later ``(b S)^(-2 j / d)``."""
         if 1 - t < self.watershed:
-            return interpolated(dim, base, scale)
-        return plain(dim, base * scale)
+            return interpolate_frequencies(dim, base, scale)
+        return trained_frequencies(dim, base * scale)

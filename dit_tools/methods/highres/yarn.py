@@ -1,11 +1,11 @@
-"""NTK by parts: each frequency is interpolated as far as its wave is longer than the picture."""
+"""NTK by parts: each frequency is interpolated as far as its wave is longer than the image."""
 
 from __future__ import annotations
 
 import math
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.highres._positions import Frequencies, Positions, plain
+from dit_tools.methods.highres._positions import Frequencies, Positions, trained_frequencies
 
 
 @method(
@@ -34,7 +34,7 @@ class Yarn(Positions):
     def frequencies(self, dim: int, base: float, scale: float, native: int, t: float) -> Frequencies:
         """``(1 - g) theta / s + g theta``."""
         made = []
-        for theta in plain(dim, base):
+        for theta in trained_frequencies(dim, base):
             turns = native * theta / (2 * math.pi)
             kept = (turns - self.slow) / max(self.fast - self.slow, 1e-6)
             kept = min(max(kept, 0.0), 1.0)

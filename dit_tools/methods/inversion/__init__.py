@@ -33,7 +33,7 @@ from dit_tools.core.steps import Denoise, Inverted, Stepper
 class Inversion(ABC):
     """A rule for going from data to noise, and the solver for the way back.
 
-    ``rows`` is 2 where the way back runs the source beside every edit, as first row of the batch.
+    ``rows`` is 2 where the way back runs the source next to every edit, as first row of the batch.
     ``exact`` promises the round trip up to rounding, whatever the network says. ``guided`` tells
     that both ways are made for one and the same guidance, which must be there.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, moved
+from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, ode_step
 from dit_tools.methods.inversion import Inversion
 
 GROWTH = 1e4  # of rounding errors, over a whole inversion
@@ -38,10 +38,10 @@ class Bdia(Inversion):
         """One network call a step. Raises UnsupportedError where rounding would take over."""
         self._check(len(times) - 1)
         rising = tuple(reversed(times))
-        before, x = x0, moved(denoise(x0, rising[0]), x0, rising[0], rising[1])
+        before, x = x0, ode_step(denoise(x0, rising[0]), x0, rising[0], rising[1])
         for s, t, u in zip(rising, rising[1:], rising[2:], strict=False):
             p = denoise(x, t)
-            before, x = x, (before - moved(p, x, t, s)) / self.gamma + moved(p, x, t, u)
+            before, x = x, (before - ode_step(p, x, t, s)) / self.gamma + ode_step(p, x, t, u)
         return Inverted(x, {"next": before})
 
     def _check(self, steps: int) -> None:
@@ -76,6 +76,6 @@ class Recurrence(Stepper):
             p = denoise(x, t)
             if i == 0:
                 yield Step(0, total, t, x, p)
-            ahead, behind = moved(p, x, t, s), moved(p, x, t, u)
+            ahead, behind = ode_step(p, x, t, s), ode_step(p, x, t, u)
             before, x = x, self.gamma * (before - behind) + ahead
             yield Step(i + 1, total, s, x, p)

@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.core import spec
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Stepper, moved
+from dit_tools.core.steps import Denoise, Inverted, Stepper, ode_step
 from dit_tools.methods.inversion import Inversion
 
 
@@ -32,9 +32,9 @@ class DdimInversion(Inversion):
         """Latents at every time, from ``x0`` at 0 to the first one."""
         x, passed = x0, [x0]
         for s, t in pairwise(reversed(times)):
-            ahead = moved(denoise(x, s), x, s, t)
+            ahead = ode_step(denoise(x, s), x, s, t)
             for _ in range(self.refine):
-                ahead = moved(denoise(ahead, t), x, s, t)
+                ahead = ode_step(denoise(ahead, t), x, s, t)
             x = ahead
             passed.append(x)
         return passed

@@ -7,7 +7,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array, concat
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, moved
+from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, ode_step
 from dit_tools.methods.inversion import Inversion
 from dit_tools.methods.inversion.ddim import DdimInversion
 
@@ -22,7 +22,7 @@ class Direct(Inversion):
     """DDIM inversion whose latents are stored; the way back corrects its source row by them.
 
     Row 0 of the batch is the source: after every step it gets the offset to the stored latents
-    (Alg. 1) and so ends on the picture, bit for bit. Other rows are edits: they start from the same
+    (Alg. 1) and so ends on the image, bit for bit. Other rows are edits: they start from the same
     noise and share of the offset what ``share`` says, 0 in the paper. One network call a step.
     """
 
@@ -53,7 +53,7 @@ class Corrected(Stepper):
         total = len(times) - 1
         for i in range(total):
             p = denoise(x, times[i])
-            x = moved(p, x, times[i], times[i + 1])
+            x = ode_step(p, x, times[i], times[i + 1])
             source = self.trajectory[i : i + 1]
             edits = x[1:]
             if self.share:

@@ -1,4 +1,4 @@
-"""DPM-Encoder: the noises that a stochastic sampler would have to draw to make the picture."""
+"""DPM-Encoder: the noises that a stochastic sampler would have to draw to make the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dit_tools.core.arrays import Array, concat
 from dit_tools.core.paths import Path, log_snr
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, capped
+from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, cap_times
 from dit_tools.methods.inversion import Inversion
 
 
@@ -38,7 +38,7 @@ class DpmEncoder(Inversion):
 
     def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:
         """From 0.02 of signal on, for clean data must be readable."""
-        return capped(times, path)
+        return cap_times(times, path)
 
     def invert(self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None) -> Inverted:
         """One network call a step; ``noise`` gives one draw more than there are steps with noise.

@@ -10,7 +10,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Path
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, capped, relate
+from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, cap_times, transfer_coefficients
 from dit_tools.methods.inversion import Inversion
 
 
@@ -35,7 +35,7 @@ class Edict(Inversion):
 
     def usable(self, times: Sequence[float], path: Path) -> tuple[float, ...]:
         """From 0.02 of signal on: at pure noise the step ``a = alpha_s / alpha_t`` is infinite."""
-        return capped(times, path)
+        return cap_times(times, path)
 
     def invert(self, denoise: Denoise, x0: Array, times: Sequence[float], noise: Any = None) -> Inverted:
         """Two network calls a step. Raises UnsupportedError when a time holds no signal."""
@@ -88,6 +88,6 @@ def _undone(denoise: Denoise, x: Array, other: Array, t: float, s: float) -> Arr
 def _relation(path: Path, t: float, s: float) -> tuple[float, float]:
     if path.alpha(t) < 1e-6:
         raise UnsupportedError(
-            f"--inversion edict: nothing of the picture is left at t = {t:g}", "use --strength below 1"
+            f"--inversion edict: nothing of the image is left at t = {t:g}", "use --strength below 1"
         )
-    return relate(path, t, s)
+    return transfer_coefficients(path, t, s)

@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, moved
+from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, ode_step
 from dit_tools.methods.inversion import Inversion
 
 
@@ -47,8 +47,8 @@ def _walk(denoise: Denoise, x: Array, times: Sequence[float], reuse: bool) -> It
         if slope is None or not reuse:
             slope = denoise(x, t)
         middle = (t + s) / 2
-        slope = denoise(moved(slope, x, t, middle), middle)
-        x = moved(slope, x, t, s)
+        slope = denoise(ode_step(slope, x, t, middle), middle)
+        x = ode_step(slope, x, t, s)
         yield x, slope
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dit_tools.core.arrays import Array, concat, like
+from dit_tools.core.arrays import Array, concat, convert_like
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, moved
+from dit_tools.core.steps import Denoise, Inverted, Step, Stepper, ode_step
 from dit_tools.methods.inversion import Inversion
 from dit_tools.methods.inversion.ddim import DdimInversion
 
@@ -65,9 +65,9 @@ class NullText(Inversion):
             cond = _precise(plain.branch("cond", x, t), x)
             if self.iterations:
                 null = self._tuned(plain, cond, null, (x, pivots[-2 - i]), (t, s), i / steps)
-            x = moved(_joined(plain, cond, null, x, t), x, t, s)
+            x = ode_step(_joined(plain, cond, null, x, t), x, t, s)
             found.append(null)
-        return Inverted(pivots[-1], {"nulls": like(concat(found), x0)})
+        return Inverted(pivots[-1], {"nulls": convert_like(concat(found), x0)})
 
     def _first(self, empty: Condition) -> Array:
         """The embedding to begin with, flat (1, K): its tokens, then the pooled vector."""
@@ -81,7 +81,7 @@ class NullText(Inversion):
             if copies > 1:
                 size = float((states * states).mean()) ** 0.5
                 drawn = np.random.default_rng(0).standard_normal(tuple(states.shape))
-                states = states + like(JITTER * size * drawn, states)
+                states = states + convert_like(JITTER * size * drawn, states)
         parts = [states.reshape(1, -1)]
         return concat([*parts, empty[POOLED][:1]] if POOLED in empty else parts, 1)
 
@@ -105,7 +105,7 @@ class NullText(Inversion):
         best, least = null, float("inf")
         for again in range(self.iterations + 1):
             with torch.enable_grad():
-                error = (moved(_joined(plain, cond, tuned, x, t), x, t, s) - goal).square().mean()
+                error = (ode_step(_joined(plain, cond, tuned, x, t), x, t, s) - goal).square().mean()
             if float(error.detach()) < least:
                 best, least = tuned.detach().clone(), float(error.detach())
             if least < enough or again == self.iterations:
@@ -135,7 +135,7 @@ class Nulled(Stepper):
         for i in range(total):
             cond = _precise(plain.branch("cond", x, times[i]), x)
             p = _joined(plain, cond, self.nulls[i : i + 1], x, times[i])
-            x = moved(p, x, times[i], times[i + 1])
+            x = ode_step(p, x, times[i], times[i + 1])
             yield Step(i, total, times[i + 1], x, p)
 
 

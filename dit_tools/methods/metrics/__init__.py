@@ -1,14 +1,14 @@
-"""Metrics: numbers about pictures (``dit eval --metric``).
+"""Metrics: numbers about images (``dit eval --metric``).
 
 Contract: ``begin() -> meter``, fresh for every run; ``meter.update(a, b)`` takes batches of
-pictures (B, C, H, W), float in [0, 1], numpy; ``meter.value() -> float``. A metric declares its
+images (B, C, H, W), float in [0, 1], numpy; ``meter.value() -> float``. A metric declares its
 ``unit`` and whether ``higher_is_better``. Arrays are numpy: a metric imports it in its body.
 
-Metrics of pairs need only ``of(a, b)``, one value per pair (furniture ``_base.Pairwise``)::
+Metrics of pairs need only ``of(a, b)``, one value per pair (helpers ``_base.Pairwise``)::
 
     from dit_tools.methods.metrics.psnr import Psnr
-    decibels = Psnr().of(pictures, references)     # (B,)
-    mean = Psnr().mean(pictures, references)       # float
+    decibels = Psnr().of(images, references)     # (B,)
+    mean = Psnr().mean(images, references)       # float
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.registry import MethodInfo
 
 
-class Meter(ABC):
+class MetricState(ABC):
     """The state of one measurement."""
 
     note: str = ""
@@ -28,7 +28,7 @@ class Meter(ABC):
 
     @abstractmethod
     def update(self, a: Array, b: Any) -> None:
-        """Take in pictures ``a`` (B, C, H, W) in [0, 1] and what they are compared with."""
+        """Take in images ``a`` (B, C, H, W) in [0, 1] and what they are compared with."""
 
     @abstractmethod
     def value(self) -> float:
@@ -36,10 +36,10 @@ class Meter(ABC):
 
 
 class Metric(ABC):
-    """A number about pictures.
+    """A number about images.
 
-    ``compares``: what ``update`` takes beside pictures: ``pairs`` (pictures of equal shape),
-    ``texts`` (their prompts) or ``sets`` (any number of other pictures).
+    ``compares``: what ``update`` takes next to images: ``pairs`` (images of equal shape),
+    ``texts`` (their prompts) or ``sets`` (any number of other images).
     """
 
     info: ClassVar[MethodInfo]
@@ -48,12 +48,12 @@ class Metric(ABC):
     higher_is_better: ClassVar[bool] = True
 
     @abstractmethod
-    def begin(self) -> Meter:
+    def begin(self) -> MetricState:
         """A fresh measurement."""
 
 
 class Pairwise(Metric):
-    """A metric whose value is the mean over pairs of pictures."""
+    """A metric whose value is the mean over pairs of images."""
 
     @abstractmethod
     def of(self, a: Array, b: Array) -> Array:
@@ -65,12 +65,12 @@ class Pairwise(Metric):
         meter.update(a, b)
         return meter.value()
 
-    def begin(self) -> Meter:
+    def begin(self) -> MetricState:
         """A running mean over pairs."""
         return _Mean(self)
 
 
-class _Mean(Meter):
+class _Mean(MetricState):
     def __init__(self, metric: Pairwise):
         self._metric, self._values = metric, []
 
@@ -79,14 +79,14 @@ class _Mean(Meter):
 
     def value(self) -> float:
         if not self._values:
-            raise ValueError(f"{self._metric.info.name}: no pictures were compared")
+            raise ValueError(f"{self._metric.info.name}: no images were compared")
         return sum(self._values) / len(self._values)
 
 
-def pair(a: Any, b: Any) -> tuple[Array, Array]:
+def as_float64(a: Any, b: Any) -> tuple[Array, Array]:
     """Both batches as float64. Raises ValueError when their shapes differ."""
     import numpy as np
 
     if a.shape != b.shape or a.ndim != 4:
-        raise ValueError(f"pictures (B, C, H, W) of equal shape are compared, got {a.shape} and {b.shape}")
+        raise ValueError(f"images (B, C, H, W) of equal shape are compared, got {a.shape} and {b.shape}")
     return np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)

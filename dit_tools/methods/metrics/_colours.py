@@ -14,10 +14,10 @@ HUES = {
     "pink": (295, 360),
 }
 """Degrees from and to; neighbours overlap where people disagree."""
-WORDS = (*HUES, "brown", "black")
+COLOURS = (*HUES, "brown", "black")
 
 
-def shares(picture: Array) -> dict[str, float]:
+def colour_shares(picture: Array) -> dict[str, float]:
     """Colour word -> share of the drawn pixels that it fits, of (3, H, W) in [0, 1] over white.
 
     Drawn is what is not white; of it greys count as a part of none but ``black``.

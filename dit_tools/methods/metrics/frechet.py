@@ -1,4 +1,4 @@
-"""How far two sets of pictures are apart as distributions of the judge's features."""
+"""How far two sets of images are apart as distributions of the image-text model's features."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method
-from dit_tools.methods.metrics import Meter, Metric
+from dit_tools.methods.metrics import Metric, MetricState
 
 ENOUGH = 512
-"""Images in each set below which the bias is larger than what is measured: the judge's features have
+"""Images in each set below which the bias is larger than what is measured: the image-text model's features have
 as many dimensions, and fewer images do not even span them."""
 
 
@@ -24,28 +24,28 @@ class Frechet(Metric):
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` (Eq. 6) on features of the project's judge.
 
-    Not FID: the features are not Inception's, and numbers compare only with numbers of this judge.
-    Sets of a few hundred pictures are biased upwards; give a real-versus-real split as the floor.
+    Not FID: the features are not Inception's, and numbers compare only with numbers of this image-text model.
+    Sets of a few hundred images are biased upwards; give a real-versus-real split as the floor.
     """
 
     compares = "sets"
     higher_is_better = False
 
-    def begin(self) -> Meter:
+    def begin(self) -> MetricState:
         """A fresh measurement; ``update`` may be given either set as an empty batch."""
         return _Sets()
 
 
-class _Sets(Meter):
+class _Sets(MetricState):
     def __init__(self) -> None:
         self._a, self._b = [], []
 
     def update(self, a: Array, b: Any) -> None:
-        from dit_tools.models.clip import judge
+        from dit_tools.models.clip import clip64
 
-        for kept, pictures in ((self._a, a), (self._b, b)):
-            if len(pictures):
-                kept.extend(judge().pictures(pictures))
+        for kept, images in ((self._a, a), (self._b, b)):
+            if len(images):
+                kept.extend(clip64().pictures(images))
 
     def value(self) -> float:
         import numpy as np
@@ -54,7 +54,7 @@ class _Sets(Meter):
         if fewest < ENOUGH:
             self.note = f"mostly noise: {fewest} images in a set, {ENOUGH} are needed"
         if fewest < 2:
-            raise ValueError("frechet: at least two pictures in each set are needed")
+            raise ValueError("frechet: at least two images in each set are needed")
         return frechet(np.stack(self._a), np.stack(self._b))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method
-from dit_tools.methods.metrics import Pairwise, pair
+from dit_tools.methods.metrics import Pairwise, as_float64
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2  # of a dynamic range of 1
@@ -27,7 +27,7 @@ class MsSsim(Pairwise):
         """Similarity of each pair, (B,), in [0, 1]."""
         import numpy as np
 
-        a, b = pair(a, b)
+        a, b = as_float64(a, b)
         if min(a.shape[2:]) <= SHORTEST:
             raise ValueError(f"ms-ssim: sides of more than {SHORTEST} pixels, got {a.shape[2:]}")
         return np.array([similarity(x, y) for x, y in zip(a, b, strict=True)])

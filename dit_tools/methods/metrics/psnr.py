@@ -1,17 +1,17 @@
-"""Peak signal-to-noise ratio: how far the pixels of two pictures are apart."""
+"""Peak signal-to-noise ratio: how far the pixels of two images are apart."""
 
 from __future__ import annotations
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method
-from dit_tools.methods.metrics import Pairwise, pair
+from dit_tools.methods.metrics import Pairwise, as_float64
 
 
 @method()
 class Psnr(Pairwise):
     """Peak signal-to-noise ratio of the pixels.
 
-    ``-10 log10(mean squared error)`` of pictures in [0, 1], all channels; equal = infinite.
+    ``-10 log10(mean squared error)`` of images in [0, 1], all channels; equal = infinite.
 
     The value of several pairs is the mean of their decibels, not the decibels of the mean error.
     """
@@ -22,6 +22,6 @@ class Psnr(Pairwise):
         """Decibels of each pair, (B,)."""
         import numpy as np
 
-        a, b = pair(a, b)
+        a, b = as_float64(a, b)
         with np.errstate(divide="ignore"):
             return -10 * np.log10(np.square(a - b).mean(axis=(1, 2, 3)))

@@ -1,10 +1,10 @@
-"""Structural similarity: whether two pictures have the same local means, contrasts and patterns."""
+"""Structural similarity: whether two images have the same local means, contrasts and patterns."""
 
 from __future__ import annotations
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method
-from dit_tools.methods.metrics import Pairwise, pair
+from dit_tools.methods.metrics import Pairwise, as_float64
 
 WINDOW, SIGMA = 11, 1.5  # Sec. III-B
 C1, C2 = 0.01**2, 0.03**2  # of a dynamic range of 1
@@ -28,14 +28,14 @@ class Ssim(Pairwise):
         """Similarity of each pair, (B,), in [-1, 1]."""
         import numpy as np
 
-        a, b = pair(a, b)
+        a, b = as_float64(a, b)
         if min(a.shape[2:]) < WINDOW:
             raise ValueError(f"ssim: sides of at least {WINDOW} pixels, got {a.shape[2:]}")
         return np.array([_similarity(x, y) for x, y in zip(a, b, strict=True)])
 
 
 def _similarity(x: Array, y: Array) -> float:
-    """Mean SSIM of two pictures (C, H, W)."""
+    """Mean SSIM of two images (C, H, W)."""
     x, y = x.transpose(1, 2, 0), y.transpose(1, 2, 0)
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2

@@ -1,7 +1,7 @@
 """Noise: where the starting latents come from (``--noise``).
 
 Contract: ``draw(shape, seeds) -> array`` of shape ``(len(seeds), *shape)``, float32, one stream per
-seed, so that a picture depends on its seed and never on the batch; ``stream(shape, seeds)`` gives
+seed, so that an image depends on its seed and never on the batch; ``stream(shape, seeds)`` gives
 an object whose ``fresh()`` draws the next noise of the same streams, for stochastic solvers.
 
 A stream made of ``torch.Generator`` shows them as ``generators``, so that ``--solver diffusers``
@@ -18,7 +18,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.registry import MethodInfo
 
 
-class Stream(Protocol):
+class NoiseSource(Protocol):
     """An endless supply of noise of one shape."""
 
     def fresh(self) -> Array:
@@ -32,7 +32,7 @@ class Noise(ABC):
     info: ClassVar[MethodInfo]
 
     @abstractmethod
-    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
+    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> NoiseSource:
         """A stream of arrays (len(seeds), *shape); row i depends on ``seeds[i]`` alone."""
 
     def terminal(self, model: Any, conditions: Mapping[str, Any], x: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
-from dit_tools.methods.noise import Noise, Stream
+from dit_tools.methods.noise import Noise, NoiseSource
 from dit_tools.methods.noise.philox import Philox
 
 
@@ -25,8 +25,8 @@ class Oms(Noise):
 
     ``alpha_T x0 + sigma_T noise`` in place of noise, for schedules that end before pure noise.
 
-    Such a model saw a trace of the picture at its noisiest time, takes pure noise for a picture of
-    middling brightness, and makes nothing very dark or bright. x0 is what the prompt's pictures are
+    Such a model saw a trace of the image at its noisiest time, takes pure noise for an image of
+    middling brightness, and makes nothing very dark or bright. x0 is what the prompt's images are
     on average, from ``one_more_step.safetensors`` in the model's folder, which ``dit train
     --terminal-step MODEL --data FOLDER`` makes from captioned images; ``scale`` guides it. Differs
     from the paper: a regression in place of a network (the best network says the same), and the
@@ -37,7 +37,7 @@ class Oms(Noise):
     weight: float = param(1.0, "weight of the predicted terminal mean; 0 = off", ge=0, le=2)
     scale: float = param(1.0, "guidance of the extra step; 1 = the prompt's mean", ge=0)
 
-    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
+    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> NoiseSource:
         """That of philox."""
         return Philox().stream(shape, seeds)
 

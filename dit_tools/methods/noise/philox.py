@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method
-from dit_tools.methods.noise import Noise, Stream
+from dit_tools.methods.noise import Noise, NoiseSource
 
 
 class _PhiloxStream:
@@ -31,6 +31,6 @@ class _PhiloxStream:
 class Philox(Noise):
     """Philox 4x64 streams through numpy, one per seed, the same on every device."""
 
-    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
+    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> NoiseSource:
         """A Philox stream per seed."""
         return _PhiloxStream(shape, seeds)

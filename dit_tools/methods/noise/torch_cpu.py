@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dit_tools.core.arrays import Array
 from dit_tools.core.errors import UsageError
 from dit_tools.core.registry import method
-from dit_tools.methods.noise import Noise, Stream
+from dit_tools.methods.noise import Noise, NoiseSource
 
 SEEDS = 2**32
 """PyTorch's CPU generator (MT19937) keeps the lower 32 bits of a seed."""
@@ -29,11 +29,11 @@ class _TorchStream:
 class TorchCpu(Noise):
     """What diffusers draws for a list of CPU generators with these seeds, as other tools do.
 
-    A picture with seed 7 starts from the noise of ``torch.Generator("cpu").manual_seed(7)``. Seeds
+    An image with seed 7 starts from the noise of ``torch.Generator("cpu").manual_seed(7)``. Seeds
     of 2**32 and more are refused: they would repeat the images of smaller ones.
     """
 
-    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> Stream:
+    def stream(self, shape: tuple[int, ...], seeds: Sequence[int]) -> NoiseSource:
         """A ``torch.Generator`` on the CPU per seed. Raises UsageError for a seed from 2**32 on."""
         for seed in seeds:
             if not 0 <= seed < SEEDS:

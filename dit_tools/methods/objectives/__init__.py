@@ -6,7 +6,7 @@ default: squared error at logit-normal times (uniform ones on a discrete path).
 
 A term may choose times, couple noise to data, hook the network, reduce the squared error in its own
 way, and add losses. It sees a denoiser of any family on any noise path and latents of any rank; what
-it cannot be applied to, ``begin`` refuses with the reason. What it trains beside the network
+it cannot be applied to, ``begin`` refuses with the reason. What it trains next to the network
 (``module``) is kept in the checkpoint and never in the exported model. Where it draws random numbers
 it takes ``step.rng``, so that a run resumes to the bit.
 
@@ -125,7 +125,7 @@ class Term:
     """The state of one objective in one run; every method here leaves training as it is."""
 
     module: Module | None = None
-    """What is trained beside the network, or None."""
+    """What is trained next to the network, or None."""
     hooks: bool = False
     """Whether ``attach``, ``reduce`` or ``loss`` do anything; if so, the step is not compiled."""
     replaces: bool = False

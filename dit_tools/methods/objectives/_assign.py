@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def assign(cost: Any) -> Any:
+def assign_columns(cost: Any) -> Any:
     """The column for each row that makes the sum of a square cost matrix (n, n) smallest.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dit_tools.core.registry import method, param
 from dit_tools.methods.objectives import NetworkInfo, Objective, Term
-from dit_tools.methods.objectives._assign import assign
+from dit_tools.methods.objectives._assign import assign_columns
 
 
 @method(
@@ -44,7 +44,7 @@ class _Coupling(Term):
         if self.chosen.assign == "batch":
             # |x - n|^2 without |x|^2 and |n|^2, which no permutation changes.
             cost = (-2 * flat @ own.T).cpu().numpy()
-            return noise[torch.from_numpy(assign(cost)).to(noise.device)]
+            return noise[torch.from_numpy(assign_columns(cost)).to(noise.device)]
         best, distance = noise.clone(), (flat - own).square().sum(1)
         for _ in range(self.chosen.draws - 1):
             other = torch.from_numpy(rng.standard_normal(tuple(noise.shape), dtype="float32"))

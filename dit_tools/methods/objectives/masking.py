@@ -60,7 +60,7 @@ class _Masking(Term):
             return
         import torch
 
-        from dit_tools.nn.token_dropping import dropped
+        from dit_tools.nn.token_dropping import drop_tokens
 
         order = step.rng.random((len(step.t), self.network.grid**2)).argsort(axis=1)
         ids = torch.from_numpy(order[:, : self.keep].copy()).to(step.t.device)
@@ -68,7 +68,7 @@ class _Masking(Term):
         first = block_of(self.chosen.mixer, self.network.depth) + (self.chosen.mixer > 0)
         first = min(first, self.network.depth - 1)
         blocks = [block.module for block in step.denoise.blocks]
-        with dropped(blocks, first, ids, self.module):
+        with drop_tokens(blocks, first, ids, self.module):
             yield
 
     def reduce(self, error: Any, step: TrainingStep) -> Any:

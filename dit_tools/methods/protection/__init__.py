@@ -1,12 +1,12 @@
-"""Protecting: a picture is changed a little, so that edits of it fail (``dit edit --protect``).
+"""Protecting: an image is changed a little, so that edits of it fail (``dit edit --protect``).
 
 Contract: ``protect(shield) -> change`` (1, 3, H, W), no element beyond ``levels`` / 255, in tensors
-of torch. A ``Shield`` has the picture as the model sees it, an ``encode`` that carries gradients, a
+of torch. A ``ProtectionTask`` has the image as the model sees it, an ``encode`` that carries gradients, a
 denoiser of the prompt, fresh noise, and the mask that an editor may use. With ``levels`` 0 the
 change is zero. Such protection holds for models that share the autoencoder, and much of it is lost
 by scaling, blurring or strong compression.
 
-Helper: ``ascended`` below (projected gradient ascent).
+Helper: ``gradient_ascent`` below (projected gradient ascent).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dit_tools.core.registry import MethodInfo
 
 
 @dataclass
-class Shield:
-    """A picture to protect: ``pixels`` (1, 3 or 4, H, W) as the codec takes them, float32.
+class ProtectionTask:
+    """An image to protect: ``pixels`` (1, 3 or 4, H, W) as the codec takes them, float32.
 
     ``encode`` gives latents (1, C, h, w) with gradients, ``fresh`` noise like them. ``mask``
     (H, W), numpy of 0 and 1, is what an editor would repaint; None: all of it.
@@ -38,17 +38,19 @@ class Shield:
     mask: Any = None
 
 
-class Protecting(ABC):
-    """A rule for changing a picture by at most ``levels`` / 255."""
+class Protection(ABC):
+    """A rule for changing an image by at most ``levels`` / 255."""
 
     info: ClassVar[MethodInfo]
 
     @abstractmethod
-    def protect(self, shield: Shield) -> Array:
+    def protect(self, shield: ProtectionTask) -> Array:
         """What to add to the colours, (1, 3, H, W)."""
 
 
-def ascended(shield: Shield, levels: int, step: float, iterations: int, gradient: Callable[[Array], Array]) -> Array:
+def gradient_ascent(
+    shield: ProtectionTask, levels: int, step: float, iterations: int, gradient: Callable[[Array], Array]
+) -> Array:
     """The change that projected gradient ascent finds, within ``levels`` / 255 and the gamut.
 
     ``gradient(pixels)`` gives what to climb, of the shape of ``pixels``; its signs are followed in

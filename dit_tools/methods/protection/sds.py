@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.registry import method, param
-from dit_tools.methods.protection import Protecting, Shield, ascended
+from dit_tools.methods.protection import Protection, ProtectionTask, gradient_ascent
 
 
 @method(
@@ -15,7 +15,7 @@ from dit_tools.methods.protection import Protecting, Shield, ascended
     needs={"gradients", "torch"},
     identity={"levels": 0},
 )
-class Sds(Protecting):
+class Sds(Protection):
     """Moves the latents where the network errs least or most, without its gradient.
 
     ``J_E^T (v(z_t) - (noise - z))`` at a random t, J_E of the encoder only: half the memory and
@@ -26,9 +26,9 @@ class Sds(Protecting):
     levels: int = param(8, "largest change of a colour value, in levels of 255; 0 = none", ge=0, le=64)
     step: float = param(1.0, "change per step, in levels of 255", gt=0, le=64)
     iterations: int = param(100, "steps of the ascent", ge=0, le=100000)
-    lower: bool = param(True, "make the picture easier instead of harder to denoise")
+    lower: bool = param(True, "make the image easier instead of harder to denoise")
 
-    def protect(self, shield: Shield) -> Array:
+    def protect(self, shield: ProtectionTask) -> Array:
         """One network call and one pass back through the encoder a step."""
         import torch
 
@@ -36,12 +36,12 @@ class Sds(Protecting):
 
         def gradient(pixels: Array) -> Array:
             t = 0.02 + 0.96 * float(torch.rand((), generator=generator))
-            return sign * distilled(shield, pixels, t, shield.fresh())
+            return sign * distillation_gradient(shield, pixels, t, shield.fresh())
 
-        return ascended(shield, self.levels, self.step, self.iterations, gradient)
+        return gradient_ascent(shield, self.levels, self.step, self.iterations, gradient)
 
 
-def distilled(shield: Shield, pixels: Array, t: float, noise: Array) -> Array:
+def distillation_gradient(shield: ProtectionTask, pixels: Array, t: float, noise: Array) -> Array:
     """The encoder's vector-Jacobian product with the network's error at ``t``, like ``pixels``."""
     import torch
 

@@ -19,7 +19,7 @@ Array = Any
 
 
 @dataclass(frozen=True)
-class Seen:
+class ActivationStats:
     """What calibration saw of a layer's input x (tokens, columns).
 
     ``moments``: E[x x^T] (columns, columns), for schemes that read them. ``peak``: largest |x| of
@@ -42,7 +42,7 @@ class Scheme:
     """A way to pack weights.
 
     ``rowwise``: rows are packed alone, so that a few may be given. ``moments``: ``pack`` reads
-    ``Seen.moments``, which are dear to collect.
+    ``ActivationStats.moments``, which are dear to collect.
     """
 
     info: ClassVar[MethodInfo]
@@ -63,7 +63,7 @@ class Scheme:
         """How a weight (rows, columns) will lie. Raises ValueError where the scheme has no way."""
         raise NotImplementedError
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """The tensors of ``layout`` for a weight (rows, columns) in float32.
 
         ``seen`` is given where ``calibration`` asks for it and the layer was called.
@@ -71,7 +71,7 @@ class Scheme:
         raise NotImplementedError
 
 
-PIECE = 1 << 16
+BLOCK_WEIGHTS = 1 << 16
 """Weights of a layer that are worked on at a time, so that copies of it are small."""
 
 
@@ -81,7 +81,7 @@ def by_rows(weight: Array, layout: Layout, pack: Callable[[Array, Layout], dict[
     ``pack(rows of the weight, their layout)`` gives tensors with a row for each of them.
     """
     made = Rows(layout.rows)
-    for rows in pieces(layout):
+    for rows in row_blocks(layout):
         made.put(rows, pack(weight[rows], replace(layout, rows=rows.stop - rows.start)))
     return made.tensors
 
@@ -101,9 +101,9 @@ class Rows:
             self.tensors[key][rows] = tensor
 
 
-def pieces(layout: Layout) -> Iterator[slice]:
-    """Slices of a weight's rows of about ``PIECE`` weights."""
-    step = max(PIECE // layout.columns, 1)
+def row_blocks(layout: Layout) -> Iterator[slice]:
+    """Slices of a weight's rows of about ``BLOCK_WEIGHTS`` weights."""
+    step = max(BLOCK_WEIGHTS // layout.columns, 1)
     for start in range(0, layout.rows, step):
         yield slice(start, min(start + step, layout.rows))
 

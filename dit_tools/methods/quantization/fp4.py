@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, group_of
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, group_of
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -37,13 +37,13 @@ class Fp4(Scheme):
         """E2M1 with a scale per group."""
         return Layout(rows, columns, "fp4", 4, group_of(self.group, columns))
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Scales, then learned or nearest codes."""
-        from dit_tools.nn.quantizers import finished, learned, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, learn_rounding, nearest, scales
 
         found = scales(weight, layout, 80)
         if seen is None:
             codes = nearest(weight, found, layout)
         else:
-            codes = learned(weight, found, layout, seen.moments, self.iterations)
-        return finished(codes, found, layout)
+            codes = learn_rounding(weight, found, layout, seen.moments, self.iterations)
+        return finish_rounding(codes, found, layout)

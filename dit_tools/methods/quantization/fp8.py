@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, group_of
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, group_of
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -22,9 +22,9 @@ class Fp8(Scheme):
         """E4M3 with a scale a row or group."""
         return Layout(rows, columns, "fp8", 8, group_of(self.group, columns))
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Scales, then nearest codes."""
-        from dit_tools.nn.quantizers import finished, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, nearest, scales
 
         found = scales(weight, layout)
-        return finished(nearest(weight, found, layout), found, layout)
+        return finish_rounding(nearest(weight, found, layout), found, layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, by_rows, group_of
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, by_rows, group_of
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -37,15 +37,15 @@ class Ptq4dm(Scheme):
         group = 0 if self.bits == 8 else group_of(self.group, columns)
         return Layout(rows, columns, "int", self.bits, group, act=int(self.act), static=True)
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Scales of weights and activations by search, nearest codes."""
         import torch
 
-        from dit_tools.nn.quantizers import finished, input_scale, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, input_scale, nearest, scales
 
         def rows(some: Array, shape: Layout) -> dict[str, Array]:
             found = scales(some, shape, 80)
-            return finished(nearest(some, found, shape), found, shape)
+            return finish_rounding(nearest(some, found, shape), found, shape)
 
         made = by_rows(weight, layout, rows)
         if seen is None:  # never called: any scale will do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, group_of
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, group_of
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -45,13 +45,13 @@ class QDiffusion(Scheme):
         group = 0 if self.bits == 8 else group_of(self.group, columns)
         return Layout(rows, columns, "int", self.bits, group, act=int(self.act))
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Scales by search, then learned codes; nearest codes for a layer that nothing reached."""
-        from dit_tools.nn.quantizers import finished, learned, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, learn_rounding, nearest, scales
 
         found = scales(weight, layout, 80)
         if seen is None:
             codes = nearest(weight, found, layout)
         else:
-            codes = learned(weight, found, layout, seen.moments, self.iterations)
-        return finished(codes, found, layout)
+            codes = learn_rounding(weight, found, layout, seen.moments, self.iterations)
+        return finish_rounding(codes, found, layout)

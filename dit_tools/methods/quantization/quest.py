@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, group_of
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, group_of
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -47,12 +47,12 @@ class Quest(Scheme):
         group = 0 if self.bits == 8 else group_of(self.group, columns)
         return Layout(rows, columns, "int", self.bits, group, act=int(self.act))
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Nearest codes of the tuned weight at the scale that it was tuned for."""
-        from dit_tools.nn.quantizers import finished, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, nearest, scales
 
         if seen is None or seen.weight is None:
             found = scales(weight, layout, 80 if self.bits < 8 else 0)
         else:
             weight, found = seen.weight, {"scale": seen.scale}
-        return finished(nearest(weight, found, layout), found, layout)
+        return finish_rounding(nearest(weight, found, layout), found, layout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, group_of
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, group_of
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -29,9 +29,9 @@ class Rtn(Scheme):
         group = 0 if self.bits == 8 else group_of(self.group, columns)
         return Layout(rows, columns, "int", self.bits, group, self.zero, int(self.act))
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Scales, then nearest codes."""
-        from dit_tools.nn.quantizers import finished, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, nearest, scales
 
         found = scales(weight, layout, 80 if self.clip == "mse" else 0)
-        return finished(nearest(weight, found, layout), found, layout)
+        return finish_rounding(nearest(weight, found, layout), found, layout)

@@ -1,11 +1,11 @@
-"""Four bits beside a low-rank branch in half precision that takes up the outliers."""
+"""Four bits next to a low-rank branch in half precision that takes up the outliers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Rows, Scheme, Seen, group_of, pieces
+from dit_tools.methods.quantization import ActivationStats, Array, Rows, Scheme, group_of, row_blocks
 from dit_tools.nn.packed_layout import Layout
 
 
@@ -35,11 +35,11 @@ class Svd(Scheme):
         group = group_of(self.group, columns)
         return Layout(rows, columns, "int", self.bits, group, rank=rank)
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Branch and rest in turn; of a large layer only some rows are worked on at a time."""
         import torch
 
-        from dit_tools.nn.low_rank_approximation import branch
+        from dit_tools.nn.low_rank_approximation import low_rank_branch
         from dit_tools.nn.packed import dequantize
 
         best: dict[str, Array] = {}
@@ -56,7 +56,7 @@ class Svd(Scheme):
 
         down = None
         for _ in range(self.rounds):
-            up, down = branch(rest, list(pieces(layout)), layout.rank, down)
+            up, down = low_rank_branch(rest, list(row_blocks(layout)), layout.rank, down)
             codes = {}  # the branch has read them: two rounds' are never held at a time
             codes, error = _quantized(weight, up, down, layout, 0)
             if error < least:
@@ -70,14 +70,14 @@ def _quantized(
     weight: Array, up: Array, down: Array, layout: Layout, candidates: int
 ) -> tuple[dict[str, Array], float]:
     """Packed codes and scales of what a branch leaves; and their squared error."""
-    from dit_tools.nn.quantizers import finished, nearest, scales, value
+    from dit_tools.nn.quantizers import finish_rounding, nearest, scales, value
 
     error, found = 0.0, Rows(layout.rows)
-    for rows in pieces(layout):
+    for rows in row_blocks(layout):
         lacking = weight[rows] - up[rows].float() @ down.float()
         shape = replace(layout, rows=len(lacking), rank=0)  # maybe fewer rows than ranks
         scale = scales(lacking, shape, candidates)
         near = nearest(lacking, scale, shape)
         error += float((lacking - value(near, scale, shape)).square().sum())
-        found.put(rows, finished(near, scale, shape))
+        found.put(rows, finish_rounding(near, scale, shape))
     return found.tensors, error

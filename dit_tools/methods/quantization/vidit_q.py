@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, by_rows, group_of, pieces
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, by_rows, group_of, row_blocks
 from dit_tools.nn.packed_layout import Layout
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""What a layer chooses from, beside no balance at all."""
+"""What a layer chooses from, next to no balance at all."""
 ENOUGH = 0.9
 """Share of the error without balance that must be undercut."""
 
@@ -29,7 +29,7 @@ class ViditQ(Scheme):
     and does harm, and peaks of one prompt say little of another where single channels fire, as
     behind the GELU. By default each layer therefore takes the alpha, found on every second
     calibration prompt, of least error on the other prompts, or no balance. One range of times, as
-    the authors have it for pictures. adaLN layers and those outside of the blocks keep full
+    the authors have it for images. adaLN layers and those outside of the blocks keep full
     activations. At eight bits the product is made in whole numbers on a CPU. Bits per layer are
     chosen with --max-loss.
     """
@@ -51,7 +51,7 @@ class ViditQ(Scheme):
         group = 0 if self.bits == 8 else group_of(self.group, columns)
         return Layout(rows, columns, "int", self.bits, group, act=int(self.act), balance=True)
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """Balance by peaks, or none; a layer that nothing reached is not balanced."""
         import torch
 
@@ -74,7 +74,7 @@ class ViditQ(Scheme):
         from dit_tools.nn.packed import output
 
         total = 0.0
-        for rows in pieces(layout):
+        for rows in row_blocks(layout):
             some = weight[rows]
             shape = replace(layout, rows=len(some))
             made = {**self._rows(some / _stored(balance), shape), "balance": _stored(balance)}
@@ -88,10 +88,10 @@ class ViditQ(Scheme):
 
     def _rows(self, moved: Array, layout: Layout) -> dict[str, Array]:
         """Rows of a weight that is divided by the balance."""
-        from dit_tools.nn.quantizers import finished, nearest, scales
+        from dit_tools.nn.quantizers import finish_rounding, nearest, scales
 
         found = scales(moved, layout, 80 if self.bits < 8 else 0)
-        return finished(nearest(moved, found, layout), found, layout)
+        return finish_rounding(nearest(moved, found, layout), found, layout)
 
 
 def _stored(balance: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dit_tools.core.registry import method, param
-from dit_tools.methods.quantization import Array, Scheme, Seen, pieces
+from dit_tools.methods.quantization import ActivationStats, Array, Scheme, row_blocks
 from dit_tools.nn.packed_layout import Layout
 
 SHAPES = {"2": (4, 8), "3": (2, 6)}
@@ -41,17 +41,17 @@ class Vq4dit(Scheme):
         length, bits = SHAPES[self.bits]
         return Layout(rows, columns, "vq", bits, length=length)
 
-    def pack(self, weight: Array, layout: Layout, seen: Seen | None) -> dict[str, Array]:
+    def pack(self, weight: Array, layout: Layout, seen: ActivationStats | None) -> dict[str, Array]:
         """k-means, then calibration where something was seen."""
         import torch
 
         from dit_tools.nn.packed import pack
-        from dit_tools.nn.vector_quantization import calibrated, kmeans
+        from dit_tools.nn.vector_quantization import calibrate_codebook, kmeans
 
         vectors = weight.reshape(-1, layout.length)
         codebook, codes = kmeans(vectors, 1 << layout.bits)
         if seen is not None:
-            codebook, codes = calibrated(weight, codebook, seen.moments, self.candidates, self.iterations)
+            codebook, codes = calibrate_codebook(weight, codebook, seen.moments, self.candidates, self.iterations)
         table = codes.reshape(layout.rows, layout.codes)
-        packed = torch.cat([pack(table[rows], layout.bits) for rows in pieces(layout)])
+        packed = torch.cat([pack(table[rows], layout.bits) for rows in row_blocks(layout)])
         return {"packed": packed, "codebook": codebook.half()}

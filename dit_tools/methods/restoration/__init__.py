@@ -22,7 +22,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Path
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import MethodInfo
-from dit_tools.core.steps import posterior
+from dit_tools.core.steps import posterior_std
 from dit_tools.media.operators import Operator
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def renoised(path: Path, p: Prediction, x0: Array, t: float, s: float, eta: floa
 
     The noise that is kept is the predicted one.
     """
-    fresh = eta * posterior(path, t, s)
+    fresh = eta * posterior_std(path, t, s)
     kept = max(path.sigma(s) ** 2 - fresh**2, 0.0) ** 0.5
     made = path.alpha(s) * x0 + kept * p.eps
     return made + fresh * noise() if fresh > 0 else made

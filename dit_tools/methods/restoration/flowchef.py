@@ -7,7 +7,7 @@ from itertools import pairwise
 from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Flow
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import moved
+from dit_tools.core.steps import ode_step
 from dit_tools.methods.restoration import Problem, Restoration
 
 
@@ -34,5 +34,5 @@ class FlowChef(Restoration):
             p = problem.denoise(x, t)
             gain = 1.0 if isinstance(problem.path, Flow) else problem.path.alpha(t)
             pulled = problem.corrected(p.x0, self.pull) - p.x0 if i < last and self.pull else 0.0
-            x = moved(p, x + gain * pulled, t, s)
+            x = ode_step(p, x + gain * pulled, t, s)
         return x

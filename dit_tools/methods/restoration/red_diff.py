@@ -6,7 +6,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.paths import Flow, Path
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import capped
+from dit_tools.core.steps import cap_times
 from dit_tools.methods.restoration import Problem, Restoration
 
 BETAS, TINY = (0.9, 0.99), 1e-8  # of Adam, as in the authors' code
@@ -34,7 +34,7 @@ class RedDiff(Restoration):
         """One guided prediction a step."""
         path, x = problem.path, problem.first()
         mean, square = 0.0 * x, 0.0 * x
-        times = [t for t in capped(problem.times, path) if t > 0]
+        times = [t for t in cap_times(problem.times, path) if t > 0]
         for i, t in enumerate(times):
             slope = problem.data_gradient(x)
             if self.prior:

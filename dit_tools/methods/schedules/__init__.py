@@ -2,7 +2,7 @@
 
 Contract: ``times(steps, target) -> tuple[float, ...]`` with ``steps + 1`` times, strictly falling,
 ending at 0; ``t`` is in [0, 1] and 1 is noise (``core.paths``). A schedule knows the path, the
-number of image tokens and the model's scheduler config (``Target``); never the solver.
+number of image tokens and the model's scheduler config (``ModelInfo``); never the solver.
 
 Example::
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from dit_tools.core.paths import Target
+from dit_tools.core.paths import ModelInfo
 from dit_tools.core.registry import MethodInfo
 
 
@@ -31,5 +31,5 @@ class Schedule(ABC):
     info: ClassVar[MethodInfo]
 
     @abstractmethod
-    def times(self, steps: int, target: Target) -> tuple[float, ...]:
+    def times(self, steps: int, target: ModelInfo) -> tuple[float, ...]:
         """``steps + 1`` strictly falling times in [0, 1], the last one 0."""

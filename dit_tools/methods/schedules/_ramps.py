@@ -39,7 +39,7 @@ def shift(t: float, factor: float) -> float:
     return min(factor * t / (1 + (factor - 1) * t), 1.0)
 
 
-def single(values: Sequence[float]) -> list[float]:
+def round_to_float32(values: Sequence[float]) -> list[float]:
     """The values rounded to single precision, in which diffusers keeps its times."""
     return list(array("f", values))
 
@@ -94,12 +94,12 @@ def _fraction(x: float, a: float, b: float) -> float:
     return value
 
 
-def odds(t: float) -> float:
+def flow_sigma(t: float) -> float:
     """``sigma / alpha`` of the flow time ``t``; infinite at 1."""
     return t / (1 - t) if t < 1 else math.inf
 
 
-def within(path: Path, high: float, low: float) -> tuple[float, float]:
+def clip_bounds(path: Path, high: float, low: float) -> tuple[float, float]:
     """``sigma / alpha`` bounds kept within the levels of a path's table, if it has one."""
     if not isinstance(path, VP):
         return high, low

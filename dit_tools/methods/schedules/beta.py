@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dit_tools.core.paths import Target
+from dit_tools.core.paths import ModelInfo
 from dit_tools.core.registry import method, param
 from dit_tools.methods.schedules import Schedule, _ramps
 
@@ -24,7 +24,7 @@ class Beta(Schedule):
     alpha: float = param(0.6, "below 1: more steps near the clean image", ge=0.3, le=100)
     beta: float = param(0.6, "below 1: more steps near noise", ge=0.3, le=100)
 
-    def times(self, steps: int, target: Target) -> tuple[float, ...]:
+    def times(self, steps: int, target: ModelInfo) -> tuple[float, ...]:
         """``steps + 1`` times from 1 to 0."""
         inner = [_ramps.beta_quantile(i / steps, self.alpha, self.beta) for i in range(steps + 1)]
         return tuple(reversed(inner))

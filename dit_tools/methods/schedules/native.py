@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dit_tools.core.errors import UsageError
-from dit_tools.core.paths import Flow, Target, log_snr
+from dit_tools.core.paths import Flow, ModelInfo, log_snr
 from dit_tools.core.registry import method
 from dit_tools.methods.schedules import Schedule, _ramps
 from dit_tools.models.betas import cumprods
 
-FLOW_START = _ramps.single([1.0 - 1e-6])[0]
+FLOW_START = _ramps.round_to_float32([1.0 - 1e-6])[0]
 """UniPC's first flow time: where 1 would make its first log signal-to-noise ratio infinite."""
 
 
@@ -27,7 +27,7 @@ class Native(Schedule):
     the training steps, and flow sigmas with ``final_sigmas_type=sigma_min``, which end at 0 here.
     """
 
-    def times(self, steps: int, target: Target) -> tuple[float, ...]:
+    def times(self, steps: int, target: ModelInfo) -> tuple[float, ...]:
         """Times of the scheduler. Raises UsageError for more steps than it has."""
         flow = isinstance(target.path, Flow)
         made = (*(_flow(steps, target) if flow else _discrete(steps, target)), 0.0)
@@ -43,7 +43,7 @@ class Native(Schedule):
 # flow ------------------------------------------------------------------------------------------
 
 
-def _flow(steps: int, target: Target) -> Sequence[float]:
+def _flow(steps: int, target: ModelInfo) -> Sequence[float]:
     name = target.scheduler.get("_class_name")
     if name == "DPMSolverMultistepScheduler":
         return _dpm_flow(steps, target)
@@ -52,22 +52,22 @@ def _flow(steps: int, target: Target) -> Sequence[float]:
     return _flow_match(steps, target)
 
 
-def _flow_match(steps: int, target: Target) -> Sequence[float]:
+def _flow_match(steps: int, target: ModelInfo) -> Sequence[float]:
     c = target.scheduler
     lowest = 1 / c.get("num_train_timesteps", 1000)
     if target.passes_sigmas:
         ramp = _ramps.linspace(1.0, 1 / steps, steps)
     else:  # the scheduler's own ramp runs to its lowest level, which a static shift moves already
         if not c.get("use_dynamic_shifting"):
-            lowest = _ramps.single([_ramps.shift(lowest, c.get("shift", 1.0))])[0]
+            lowest = _ramps.round_to_float32([_ramps.shift(lowest, c.get("shift", 1.0))])[0]
         ramp = _ramps.linspace(1.0, lowest, steps)
     times = _terminal(_shifted(ramp, target, "shift"), c.get("shift_terminal"))
     if _conversion(c):
         times = _converted(times[0], times[-1], steps, c)
-    return _ramps.single(times)
+    return _ramps.round_to_float32(times)
 
 
-def _unipc_flow(steps: int, target: Target) -> Sequence[float]:
+def _unipc_flow(steps: int, target: ModelInfo) -> Sequence[float]:
     c = target.scheduler
     count = c.get("num_train_timesteps", 1000)
     if _conversion(c):  # in the sigma / alpha of the discrete table, as diffusers has it
@@ -82,12 +82,12 @@ def _unipc_flow(steps: int, target: Target) -> Sequence[float]:
     return [FLOW_START if abs(t - 1) < 1e-6 else t for t in times]
 
 
-def _dpm_flow(steps: int, target: Target) -> Sequence[float]:
+def _dpm_flow(steps: int, target: ModelInfo) -> Sequence[float]:
     alphas = _ramps.linspace(1.0, 1 / target.scheduler.get("num_train_timesteps", 1000), steps + 1)
     return _shifted([1.0 - alpha for alpha in reversed(alphas[1:])], target, "flow_shift")
 
 
-def _shifted(times: Sequence[float], target: Target, key: str) -> list[float]:
+def _shifted(times: Sequence[float], target: ModelInfo, key: str) -> list[float]:
     c = target.scheduler
     factor = c.get(key, 1.0)
     if c.get("use_dynamic_shifting"):
@@ -106,7 +106,7 @@ def _terminal(times: list[float], last: float | None) -> list[float]:
 # variance preserving ------------------------------------------------------------------------------
 
 
-def _discrete(steps: int, target: Target) -> Sequence[float]:
+def _discrete(steps: int, target: ModelInfo) -> Sequence[float]:
     c, path = target.scheduler, target.path
     if _conversion(c):
         last = 1 / len(path.alphas_cumprod)  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ def _discrete(steps: int, target: Target) -> Sequence[float]:
     return [path.at_index(index) for index in _indices(steps, target)]  # type: ignore[attr-defined]
 
 
-def _indices(steps: int, target: Target) -> Sequence[int]:
+def _indices(steps: int, target: ModelInfo) -> Sequence[int]:
     """Falling integer timesteps (Lin et al. 2023, arXiv:2305.08891, Table 2)."""
     c = target.scheduler
     multistep = c.get("_class_name") in ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
@@ -134,7 +134,7 @@ def _indices(steps: int, target: Target) -> Sequence[int]:
     return [round(count - i * ratio) - 1 for i in range(steps) if count - i * ratio > 1e-9]
 
 
-def _usable(target: Target) -> int:
+def _usable(target: ModelInfo) -> int:
     """Training steps whose log signal-to-noise ratio is above DPM-Solver's clipping threshold."""
     path, clip = target.path, target.scheduler.get("lambda_min_clipped", -math.inf)
     count = len(path.alphas_cumprod)  # type: ignore[attr-defined]

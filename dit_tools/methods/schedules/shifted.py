@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.core.registry import method, param
 from dit_tools.methods.schedules import Schedule, _ramps
 
@@ -27,12 +27,12 @@ class Shifted(Schedule):
 
     shift: float | None = param(3.0, "1 = equal steps; none = by the number of tokens", gt=0, le=1e4)
 
-    def times(self, steps: int, target: Target) -> tuple[float, ...]:
+    def times(self, steps: int, target: ModelInfo) -> tuple[float, ...]:
         """``steps + 1`` times from 1 to 0. ``shift=none`` takes ``exp(mu)`` of ``target.mu``."""
         factor = math.exp(target.mu) if self.shift is None else self.shift
         made = [_ramps.shift(1.0 - i / steps, factor) for i in range(steps)]
         if isinstance(target.path, Flow):
             return (*made, 0.0)
-        high, _ = _ramps.within(target.path, math.inf, 0.0)
+        high, _ = _ramps.clip_bounds(target.path, math.inf, 0.0)
         top = high / (1 + high) if high < math.inf else 1.0
-        return _ramps.on_path(target.path, [_ramps.odds(top * t) for t in made])
+        return _ramps.on_path(target.path, [_ramps.flow_sigma(top * t) for t in made])

@@ -21,7 +21,7 @@ Denoise = Callable[[Array, float], Prediction]
 Watch = Callable[[Any, tuple[str, ...]], Denoise]
 
 
-class Run(Protocol):
+class EditOneSeed(Protocol):
     """The edit of one seed, from start to end."""
 
     def __call__(self, seed: int, watch: Watch | None = None) -> Array:
@@ -29,7 +29,7 @@ class Run(Protocol):
         ...
 
 
-class Steering(ABC):
+class SeedSearch(ABC):
     """A rule for choosing among seeds."""
 
     info: ClassVar[MethodInfo]
@@ -40,9 +40,9 @@ class Steering(ABC):
 
     @abstractmethod
     def steer(
-        self, run: Run, seeds: Sequence[int], pixels: Array, decode: Callable[[Array], Array]
+        self, run: EditOneSeed, seeds: Sequence[int], pixels: Array, decode: Callable[[Array], Array]
     ) -> tuple[int, Array]:
         """The seed that is kept, and its edited latents.
 
-        ``pixels`` (3 or 4, H, W) is the picture, ``decode`` gives those of clean latents.
+        ``pixels`` (3 or 4, H, W) is the image, ``decode`` gives those of clean latents.
         """

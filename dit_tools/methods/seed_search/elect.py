@@ -9,7 +9,7 @@ from typing import Any
 from dit_tools.core.arrays import Array, to_numpy
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.methods.seed_search import Denoise, Run, Steering
+from dit_tools.methods.seed_search import Denoise, EditOneSeed, SeedSearch
 
 
 @method(
@@ -19,12 +19,12 @@ from dit_tools.methods.seed_search import Denoise, Run, Steering
     authors="Kim, Lee, Cho, Jo, Jung, Kim, Yang",
     identity={"candidates": 1},
 )
-class Elect(Steering):
+class Elect(SeedSearch):
     """Runs every seed until ``stop`` of its noise is gone, and finishes the one that keeps most.
 
     Where the guided branches differ is where the edit is: ``|eps(prompt) - eps(none)|`` summed over
     channels, outliers clipped, scaled to 0..1 and squared, is averaged over the early steps of all
-    seeds to a map m. The score is ``sum |I - x0| (1 - m) / sum (1 - m)`` of the predicted picture
+    seeds to a map m. The score is ``sum |I - x0| (1 - m) / sum (1 - m)`` of the predicted image
     at the stop, and the lowest wins; one that hardly changes where m is high (less than ``least``
     on average) loses to those that do. Steps of the winner are not repeated. Without guidance m
     comes from ``|x0 - I|``. Differs from the paper: prompts are not rewritten; maps are scaled per
@@ -40,7 +40,7 @@ class Elect(Steering):
         return tuple(first + i for i in range(self.candidates))
 
     def steer(
-        self, run: Run, seeds: Sequence[int], pixels: Array, decode: Callable[[Array], Array]
+        self, run: EditOneSeed, seeds: Sequence[int], pixels: Array, decode: Callable[[Array], Array]
     ) -> tuple[int, Array]:
         """The calls of every seed up to the stop, and those of one from there on."""
         if len(seeds) == 1:
@@ -65,7 +65,7 @@ class Elect(Steering):
         maps = [m for trial in trials for m in trial.maps]
         shared = _grown(np.mean(maps, axis=0), pixels.shape[1:]) if maps else None
         for trial in trials:
-            edit = scaled(trial.seen) ** 2 if shared is None else shared
+            edit = scale_map(trial.seen) ** 2 if shared is None else shared
             trial.score = inconsistency(trial.seen, 1 - edit)
             trial.change = inconsistency(trial.seen, edit)
         edited = [trial for trial in trials if trial.change >= self.least]
@@ -113,7 +113,7 @@ class _Trial:
         """The map of one step: where two branches disagree."""
         if len(predictions) > 1:
             apart = to_numpy(predictions[0].eps[-1:] - predictions[1].eps[-1:])
-            self.maps.append(scaled(abs(apart[0]).sum(axis=0)) ** 2)
+            self.maps.append(scale_map(abs(apart[0]).sum(axis=0)) ** 2)
 
     def repeat(self, denoise: Any, names: tuple[str, ...]) -> Denoise:
         """The denoiser that first gives the recorded answers again."""
@@ -124,7 +124,7 @@ class _Trial:
         return asked
 
 
-def scaled(values: Array) -> Array:
+def scale_map(values: Array) -> Array:
     """A map (h, w) with outliers clipped at the third quartile + 1.5 of the range, as 0..1."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Solvers: how one gets from noise to a picture along the times (``--solver``).
+"""Solvers: how one gets from noise to an image along the times (``--solver``).
 
 Contract: ``steps(denoise, x, times, noise) -> Iterator[Step]``. A solver is a generator that owns
 its loop: the caller pulls, so progress, previews, stopping and resuming need no callbacks.

@@ -46,18 +46,18 @@ class Bdia(Solver):
             p = denoise(x, times[i])
             ahead = transfer(p, times[i + 1])
             if before is not None and self.gamma:
-                ahead = forth(before, p, times[i - 1], times[i + 1], self.gamma)
+                ahead = bdia_step(before, p, times[i - 1], times[i + 1], self.gamma)
             before, x = x, ahead
             yield Step(i, total, times[i + 1], x, p)
 
 
-def forth(before: Array, p: Prediction, back: float, ahead: float, gamma: float) -> Array:
+def bdia_step(before: Array, p: Prediction, back: float, ahead: float, gamma: float) -> Array:
     """Latents at time ``ahead`` from those ``before`` at time ``back`` and ``p`` in between."""
     return gamma * (before - transfer(p, back)) + transfer(p, ahead)
 
 
-def undone(after: Array, p: Prediction, back: float, ahead: float, gamma: float) -> Array:
-    """The inverse of ``forth``: latents at time ``back`` from those ``after`` at ``ahead``.
+def undo_step(after: Array, p: Prediction, back: float, ahead: float, gamma: float) -> Array:
+    """The inverse of ``bdia_step``: latents at time ``back`` from those ``after`` at ``ahead``.
 
     Exact up to rounding, which it multiplies by ``1 / gamma``; raises ZeroDivisionError for 0.
     """

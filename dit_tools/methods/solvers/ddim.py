@@ -10,7 +10,7 @@ from typing import Any
 from dit_tools.core.arrays import Array
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, param
-from dit_tools.core.steps import posterior
+from dit_tools.core.steps import posterior_std
 from dit_tools.methods.solvers import Denoise, Solver, Step, transfer
 
 
@@ -37,7 +37,7 @@ class Ddim(Solver):
         if self.eta == 0 and self.clip is None:
             return transfer(p, s)
         x0 = p.x0 if self.clip is None else p.x0.clip(-self.clip, self.clip)
-        spread = self.eta * posterior(p.path, p.t, s)
+        spread = self.eta * posterior_std(p.path, p.t, s)
         kept = math.sqrt(max(p.path.sigma(s) ** 2 - spread**2, 0.0))
         x = p.path.alpha(s) * x0 + kept * p.eps
         return x + spread * noise.fresh() if spread > 0 else x

@@ -9,7 +9,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array, to_numpy
 from dit_tools.core.errors import UnsupportedError, UsageError
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import method, nearest, param
 from dit_tools.methods.solvers import Denoise, Solver, Step
@@ -39,7 +39,7 @@ class Diffusers(Solver):
     """A scheduler class of diffusers, configured from the model's own scheduler.
 
     It keeps its own times, so that only the number of steps is taken from the schedule, and its
-    own noise, drawn from one generator per picture. Not for schedulers whose noise process
+    own noise, drawn from one generator per image. Not for schedulers whose noise process
     differs from the model's: a flow needs a FlowMatch scheduler or one with use_flow_sigmas.
     Differs from diffusers: DEIS, SASolver and TCD end at clean data, where their own last step
     leaves noise; PNDM does, unless the model's config says otherwise.
@@ -49,7 +49,7 @@ class Diffusers(Solver):
 
     class_: str | None = param(None, "class name of a scheduler; none = the model's own")
 
-    def bind(self, target: Target) -> Solver:
+    def bind(self, target: ModelInfo) -> Solver:
         """The solver with the model's scheduler config at hand."""
         return _Bound(self.class_ or str(target.scheduler.get("_class_name")), target)
 
@@ -63,14 +63,14 @@ class _Bound(Solver):
     """The solver of one run: ``name`` is the scheduler's class."""
 
     name: str
-    target: Target
+    target: ModelInfo
 
     def steps(self, denoise: Denoise, x: Array, times: Sequence[float], noise: Any) -> Iterator[Step]:
         """As many network calls as the scheduler has timesteps.
 
         Raises UsageError for a name that is not a scheduler or does not suit the model.
         """
-        scheduler = make(self.name, self.target)
+        scheduler = make_scheduler(self.name, self.target)
         count = len(times) - 1
         try:
             scheduler.set_timesteps(count, device=x.device, **_timing(scheduler, count, self.target))
@@ -96,7 +96,7 @@ class _Bound(Solver):
         return path.at_index(float(mark))  # type: ignore[attr-defined]
 
 
-def make(name: str, target: Target) -> Any:
+def make_scheduler(name: str, target: ModelInfo) -> Any:
     """A scheduler object of that class with what it understands of the model's config.
 
     Raises UsageError for a name that is not a scheduler or does not suit the model.
@@ -151,7 +151,7 @@ def _flow_options(name: str, known: Mapping[str, Any], c: Mapping[str, Any]) -> 
     return kind | ({"flow_shift": shift} if "flow_shift" in known else {})
 
 
-def _timing(scheduler: Any, steps: int, target: Target) -> dict[str, Any]:
+def _timing(scheduler: Any, steps: int, target: ModelInfo) -> dict[str, Any]:
     known = inspect.signature(scheduler.set_timesteps).parameters
     extra: dict[str, Any] = {}
     if "mu" in known and scheduler.config.get("use_dynamic_shifting"):
@@ -168,7 +168,7 @@ def _scaled(scheduler: Any, x: Array, mark: Any) -> Array:
 
 
 def _randomness(scheduler: Any, x: Array, noise: Any) -> dict[str, Any]:
-    """One generator per picture: the noise stream's own, or seeded by what it draws."""
+    """One generator per image: the noise stream's own, or seeded by what it draws."""
     import torch
 
     if noise is None or "generator" not in inspect.signature(scheduler.step).parameters:

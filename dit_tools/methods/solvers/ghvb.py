@@ -48,7 +48,7 @@ class Ghvb(Solver):
                 if self.form == "ghvb":
                     along = momentum = self._blend(momentum, along)
                 slopes = [along, *slopes][: self.order]
-                along = combined(slopes, self.beta if self.form == "ghvb" else 1.0)
+                along = combine_slopes(slopes, self.beta if self.form == "ghvb" else 1.0)
                 if self.form == "hb":
                     along = momentum = self._blend(momentum, along)
                 x = _along(p, along, s)
@@ -60,18 +60,18 @@ class Ghvb(Solver):
         return (1 - self.beta) * momentum + self.beta * slope
 
 
-def combined(slopes: Sequence[Array], b: float) -> Array:
+def combine_slopes(slopes: Sequence[Array], b: float) -> Array:
     """The combination of the newest ``k <= 5`` slopes that gives order ``k`` under damping ``b``.
 
     Wizadwongsa et al. 2023; Adams-Bashforth for ``b = 1``.
     """
     total = None
-    for weight, slope in zip(weights(len(slopes), b), slopes, strict=True):
+    for weight, slope in zip(slope_weights(len(slopes), b), slopes, strict=True):
         total = weight * slope if total is None else total + weight * slope
     return total
 
 
-def weights(order: int, b: float) -> tuple[float, ...]:
+def slope_weights(order: int, b: float) -> tuple[float, ...]:
     """Weights of the slopes, newest first; they sum to 1."""
     tables: dict[int, tuple[float, ...]] = {
         1: (1.0,),

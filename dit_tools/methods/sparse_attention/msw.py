@@ -29,7 +29,7 @@ class Msw(Attention):
     takes their blocks of the highest resolution: a transformer has one resolution, so the first and
     last blocks are taken and those in the middle see everything; text tokens see and are seen by
     all. Where a side is odd, windows overlap by a row instead of resizing features. It makes large
-    pictures faster; that objects repeat beyond the trained size is for ``--highres`` to cure.
+    images faster; that objects repeat beyond the trained size is for ``--highres`` to cure.
 
     The gain grows with the number of tokens: at the 16 of emoji there is none.
     """
@@ -44,9 +44,9 @@ class Msw(Attention):
         chosen = [*blocks[:outer], *blocks[max(len(blocks) - outer, outer) :]]
         if self.windows == 1 or self.share == 0:
             return nullcontext()
-        from dit_tools.nn.window_attention import windowed
+        from dit_tools.nn.window_attention import use_windows
 
-        return windowed(chosen or blocks[:1], run, self.windows, self._roll, self._option)
+        return use_windows(chosen or blocks[:1], run, self.windows, self._roll, self._option)
 
     @property
     def remembers(self) -> bool:

@@ -45,8 +45,8 @@ class ReTtention(Attention):
         """Raises UnsupportedError when the blocks have no softmax attention."""
         if self.density == 1:
             return nullcontext()
-        from dit_tools.nn.reattention import reattending
+        from dit_tools.nn.reattention import reuse_attention
 
         warmup = max(round(self.warmup * run.calls_expected), 1)
         option = f"--attention {self.info.name}"
-        return reattending(blocks, run, self.density, warmup, self.refresh, self.drift, option)
+        return reuse_attention(blocks, run, self.density, warmup, self.refresh, self.drift, option)

@@ -1,4 +1,4 @@
-"""Furniture: latents seen as tokens on their grid. Torch tensors; imports nothing."""
+"""Helpers: latents seen as tokens on their grid. Torch tensors; imports nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Furniture: a run whose watch chooses the tokens of every network call."""
+"""Helpers: a run whose watch chooses the tokens of every network call."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Choosing(Watch, ABC):
 
 
 @contextmanager
-def narrowed(watch: Choosing, blocks: Sequence[Any], run: RunState, name: str) -> Iterator[Watch]:
+def compute_subset(watch: Choosing, blocks: Sequence[Any], run: RunState, name: str) -> Iterator[Watch]:
     """Hook the blocks so that they compute what ``watch`` chooses; ``name`` is the method's.
 
     Raises UnsupportedError for blocks that cannot run on some of their tokens.
     """
-    from dit_tools.nn.token_subset import Narrowing
+    from dit_tools.nn.token_subset import TokenSubset
 
-    narrowing = Narrowing(blocks, run, watch.choose, f"--tokens {name}")
+    narrowing = TokenSubset(blocks, run, watch.choose, f"--tokens {name}")
     remember = watch.memory
     if remember is not None:
         narrowing.memory = remember

@@ -14,7 +14,7 @@ from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
 from dit_tools.methods.token_reduction import Tokens, Watch
 from dit_tools.methods.token_reduction._cells import token_mask
-from dit_tools.methods.token_reduction._subset import Choosing, narrowed
+from dit_tools.methods.token_reduction._subset import Choosing, compute_subset
 
 
 @method(
@@ -71,7 +71,7 @@ class Jit(Tokens):
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.first == 1:
             return nullcontext(Watch())
-        return narrowed(_Watch(self, run), blocks, run, self.info.name)
+        return compute_subset(_Watch(self, run), blocks, run, self.info.name)
 
     def tokens_at(self, call: int, run: RunState) -> int:
         """How many tokens a call computes."""
@@ -102,11 +102,11 @@ class _Watch(Choosing):
         return None if self._filling is None else self._filling.anchors
 
     def _begin(self) -> None:
-        from dit_tools.nn.token_interpolation import Filling, first_anchors
+        from dit_tools.nn.token_interpolation import Interpolation, first_anchors
 
         run, count = self._run, self._jit.tokens_at(0, self._run)
         if count < run.grid[0] * run.grid[1]:
-            self._filling = Filling(first_anchors(run.grid, count, 1), run.grid)
+            self._filling = Interpolation(first_anchors(run.grid, count, 1), run.grid)
 
     def branch(self, name: str, prediction: Prediction) -> Prediction:
         """The velocity of anchors, spread over all tokens."""
@@ -120,12 +120,12 @@ class _Watch(Choosing):
 
     def _settle(self, x: Array) -> None:
         """Bring the first grid, made before latents were seen, to their number and device."""
-        from dit_tools.nn.token_interpolation import Filling
+        from dit_tools.nn.token_interpolation import Interpolation
 
         anchors = self._filling.anchors
         if anchors.shape[0] != x.shape[0] or anchors.device != x.device:
             anchors = anchors.to(x.device).expand(x.shape[0], -1)
-            self._filling = Filling(anchors, self._run.grid)
+            self._filling = Interpolation(anchors, self._run.grid)
 
     def guided(self, prediction: Prediction) -> Prediction:
         """Wake tokens, where the next call has more of them."""
@@ -137,12 +137,12 @@ class _Watch(Choosing):
         count = jit.tokens_at(run.call + 1, run)
         if count == self._filling.anchors.shape[1]:
             return prediction
-        from dit_tools.nn.token_interpolation import Filling, grown, importance
+        from dit_tools.nn.token_interpolation import Interpolation, add_tokens, importance
 
         old, weight = self._filling, importance(prediction.velocity, run.grid)
-        anchors = grown(old.anchors, weight, count)
+        anchors = add_tokens(old.anchors, weight, count)
         everything = run.grid[0] * run.grid[1]
-        self._filling = Filling(anchors, run.grid) if count < everything else None
+        self._filling = Interpolation(anchors, run.grid) if count < everything else None
         awake = token_mask(anchors, run.grid, prediction.raw)
         waking = awake & ~token_mask(old.anchors, run.grid, prediction.raw)
         moved = self._moved(prediction, old(prediction.x0), run.times[run.call + 1])

@@ -12,7 +12,7 @@ from dit_tools.core.registry import method, param
 from dit_tools.core.run import RunState
 from dit_tools.methods.token_reduction import Tokens, Watch
 from dit_tools.methods.token_reduction._cells import token_mask
-from dit_tools.methods.token_reduction._subset import Choosing, narrowed
+from dit_tools.methods.token_reduction._subset import Choosing, compute_subset
 
 
 @method(
@@ -31,12 +31,12 @@ class Ras(Tokens):
     focus), and with ``d`` how often a token was left out so far, ``exp(kappa d)`` brings it back.
     Left out are the ``(1 - ratio) N`` tokens of the largest ``m exp(-kappa d)``, or, for the share
     ``1 - high``, of the smallest ``m exp(kappa d)``. Keys and values of left-out tokens are those
-    of the last call that computed them, so the others attend to the whole picture. The first
+    of the last call that computed them, so the others attend to the whole image. The first
     ``start`` calls and every ``refresh``-th after that compute everything.
 
     Differs from the reference code, whose factor makes a token that was left out more likely to be
     left out again, where the paper wants the opposite; and whose choice is one for the whole batch,
-    where each picture here has its own. Whatever the solver, a left-out token keeps the network's
+    where each image here has its own. Whatever the solver, a left-out token keeps the network's
     raw output. Memory: keys and values of every layer. A network of few tokens gains nothing: the
     16 of emoji cost less than choosing among them.
     """
@@ -52,7 +52,7 @@ class Ras(Tokens):
         """Raises UnsupportedError for blocks that cannot run on some of their tokens."""
         if self.ratio == 1:
             return nullcontext(Watch())
-        return narrowed(_Turns(self, run), blocks, run, self.info.name)
+        return compute_subset(_Turns(self, run), blocks, run, self.info.name)
 
     def dense(self, call: int) -> bool:
         """Whether a call computes all tokens."""
@@ -130,10 +130,10 @@ class _Watch(Choosing):
         """Choose the next call's tokens."""
         self._chosen = None
         if not self._ras.dense(self._run.call + 1):
-            score = scores(prediction.velocity, self._run.grid, self._ras.metric)
+            score = token_scores(prediction.velocity, self._run.grid, self._ras.metric)
             if self._drops is None:
                 self._drops = score * 0
-            left = left_out(score, self._drops, self._ras)  # (b, s)
+            left = select_skipped(score, self._drops, self._ras)  # (b, s)
             self._drops = self._drops.scatter_add(1, left, score.new_ones(left.shape))
             kept = score.new_ones(score.shape).scatter(1, left, 0.0)
             self._chosen = kept.argsort(dim=1, descending=True, stable=True)
@@ -141,7 +141,7 @@ class _Watch(Choosing):
         return prediction
 
 
-def scores(velocity: Array, grid: tuple[int, int], metric: str) -> Array:
+def token_scores(velocity: Array, grid: tuple[int, int], metric: str) -> Array:
     """``m`` of every token (b, N) from velocities (b, C, h, w)."""
     cells = velocity.std(1, correction=0) if metric == "std" else (velocity**2).sum(1) ** 0.5  # (b, h, w)
     rows, columns = grid
@@ -149,7 +149,7 @@ def scores(velocity: Array, grid: tuple[int, int], metric: str) -> Array:
     return patches.mean((2, 4)).flatten(1)
 
 
-def left_out(score: Array, drops: Array, ras: Ras) -> Array:
+def select_skipped(score: Array, drops: Array, ras: Ras) -> Array:
     """Tokens (b, s) that the next call does not compute."""
     count = score.shape[1] - max(round(ras.ratio * score.shape[1]), 1)
     top = round(ras.high * count)

@@ -11,7 +11,7 @@ from dit_tools.core.errors import UnsupportedError
 from dit_tools.models.family import ConditionRequest, Family
 
 if TYPE_CHECKING:
-    from dit_tools.models.backends.onnx_split import Pieces
+    from dit_tools.models.backends.onnx_split import Subgraphs
 
 TYPES = {
     "tensor(float)": "float32",
@@ -40,8 +40,8 @@ def providers(device: str) -> list[str]:
 class OnnxNetwork:
     """A transformer graph whose input names are the transformer's forward arguments.
 
-    ``one_by_one`` calls the graph a picture at a time: graphs in int8 scale their activations by
-    one number per call, so that a picture would depend on the others of its batch. ``context``: a
+    ``one_by_one`` calls the graph an image at a time: graphs in int8 scale their activations by
+    one number per call, so that an image would depend on the others of its batch. ``context``: a
     graph of what the transformer makes of its text, which the same text is put through only once.
     ``open_pieces`` opens the same network in pieces, where there are any.
     """
@@ -51,13 +51,13 @@ class OnnxNetwork:
         session: Any,
         one_by_one: bool = False,
         context: Any = None,
-        open_pieces: Callable[[], Pieces] | None = None,
+        open_pieces: Callable[[], Subgraphs] | None = None,
     ):
         self.session: Any = session
         self.one_by_one, self.context = one_by_one, context
         self.offers = frozenset({"stack"} if open_pieces else ())
         self._open_pieces = open_pieces
-        self._pieces: Pieces | None = None
+        self._pieces: Subgraphs | None = None
         self._known: list[tuple[Array, Array]] = []  # text states and their context, newest last
         self.entries = {entry.name: entry for entry in session.get_inputs()}
 
@@ -102,7 +102,7 @@ class OnnxNetwork:
             if isinstance(wanted, int) and size != wanted:
                 raise UnsupportedError(
                     f"--size: the graph was exported for {name} of {_shape(entry.shape)}, "
-                    f"this picture needs {_shape(value.shape)}",
+                    f"this image needs {_shape(value.shape)}",
                     "export the model for this size, or use --backend torch",
                 )
         return np.ascontiguousarray(value, dtype=TYPES.get(entry.type, value.dtype))
@@ -183,7 +183,7 @@ class OnnxCodec:
 class OnnxTextEncoder:
     """A tokenizer file and a text-encoder graph, giving PixArt's conditions.
 
-    ``micro``: PixArt-alpha's network is told the picture's size as well.
+    ``micro``: PixArt-alpha's network is told the image's size as well.
     """
 
     def __init__(self, tokenizer: Path, session: Any, max_tokens: int, micro: bool = False):
@@ -195,7 +195,7 @@ class OnnxTextEncoder:
         tokenizer = self._tokenizer()
         length = min(request.max_tokens or self.max_tokens, self.max_tokens)
         tokenizer.enable_truncation(length)
-        # Always the same length: a picture must not depend on the other prompts of its batch.
+        # Always the same length: an image must not depend on the other prompts of its batch.
         tokenizer.enable_padding(pad_id=tokenizer.token_to_id("<pad>"), pad_token="<pad>", length=self.max_tokens)
         texts = {"cond": request.texts, "uncond": request.negatives}
         chosen = [branch for branch in ("cond", "uncond") if branch in request.branches]
@@ -213,9 +213,9 @@ class OnnxTextEncoder:
 
     def unread(self, text: str, length: int | None) -> str:
         """The end of a prompt that the encoder leaves out; "" when it reads all of it."""
-        from dit_tools.models.words import unread
+        from dit_tools.models.prompt_tokens import unread_words
 
-        return unread(self._tokenizer(), text, min(length or self.max_tokens, self.max_tokens))
+        return unread_words(self._tokenizer(), text, min(length or self.max_tokens, self.max_tokens))
 
     def _tokenizer(self) -> Any:
         if self._opened is None:

@@ -1,7 +1,7 @@
 """A transformer in four graphs that ``dit export --split`` wrote, whose blocks may be skipped.
 
 What passes between them has names: ``entered`` is what enters block 1, ``first`` what leaves it,
-``last`` what leaves the last block, ``given.N`` what the blocks are handed beside it. A block that
+``last`` what leaves the last block, ``given.N`` what the blocks are handed next to it. A block that
 passes several streams on has ``first.0``, ``first.1``.
 """
 
@@ -23,11 +23,11 @@ ENTERED, GIVEN, FIRST, LAST, OUTPUT = "entered", "given", "first", "last", "samp
 BLOCKS = "blocks"
 """Key of the number of blocks in the graphs' metadata; "output" is ``Block.output``."""
 
-MOST = 10_000
+MAX_BLOCKS = 10_000
 """Blocks of a transformer: more is a damaged file."""
 
 
-def file(folder: Path, piece: str) -> Path:
+def subgraph_file(folder: Path, piece: str) -> Path:
     """Where a piece lies."""
     return folder / f"transformer.{piece}.onnx"
 
@@ -42,14 +42,14 @@ def in_pieces(folder: Path) -> bool:
     return all((folder / f"transformer.{piece}.onnx").exists() for piece in PIECES)
 
 
-def named(prefix: str, tree: Tree) -> dict[str, Any]:
+def flatten_tree(prefix: str, tree: Tree) -> dict[str, Any]:
     """A tree's arrays by name."""
     if not isinstance(tree, tuple):
         return {prefix: tree}
     return {f"{prefix}.{i}": item for i, item in enumerate(tree) if item is not None}
 
 
-class Piece:
+class Subgraph:
     """Blocks that are one graph: block 1, or all others. ``around`` may stand in for them."""
 
     def __init__(self, session: Any, prefix: str):
@@ -83,39 +83,39 @@ class Piece:
         return dict(zip(self.outputs, made, strict=True))
 
     def _tree(self, values: Mapping[str, Array]) -> Tree:
-        return tree(self._prefix, self.run(values))
+        return unflatten_tree(self._prefix, self.run(values))
 
 
-def tree(prefix: str, values: Mapping[str, Array]) -> Tree:
-    """The tree that ``named`` took apart; a stream that is not there is None."""
+def unflatten_tree(prefix: str, values: Mapping[str, Array]) -> Tree:
+    """The tree that ``flatten_tree`` took apart; a stream that is not there is None."""
     if prefix in values:
         return values[prefix]
     return tuple(values.get(f"{prefix}.{i}") for i in range(2))
 
 
-class Pieces:
+class Subgraphs:
     """The four graphs as one network. ``open_sampler`` opens one; all are opened here.
 
     Raises KeyError and ValueError for graphs that are no pieces of one transformer.
     """
 
     def __init__(self, open_sampler: Callable[[Path], Any], folder: Path):
-        sessions = {piece: open_sampler(file(folder, piece)) for piece in PIECES}
+        sessions = {piece: open_sampler(subgraph_file(folder, piece)) for piece in PIECES}
         facts = sessions["embed"].get_modelmeta().custom_metadata_map
         self.count = int(facts[BLOCKS])
         self.output = {"None": None, "0": 0, "1": 1}[facts["output"]]
-        if not 2 <= self.count <= MOST:
+        if not 2 <= self.count <= MAX_BLOCKS:
             raise ValueError(f"{self.count} blocks")
-        self._embed, self._final = (Piece(sessions[name], name) for name in ("embed", "final"))
-        self._first, self._rest = Piece(sessions["first"], FIRST), Piece(sessions["rest"], LAST)
+        self._embed, self._final = (Subgraph(sessions[name], name) for name in ("embed", "final"))
+        self._first, self._rest = Subgraph(sessions["first"], FIRST), Subgraph(sessions["rest"], LAST)
 
     def __call__(self, feeds: Mapping[str, Array]) -> Array:
         """The raw output for the graph's inputs by name."""
         values = {**feeds}
         values |= self._embed.run(values)
         for prefix, piece in ((ENTERED, self._first), (FIRST, self._rest)):
-            made = piece(values, tree(prefix, values), self.output)
-            values |= named(LAST if piece is self._rest else FIRST, made)
+            made = piece(values, unflatten_tree(prefix, values), self.output)
+            values |= flatten_tree(LAST if piece is self._rest else FIRST, made)
         return self._final.run(values)[OUTPUT]
 
     def blocks(self) -> list[Block]:

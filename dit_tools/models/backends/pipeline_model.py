@@ -1,6 +1,6 @@
 """Pipelines without an adapter: diffusers runs them itself, and dit's own methods stay outside.
 
-``Passthrough.accept`` says which methods of a plan such a pipeline can take: the scheduler may be
+``PipelineModel.accept`` says which methods of a plan such a pipeline can take: the scheduler may be
 another one of diffusers, guidance may have another scale, and that is all.
 """
 
@@ -23,11 +23,11 @@ Progress = Callable[[int, int], None]
 REMEDY = "leave it out, or use a model with an adapter ('dit models list')"
 
 
-class Passthrough:
+class PipelineModel:
     """A diffusers text-to-image pipeline, called as it is."""
 
     def __init__(self, pipe: Any):
-        """Raises UnsupportedError for a pipeline that makes no pictures from text."""
+        """Raises UnsupportedError for a pipeline that makes no images from text."""
         self.pipe, self.name = pipe, type(pipe).__name__
         parameters = inspect.signature(type(pipe).__call__).parameters
         self.known = {name: p.default for name, p in parameters.items() if name != "self"}
@@ -36,7 +36,7 @@ class Passthrough:
         if "prompt" not in self.known or others:
             asks = f" (it needs {', '.join(others)})" if others else ""
             raise UnsupportedError(
-                f"--model: {self.name} makes no pictures from text{asks}", "choose a text-to-image model"
+                f"--model: {self.name} makes no images from text{asks}", "choose a text-to-image model"
             )
 
     def defaults(self) -> Defaults:
@@ -80,7 +80,7 @@ class Passthrough:
     def pixels(
         self, request: ConditionRequest, seeds: Sequence[int], plan: Plan, progress: Progress | None = None
     ) -> Any:
-        """Pictures (B, 3, H, W) in [0, 1], numpy float32; each depends on its own seed.
+        """Images (B, 3, H, W) in [0, 1], numpy float32; each depends on its own seed.
 
         ``progress`` is told the steps done and their total where the pipeline reports them.
         Raises UnsupportedError for what the pipeline cannot do, ModelError when it gives NaN.
@@ -188,8 +188,8 @@ class NoNetwork:
 
 
 def model_of(pipe: Any, *, name: str, revision: str, device: str, dtype: str) -> Model:
-    """A Model whose ``pipeline`` makes the pictures. Raises UnsupportedError as ``Passthrough``."""
-    pipeline = Passthrough(pipe)
+    """A Model whose ``pipeline`` makes the images. Raises UnsupportedError as ``PipelineModel``."""
+    pipeline = PipelineModel(pipe)
     scale = int(getattr(pipe, "vae_scale_factor", 8) or 8)
     return Model(
         name=name,
@@ -230,7 +230,7 @@ def _pixels(made: Any, name: str) -> Any:
 
     images = getattr(made, "images", None)
     if images is None or np.ndim(images) != 4:
-        raise UnsupportedError(f"--model: {name} makes no pictures", "choose a text-to-image model")
+        raise UnsupportedError(f"--model: {name} makes no images", "choose a text-to-image model")
     pixels = np.asarray(images, dtype=np.float32).transpose(0, 3, 1, 2)  # (B, 3, H, W)
     if not np.isfinite(pixels).all():
         raise ModelError(f"{name} gave values that are not numbers", "use --dtype float32")

@@ -24,12 +24,12 @@ class TorchNetwork:
 
         with torch.set_grad_enabled(_asked(inputs)):
             output = self.module(**self.prepared(inputs), return_dict=False)[0]
-            if isinstance(output, list):  # one tensor per picture
+            if isinstance(output, list):  # one tensor per image
                 output = torch.stack(output)
             return output.float()
 
     def prepared(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What the module is given: in its dtype, without text that no picture reads."""
+        """What the module is given: in its dtype, without text that no image reads."""
         made = self._family.shortened(inputs) if self._family else inputs
         return _cast(made, self.module.dtype)  # asked once: it looks through all parameters
 
@@ -119,7 +119,7 @@ class PipelineTextEncoder:
             return ""
         from tokenizers import Tokenizer
 
-        from dit_tools.models.words import unread
+        from dit_tools.models.prompt_tokens import unread_words
 
         own = Tokenizer.from_str(self.pipe.tokenizer.backend_tokenizer.to_str())
-        return unread(own, text, min(length or self.most, self.most))
+        return unread_words(own, text, min(length or self.most, self.most))

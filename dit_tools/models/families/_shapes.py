@@ -1,4 +1,4 @@
-"""Furniture of families: latents as a row of 2x2 patches, texts as long as they must be."""
+"""Helpers of families: latents as a row of 2x2 patches, texts as long as they must be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dit_tools.core.arrays import Array
 
 UNIT = 32
 """Texts are cut to a multiple: nearly every batch has the same length, so that its arithmetic, and
-with it the last bits of a picture, does not depend on its neighbours' prompts."""
+with it the last bits of an image, does not depend on its neighbours' prompts."""
 STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
 
 
@@ -49,7 +49,7 @@ def pad_texts(branches: Mapping[str, Sequence[Array]]) -> dict[str, tuple[Array,
 
 
 def read_only(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Cross-attention's arguments without the end that the mask (B, L) hides from every picture.
+    """Cross-attention's arguments without the end that the mask (B, L) hides from every image.
 
     Pipelines fill texts up to 300 positions, and every block makes keys and values of all of them:
     with few image tokens that is most of the work. On an accelerator they stay, where it is little

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dit_tools.core.arrays import Array, like
+from dit_tools.core.arrays import Array, convert_like
 from dit_tools.core.blocks import JOINT, LAST, TEXT_FIRST, AttentionSpec, BlockSpec, PositionSpec
 from dit_tools.core.prediction import Prediction
 from dit_tools.models.families import _onnx
@@ -15,7 +15,7 @@ from dit_tools.models.families._packed import PackedFamily
 from dit_tools.models.families._shapes import pack, unpack
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.onnx_recipe import BATCH, TEXT, OnnxRecipe, Sizes, plain_module, random_states, replaced_attribute
-from dit_tools.models.words import tokens
+from dit_tools.models.prompt_tokens import tokens
 
 EMBEDDED_GUIDANCE = 3.5
 """``guidance_scale`` of the pipeline's own call: the value that Flux.1-dev is told."""
@@ -143,7 +143,7 @@ class Flux(PackedFamily):
             "hidden_states": pack(x, self.patch),
             "timestep": self.timestep(x, t),
             "img_ids": positions(rows, columns, x),
-            "txt_ids": like(_zeros(length), x),
+            "txt_ids": convert_like(_zeros(length), x),
             **condition,
         }
 
@@ -166,7 +166,7 @@ def positions(rows: int, columns: int, reference: Array) -> Array:
 
     grid = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)
     flat = grid.reshape(rows * columns, 2).astype(np.float32)
-    return like(np.concatenate([_zeros(rows * columns)[:, :1], flat], axis=1), reference)
+    return convert_like(np.concatenate([_zeros(rows * columns)[:, :1], flat], axis=1), reference)
 
 
 def _zeros(length: int) -> Any:

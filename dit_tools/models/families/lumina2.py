@@ -26,7 +26,7 @@ from dit_tools.models.onnx_recipe import (
 
 
 class Lumina2(Family):
-    """Predicts ``x0 - noise``, minus our velocity, and is told ``1 - t``: 1 is the picture.
+    """Predicts ``x0 - noise``, minus our velocity, and is told ``1 - t``: 1 is the image.
 
     Qin et al. 2025 (arXiv:2503.21758). Prompts go behind the pipeline's system prompt, negative
     prompts do not. The pipeline's guidance keeps the length of the conditional prediction along

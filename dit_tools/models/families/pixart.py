@@ -21,13 +21,13 @@ from dit_tools.models.onnx_recipe import (
     replaced_attribute,
     text_mask,
 )
-from dit_tools.models.words import tokens
+from dit_tools.models.prompt_tokens import tokens
 
 
 class PixArt(Family):
     """Text by cross-attention; predicts noise and a variance, or velocity if the scheduler says so.
 
-    Chen et al. 2023 (arXiv:2310.00426), Chen et al. 2024 (arXiv:2403.04692). Pictures have the
+    Chen et al. 2023 (arXiv:2310.00426), Chen et al. 2024 (arXiv:2403.04692). Images have the
     size that was asked for and captions are only lowercased: differs from the pipelines' defaults,
     which sample at the nearest size of a fixed list and rewrite captions where bs4 is installed.
     """
@@ -87,7 +87,7 @@ class PixArt(Family):
         return tokens(pipe.tokenizer, prompt.lower().strip(), length)
 
     def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Without the end of the text that no picture reads."""
+        """Without the end of the text that no image reads."""
         return read_only(inputs)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _micro(request: ConditionRequest, device: Any) -> dict[str, Array]:
 
 
 class PixArtOnnx(OnnxRecipe):
-    """Text states (B, L, D), mask (B, L); picture size (B, 2) and ratio (B, 1) for PixArt-alpha."""
+    """Text states (B, L, D), mask (B, L); image size (B, 2) and ratio (B, 1) for PixArt-alpha."""
 
     dynamic = {
         "hidden_states": LATENTS,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dit_tools.core.arrays import Array, like
+from dit_tools.core.arrays import Array, convert_like
 from dit_tools.core.blocks import IMAGE_AND_TEXT, JOINT, LAST, AttentionSpec, BlockSpec, PositionSpec
 from dit_tools.core.prediction import Prediction
 from dit_tools.models.families import _onnx
@@ -109,7 +109,7 @@ class QwenImage(PackedFamily):
         import numpy as np
 
         mean, deviation = (
-            like(np.array(self.vae[key], dtype=np.float32), reference).reshape(1, -1, 1, 1)
+            convert_like(np.array(self.vae[key], dtype=np.float32), reference).reshape(1, -1, 1, 1)
             for key in ("latents_mean", "latents_std")
         )
         return mean, deviation
@@ -174,7 +174,7 @@ class QwenImageOnnx(OnnxRecipe):
         }
 
     def refusal(self, transformer: Mapping[str, Any]) -> str:
-        """The variants for editing and for layers put several pictures into one sequence."""
+        """The variants for editing and for layers put several images into one sequence."""
         odd = ("zero_cond_t", "use_additional_t_cond", "use_layer3d_rope", "guidance_embeds")
         return ", ".join(key for key in odd if transformer.get(key))
 
@@ -197,7 +197,7 @@ class QwenImageOnnx(OnnxRecipe):
 def rotary_pairs(embed: Any, img_shapes: Any, text_length: Any) -> tuple[Any, Any]:
     """Rotary pairs of image (N, D/2, 2) and text (L, D/2, 2) tokens.
 
-    Rows and columns count from the middle of the picture, text goes on from its larger half
+    Rows and columns count from the middle of the image, text goes on from its larger half
     (Wu et al. 2025, arXiv:2508.02324, Sec. 2.4, "MSRoPE").
     """
     import torch

@@ -10,7 +10,7 @@ from dit_tools.core.blocks import CROSS, SELF, AttentionSpec, BlockSpec
 from dit_tools.models.families._shapes import read_only
 from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.onnx_recipe import BATCH, LATENTS, TEXT, OnnxRecipe, Sizes, random_states, text_mask
-from dit_tools.models.words import tokens
+from dit_tools.models.prompt_tokens import tokens
 
 
 class Sana(Family):
@@ -78,7 +78,7 @@ class Sana(Family):
         return tokens(pipe.tokenizer, prompt.lower().strip(), length)
 
     def shortened(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Without the end of the text that no picture reads."""
+        """Without the end of the text that no image reads."""
         return read_only(inputs)
 
     def inputs(self, x: Array, t: float, condition: Mapping[str, Array]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: joint attention over picture and three text encoders."""
+"""Stable Diffusion 3 and 3.5: joint attention over image and three text encoders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dit_tools.core.size import Size
 from dit_tools.models.families._positions import rescale_sine_table
 from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.onnx_recipe import BATCH, LATENTS, TEXT, OnnxRecipe, Sizes, random_states
-from dit_tools.models.words import PADDING, tokens
+from dit_tools.models.prompt_tokens import PADDING, tokens
 
 
 class SD3(Family):

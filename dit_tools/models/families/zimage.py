@@ -1,4 +1,4 @@
-"""Z-Image: one stream of image and text tokens, called with lists of pictures and texts."""
+"""Z-Image: one stream of image and text tokens, called with lists of images and texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dit_tools.models.onnx_recipe import BATCH, TEXT, OnnxRecipe, Sizes, random_
 
 
 class ZImage(Family):
-    """Predicts ``x0 - noise``, minus our velocity, and is told ``1 - t``: 1 is the picture.
+    """Predicts ``x0 - noise``, minus our velocity, and is told ``1 - t``: 1 is the image.
 
     Cai et al. 2025 (arXiv:2511.22699). The pipeline guides by ``cond + s (cond - uncond)``, so
     our scale is its ``guidance_scale`` plus 1: 6 for its default of 5, 1 for the turbo model's 0.
@@ -120,7 +120,7 @@ class ZImage(Family):
 
 PICTURES = {0: "batch", 3: "height", 4: "width"}
 MULTIPLE = 32
-"""Picture and text are each padded to a multiple of this with tokens that take part (diffusers'
+"""Image and text are each padded to a multiple of this with tokens that take part (diffusers'
 ``SEQ_MULTI_OF``)."""
 
 

@@ -139,7 +139,7 @@ def blocks(path: Path, tensor: Tensor) -> Any:
     return np.memmap(path, np.uint8, "r", tensor.start, (tensor.size,))
 
 
-def plain(path: Path, tensor: Tensor) -> Any:
+def to_numpy(path: Path, tensor: Tensor) -> Any:
     """A tensor in float32, numpy. Raises UnsupportedError for types the library cannot decode."""
     gguf = library()
     raw = blocks(path, tensor)

@@ -19,14 +19,14 @@ BITS = {"Q4_0": 4, "Q8_0": 8}
 BLOCK = 32
 
 
-def there(folder: Path) -> bool:
+def is_gguf(folder: Path) -> bool:
     """Whether a model's transformer is a GGUF file."""
     return (folder / quantized.PART / FILE).is_file()
 
 
 def parts(folder: Path, dtype: Any) -> dict[str, Any]:
     """``{"transformer": module}`` of a folder with a GGUF file, else nothing."""
-    if not there(folder):
+    if not is_gguf(folder):
         return {}
     path = folder / quantized.PART / FILE
     kind = str(validation.components(folder)[quantized.PART][1])
@@ -49,7 +49,7 @@ def load(path: Path, module: Any, dtype: Any) -> Any:
             state |= {f"{layer}.{key}": value for key, value in codes.items()}
             continue
         keep = any(word in name.split(".") for word in wide)
-        made = torch.from_numpy(gguf_file.plain(path, tensor).copy())
+        made = torch.from_numpy(gguf_file.to_numpy(path, tensor).copy())
         state[name] = made.to(torch.float32 if keep else dtype)
     module.load_state_dict(state, strict=True, assign=True)
     for parameter in module.parameters():

@@ -11,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dit_tools.core.errors import ModelError, UnsupportedError
-from dit_tools.core.plan import IN_PIECES
+from dit_tools.core.plan import SPLIT_GRAPHS
 from dit_tools.core.reading import Table, read_json
 from dit_tools.models import one_more_step
 from dit_tools.models.model import Model
 
 
 @dataclass(frozen=True)
-class Wishes:
+class LoadOptions:
     """How the user wants a model loaded."""
 
     device: str = "auto"
@@ -47,22 +47,22 @@ class Wishes:
         return next((reason for reason, asked in reasons.items() if asked), "")
 
 
-def load(reference: str, wishes: Wishes | None = None, **keywords: object) -> Model:
-    """Load a model. ``keywords`` are fields of ``Wishes``, for calls that wish little.
+def load(reference: str, wishes: LoadOptions | None = None, **keywords: object) -> Model:
+    """Load a model. ``keywords`` are fields of ``LoadOptions``, for calls that wish little.
 
     Raises ModelError when the reference cannot be read, UnsupportedError when backend, device or
     precision cannot do what is asked, always with the remedy.
     """
     from dit_tools.models.loading.resolve import resolve
 
-    wishes = wishes or Wishes(**keywords)  # type: ignore[arg-type]
+    wishes = wishes or LoadOptions(**keywords)  # type: ignore[arg-type]
     resolved = resolve(reference, allow_pickle=wishes.allow_pickle)
     if _onnx(resolved.path, wishes):
         from dit_tools.models.loading.onnx_loader import load_onnx as read
     else:
         from dit_tools.models.loading.torch_loader import load_torch as read
     model = read(resolved, wishes)
-    model.terminal = one_more_step.read(resolved.path)
+    model.terminal = one_more_step.read_step(resolved.path)
     return model
 
 
@@ -77,7 +77,7 @@ def graphs_only(folder) -> bool:
         return False
 
 
-def _onnx(folder, wishes: Wishes) -> bool:
+def _onnx(folder, wishes: LoadOptions) -> bool:
     """Whether ONNX Runtime serves these wishes. Raises UnsupportedError when it must and cannot."""
     graph = folder / "transformer.onnx"
     reason = wishes.torch_reason(_offered(folder, wishes))
@@ -96,7 +96,7 @@ def _onnx(folder, wishes: Wishes) -> bool:
             )
         if reason:
             in_pieces = wishes.needs == {"stack"} and wishes.dtype in ("auto", "float32")
-            remedy = IN_PIECES if in_pieces else "use --backend torch"
+            remedy = SPLIT_GRAPHS if in_pieces else "use --backend torch"
             raise UnsupportedError(f"--backend onnx cannot serve {reason}", remedy)
         return True
     if wishes.dtype == "int8":
@@ -108,7 +108,7 @@ def _onnx(folder, wishes: Wishes) -> bool:
     return wishes.device in ("auto", "cpu") and _fits(folder, wishes.size)
 
 
-def _offered(folder, wishes: Wishes) -> frozenset[str]:
+def _offered(folder, wishes: LoadOptions) -> frozenset[str]:
     """What the graphs of a folder offer to methods, at the precision that is wished for."""
     if wishes.dtype not in ("auto", "float32"):
         return frozenset()
@@ -117,7 +117,7 @@ def _offered(folder, wishes: Wishes) -> frozenset[str]:
     return offers(folder)
 
 
-def _int8(folder, wishes: Wishes, reason: str) -> bool:
+def _int8(folder, wishes: LoadOptions, reason: str) -> bool:
     """Whether a graph in int8 serves these wishes. Raises UnsupportedError where it does not."""
     if wishes.backend == "torch":
         reason = "--backend torch"
@@ -136,7 +136,7 @@ def _int8(folder, wishes: Wishes, reason: str) -> bool:
 
 
 def _fits(folder, size: tuple[int, int] | None) -> bool:
-    """Whether the exported graphs serve this picture size."""
+    """Whether the exported graphs serve this image size."""
     import json
 
     if size is None:

@@ -1,7 +1,7 @@
 """LoRA files and their kin on a diffusers pipeline (``--lora PATH[:SCALE]``).
 
 A layer's weight W becomes ``W + scale * alpha / r * B A`` (Hu et al. 2021, arXiv:2106.09685), or what
-``nn.weight_changes`` says for LoHa, LoKr and DoRA. The changes stay beside the weights. The names of
+``nn.weight_changes`` says for LoHa, LoKr and DoRA. The changes stay next to the weights. The names of
 all tools are first brought into one form (``lora_names``), with alpha, rank-stabilized alpha and
 peft's patterns; what cannot be applied exactly is refused by name. Pipelines without a family whose
 names are not understood are left to diffusers. Other adapters of ``dit train`` (DiffFit, DiffScaler)

@@ -212,7 +212,7 @@ def _scale(config: Mapping[str, Any], given: Mapping[str, Any], layer: str, rank
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    """Peft's configuration: beside the weights, or in their metadata. Raises UnsupportedError."""
+    """Peft's configuration: next to the weights, or in their metadata. Raises UnsupportedError."""
     beside = path.parent / CONFIG
     if path.name == WEIGHTS[1] and beside.is_file():
         table = validation.read_json(beside, 1_000_000)

@@ -1,7 +1,7 @@
 """Loading a folder that holds ONNX graphs: ``transformer.onnx``, ``vae_decoder.onnx`` and so on.
 
 The graphs hold no weights of their own: their initializers are byte ranges of the diffusers
-safetensors files beside them, so both backends run the very same numbers. Built-in models have
+safetensors files next to them, so both backends run the very same numbers. Built-in models have
 graphs for all parts and never import torch. Where an exported folder has none for its text encoder
 or autoencoder, those parts run in torch and arrays are converted on the way.
 """
@@ -92,10 +92,10 @@ def _context(folder: Path, chosen: list[str]) -> Any:
 
 def _pieces(folder: Path, chosen: list[str]) -> Any:
     """The transformer in pieces. Raises ModelError for damaged ones."""
-    from dit_tools.models.backends.onnx_split import Pieces
+    from dit_tools.models.backends.onnx_split import Subgraphs
 
     try:
-        return Pieces(lambda path: _session(path, chosen), folder)
+        return Subgraphs(lambda path: _session(path, chosen), folder)
     except (KeyError, ValueError) as error:
         message = f"{folder / 'transformer.embed.onnx'}: says nothing of its blocks ({error})"
         raise ModelError(message, "write the pieces again with 'dit export --split'") from None
@@ -224,7 +224,7 @@ def _beside(work: Callable[[], Any]) -> Callable[[], Any]:
 
 def _session(path: Path, chosen: list[str]) -> Any:
     try:
-        session = onnx_session.opened(path, chosen)
+        session = onnx_session.open_session(path, chosen)
     except Exception as error:  # onnxruntime raises many private types
         line = str(error).splitlines()[0][:200]
         raise ModelError(f"{path}: cannot be opened ({line})", "run 'dit models verify'") from None

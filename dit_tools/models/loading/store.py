@@ -49,7 +49,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Check:
-    """What ``verify`` found: files by how they compare with what is recorded of them."""
+    """What ``verify_files`` found: files by how they compare with what is recorded of them."""
 
     whole: tuple[str, ...]
     damaged: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def _with_facts(name: str, kind: str, path: Path) -> Stored:
     return Stored(name, kind, path)
 
 
-def verify(model: Stored) -> Check:
+def verify_files(model: Stored) -> Check:
     """Compare every file with its recorded hash.
 
     Built-in models record SHA-256 among their facts; the hub's cache names files by their hash. A

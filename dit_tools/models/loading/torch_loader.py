@@ -85,7 +85,7 @@ def _read(resolved: Any, wishes: Any, dtype: Any, parts: Any) -> Any:
         return load_file(resolved.path, wishes.base, dtype, allow_pickle=wishes.allow_pickle)
     if wishes.base is not None:
         raise UsageError("--base: only for a single file", f"{resolved.path.name} is a folder")
-    without = quantized.PART if gguf_loader.there(resolved.path) else ""
+    without = quantized.PART if gguf_loader.is_gguf(resolved.path) else ""
     validation.check_folder(resolved.path, allow_pickle=wishes.allow_pickle, without=without)
     packed = parts or quantized.parts(resolved.path, dtype) or gguf_loader.parts(resolved.path, dtype)
     if packed and wishes.loras:

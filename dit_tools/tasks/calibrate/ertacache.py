@@ -1,4 +1,4 @@
-"""Which calls can be skipped, and a line and times that mend that, for ``--cache ertacache``."""
+"""Which calls can be skipped, and a line and times that fix that, for ``--cache ertacache``."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.branch_state import Streams
+from dit_tools.core.branch_state import StatePerBranch
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.run import RunState
 from dit_tools.methods.caching.ertacache import LEVELS
 from dit_tools.models.calibration import Calibration
-from dit_tools.tasks.calibrate.session import Session, joined
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun, join_conditions
 
 SHORTEST = 0.1  # factor of a step's length
 Truth = dict[tuple[int, tuple[str, ...]], float]
 """Call and branches -> mean absolute value of the output of the run without skips."""
 
 
-def calibrate(session: Session) -> dict[str, Any]:
+def calibrate(session: CalibrationRun) -> dict[str, Any]:
     """Tables over thresholds (L) and calls (T).
 
     ``threshold`` (L), ``skipped`` (L, T), ``slope.BRANCHES`` and ``offset.BRANCHES`` (L, T),
-    ``corrected`` (L, T + 1): the times. Lines and corrected times are kept where they bring the
+    ``correct_call`` (L, T + 1): the times. Lines and corrected times are kept where they bring the
     final latents nearer to those of the run without skips, else they are zero and the plan's times.
     """
     import numpy as np
@@ -33,7 +33,7 @@ def calibrate(session: Session) -> dict[str, Any]:
     for done, threshold in enumerate(LEVELS):
         session.tell(done, len(LEVELS))
         found.append(_simulate(session, threshold, truth))
-    calls, branches = run.calls_expected, {joined(names) for _, names in truth}
+    calls, branches = run.calls_expected, {join_conditions(names) for _, names in truth}
     made: dict[str, Any] = {
         "threshold": np.array(LEVELS),
         "skipped": np.array([[call in one.skipped for call in range(calls)] for one in found]),
@@ -80,7 +80,7 @@ class _Simulated:
 
     def __init__(self, network: Any, run: RunState, order: int, threshold: float, truth: Truth):
         self._network, self._run, self._threshold, self._truth = network, run, threshold, truth
-        self._streams = Streams(run, 1, lambda: Forecast(order))
+        self._streams = StatePerBranch(run, 1, lambda: Forecast(order))
         self._before: dict[tuple[str, ...], Array] = {}
         self.found = Found()
 
@@ -113,14 +113,14 @@ class _Simulated:
         spread = float((centred * centred).mean())
         slope = float((centred * (error - mean_error)).mean()) / spread if spread else 0.0
         offset = mean_error - slope * mean_guess
-        self.found.lines[call, joined(self._run.branches)] = slope, offset
+        self.found.lines[call, join_conditions(self._run.branches)] = slope, offset
         move = float(abs(output - before).mean())
         share = 1.0 - float(abs(error).mean()) / move if move else 0.0
         self.found.shares.setdefault(call, []).append(min(max(share, 0.0), 1.0))
         return guess * (1.0 - slope) - offset
 
 
-def _simulate(session: Session, threshold: float, truth: Truth) -> Found:
+def _simulate(session: CalibrationRun, threshold: float, truth: Truth) -> Found:
     kept: list[_Simulated] = []
 
     def wrap(network: Any, run: RunState) -> _Simulated:
@@ -131,7 +131,7 @@ def _simulate(session: Session, threshold: float, truth: Truth) -> Found:
     return kept[0].found
 
 
-def corrected(times: tuple[float, ...], shares: dict[int, float]) -> tuple[float, ...]:
+def correct_call(times: tuple[float, ...], shares: dict[int, float]) -> tuple[float, ...]:
     """Times whose steps at the calls of ``shares`` are shortened by these factors.
 
     What is left is spread over the steps that follow, in proportion to their lengths. No step gets
@@ -145,7 +145,7 @@ def corrected(times: tuple[float, ...], shares: dict[int, float]) -> tuple[float
     return (*made, times[-1])
 
 
-def _settle(session: Session, made: dict[str, Any], found: list[Found], plain: Array) -> None:
+def _settle(session: CalibrationRun, made: dict[str, Any], found: list[Found], plain: Array) -> None:
     """Keep the lines that help, and put corrected times where they help.
 
     A line is right for its own call; what it does to the calls that follow must be tried. Solvers
@@ -164,12 +164,12 @@ def _settle(session: Session, made: dict[str, Any], found: list[Found], plain: A
         if len(made["skipped"][0]) != len(times) - 1:
             continue
         shares = {call: sum(many) / len(many) for call, many in one.shares.items()}
-        made["corrected"][level] = corrected(times, shares)
+        made["corrected"][level] = correct_call(times, shares)
         if not _error(session, made, level, plain) < min(best, mended):
             made["corrected"][level] = times
 
 
-def _error(session: Session, made: dict[str, Any], level: int, plain: Array, **changes: Any) -> float:
+def _error(session: CalibrationRun, made: dict[str, Any], level: int, plain: Array, **changes: Any) -> float:
     """Mean square error of the final latents at one threshold."""
     arrays = {name: value.astype("float32") for name, value in made.items()}
     x, _ = session.cached(Calibration({}, arrays), threshold=LEVELS[level], **changes)

@@ -9,19 +9,19 @@ from functools import partial
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.forecast import Tree, each
+from dit_tools.core.forecast import Tree, map_tree
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import RunState
 from dit_tools.nn.blocks import modules
-from dit_tools.tasks.calibrate.session import Probe, Session
-from dit_tools.tasks.calibrate.training import frozen, moved, with_gradient
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun, Probe
+from dit_tools.tasks.calibrate.training import freeze_network, sampling_step, with_gradient
 
 CLAMP = 5.0  # rho stays in [-5, 5], as in the paper's code
 START = 0.5  # of |rho|; the sign is that of the hand-made table
 LEARNING_RATE = 0.15  # of Adam, a step a trajectory; the paper trains far longer
 
 
-def calibrate(session: Session) -> dict[str, Any]:
+def calibrate(session: CalibrationRun) -> dict[str, Any]:
     """``rho`` (T, M): a number for every call and every attention and MLP.
 
     Each of ``session.rounds`` is a trajectory of two prompts, drawn in full and then with what is
@@ -31,7 +31,7 @@ def calibrate(session: Session) -> dict[str, Any]:
     for it must learn in tens of trajectories, not thousands:
 
     - ``full`` is the prediction of the full trajectory, not of the full network at the cached one's
-      latents, so that errors that add up over calls count as they do in the picture; this stands in
+      latents, so that errors that add up over calls count as they do in the image; this stands in
       for the paper's weights ``lambda_t``;
     - the price is not ``r``: reusing a share of an output costs ``(1 - r)^2`` of reusing all of it,
       and a price of the same form drives ``rho`` to a clear yes or no, which is how it is used;
@@ -43,10 +43,10 @@ def calibrate(session: Session) -> dict[str, Any]:
 
     router = _Router(session)
     optimizer = torch.optim.Adam([router.rho], lr=LEARNING_RATE)
-    with frozen(session.model.network):
+    with freeze_network(session.model.network):
         for done in range(session.rounds):
             session.tell(done, session.rounds)
-            few = moved(session, done)
+            few = sampling_step(session, done)
             full: dict[int, Array] = {}
             few.plain(correct=partial(_keep, full))
             if not done:
@@ -65,7 +65,7 @@ def _keep(outputs: dict[int, Array], call: int, prediction: Prediction) -> Predi
     return prediction
 
 
-def _reference(session: Session, full: Mapping[int, Array]) -> float:
+def _reference(session: CalibrationRun, full: Mapping[int, Array]) -> float:
     """The mean loss of a call with the hand-made table; 1 where that has none."""
     found: dict[int, Array] = {}
     even = replace(session.plan.cache, calibration="even")
@@ -81,7 +81,7 @@ def _miss(guess: Array, truth: Array) -> Array:
 class _Router:
     """The numbers that are trained, and the network that trains them while it is sampled."""
 
-    def __init__(self, session: Session):
+    def __init__(self, session: CalibrationRun):
         import torch
 
         network: Any = session.model.network
@@ -106,14 +106,14 @@ class _Router:
         if not self._trained(self._run.call):
             return output
         kept = self._kept.setdefault(self._run.branches, [None] * self.count)
-        fresh, old = each(lambda part: part.detach(), output), kept[position]
+        fresh, old = map_tree(lambda part: part.detach(), output), kept[position]
         rho = self.rho[self._run.call, position]
         if old is None or rho > 0:
             kept[position] = fresh  # what is reused grows old as it will in use
         if old is None:
             return output
         share = rho.sigmoid()
-        return each(lambda new, past: share * new + (1 - share) * past, output, old)
+        return map_tree(lambda new, past: share * new + (1 - share) * past, output, old)
 
     def _trained(self, call: int) -> bool:
         """Whether a call may reuse anything: all but those behind the plan's number."""

@@ -1,7 +1,7 @@
 """HeadHunter: the attention heads whose perturbation guides best, by a greedy search.
 
 Ahn et al. 2025 (arXiv:2506.10978), Alg. 1: of all heads that are left, those are added whose
-perturbation, together with what was chosen before, makes pictures that a judge likes best. The cost
+perturbation, together with what was chosen before, makes images that a judge likes best. The cost
 is ``rounds x heads x pictures`` runs.
 """
 
@@ -19,12 +19,12 @@ from dit_tools.sampling.sampler import Sampler
 Head = tuple[int, int]
 """Block and head."""
 Score = Callable[[Array, Sequence[str]], Sequence[float]]
-"""``score(latents, prompts)``: how good each of the pictures is, larger is better."""
+"""``score(latents, prompts)``: how good each of the images is, larger is better."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round found: the heads chosen so far and the mean score of their pictures."""
+    """What one round found: the heads chosen so far and the mean score of their images."""
 
     heads: tuple[Head, ...]
     score: float
@@ -35,7 +35,7 @@ class Round:
         return "+".join(f"{block}.{head}" for block, head in self.heads)
 
 
-def hunt(
+def search_heads(
     model: Any,
     plan: Plan,
     prompts: Sequence[str],
@@ -74,7 +74,7 @@ def hunt(
     return found
 
 
-def best(found: Sequence[Round]) -> Round:
+def best_round(found: Sequence[Round]) -> Round:
     """The round of the best score: more heads may be worse than fewer."""
     return max(found, key=lambda one: one.score)
 
@@ -99,7 +99,7 @@ def heads_of(model: Any) -> list[Head]:
 
 
 class Draws:
-    """Pictures of the same prompts and noise, with one or another set of heads perturbed."""
+    """Images of the same prompts and noise, with one or another set of heads perturbed."""
 
     def __init__(self, model: Any, plan: Plan, prompts: Sequence[str], score: Score, seed: int):
         self._model, self._plan, self._score, self._prompts = model, plan, score, tuple(prompts)
@@ -113,7 +113,7 @@ class Draws:
         return sum(scores) / len(scores)
 
     def scores(self, heads: Sequence[Head] | None) -> list[float]:
-        """A score a picture, as ``mean``; None leaves the plan's own heads."""
+        """A score an image, as ``mean``; None leaves the plan's own heads."""
         plan = self._plan
         if heads is not None:
             changes = {"heads": Round(tuple(heads), 0.0).text} if heads else {"weight": 0.0}

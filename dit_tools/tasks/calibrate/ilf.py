@@ -10,8 +10,8 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.run import RunState
 from dit_tools.models.calibration import Calibration
 from dit_tools.nn.blocks import entering, image
-from dit_tools.tasks.calibrate.session import Session
-from dit_tools.tasks.calibrate.training import frozen, moved, with_gradient
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
+from dit_tools.tasks.calibrate.training import freeze_network, sampling_step, with_gradient
 
 LEARNING_RATE = 2e-4  # of the copied block, with AdamW
 GAMMA_RATE = 1e-2  # of its scale, which starts at zero
@@ -28,7 +28,7 @@ class Call:
     output: Array
 
 
-def calibrate(session: Session) -> dict[str, Any]:
+def calibrate(session: CalibrationRun) -> dict[str, Any]:
     """The module's weights by name.
 
     Each of ``session.rounds`` records a trajectory of the full network from two prompts and replays
@@ -43,11 +43,11 @@ def calibrate(session: Session) -> dict[str, Any]:
     blocks, cache = network.blocks(), session.plan.cache
     leading = max(round(cache.share * len(blocks)), 1)
     feedback: Any = None
-    with frozen(network):
+    with freeze_network(network):
         optimizer: Any = None
         for done in range(session.rounds):
             session.tell(done, session.rounds)
-            calls, run = record(moved(session, done))
+            calls, run = record(sampling_step(session, done))
             if feedback is None:
                 feedback = Feedback.of(blocks[leading - 1], width(network, calls[0]))
                 feedback.requires_grad_(True)
@@ -64,7 +64,7 @@ def calibrate(session: Session) -> dict[str, Any]:
     return {name: value.detach().float().cpu().numpy() for name, value in state.items()}
 
 
-def record(session: Session) -> tuple[list[Call], RunState]:
+def record(session: CalibrationRun) -> tuple[list[Call], RunState]:
     """The calls of a run of the full network, and the run."""
     calls: list[Call] = []
 
@@ -84,7 +84,9 @@ def record(session: Session) -> tuple[list[Call], RunState]:
     return calls, run
 
 
-def teach(session: Session, feedback: Any, optimizer: Any, calls: Sequence[Call], recorded: RunState) -> list[float]:
+def teach(
+    session: CalibrationRun, feedback: Any, optimizer: Any, calls: Sequence[Call], recorded: RunState
+) -> list[float]:
     """Replay calls with the cache; one step a skipped call. Gives the losses.
 
     ``optimizer`` of None: nothing is learnt.
@@ -110,7 +112,7 @@ def teach(session: Session, feedback: Any, optimizer: Any, calls: Sequence[Call]
     return losses
 
 
-def _skips(session: Session, run: RunState) -> bool:
+def _skips(session: CalibrationRun, run: RunState) -> bool:
     """Whether the cache will skip at this call, as ``caching._streams`` and ``Interval`` decide.
 
     Full calls must not record gradients, for what they keep outlives the step.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from dit_tools.core.arrays import wide
+from dit_tools.core.arrays import at_least_float32
 from dit_tools.core.run import RunState
 from dit_tools.nn.blocks import around_blocks, entering, image
-from dit_tools.tasks.calibrate.session import Session, joined
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun, join_conditions
 
 
-def calibrate(session: Session) -> dict[str, Any]:
+def calibrate(session: CalibrationRun) -> dict[str, Any]:
     """``ratio.BRANCHES`` (T): mean over tokens of ``|R_k| / |R_k-1|``; 1 at the first call."""
     import numpy as np
 
@@ -42,8 +42,8 @@ def _watched(blocks: Sequence[Any], run: RunState, sizes: dict[str, dict[int, An
         output = compute()
         if position == len(ends) - 1:
             start, end = entered[0], image(ends[-1], output)
-            added = wide(end[:, -start.shape[1] :]) - wide(start)
-            sizes.setdefault(joined(run.branches), {})[run.call] = (added * added).sum(-1) ** 0.5
+            added = at_least_float32(end[:, -start.shape[1] :]) - at_least_float32(start)
+            sizes.setdefault(join_conditions(run.branches), {})[run.call] = (added * added).sum(-1) ** 0.5
         return output
 
     return around_blocks(ends, around, "dit_calibrate")

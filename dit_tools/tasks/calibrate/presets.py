@@ -1,8 +1,8 @@
 """Which cache ``--cache slow|medium|fast|ultra`` stand for on a model, chosen from measurement.
 
-The choice depends on nothing but the model: work is counted, not timed, and pictures are compared
+The choice depends on nothing but the model: work is counted, not timed, and images are compared
 with those of the plain run. A word stands for the cache that computes least among those whose
-pictures keep its fidelity.
+images keep its fidelity.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.models import cache_presets
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun, Probe
 from dit_tools.tasks.calibrate.run import psnr
-from dit_tools.tasks.calibrate.session import Probe, Session
 
 FIDELITY = {"slow": 45.0, "medium": 38.0, "fast": 32.0, "ultra": 26.0}
-"""Word -> mean PSNR in dB that its pictures keep."""
+"""Word -> mean PSNR in dB that its images keep."""
 CANDIDATES = (
     *(f"output:interval={n},order={order}" for n in range(2, 8) for order in (1, 2)),
     *(f"output:interval=2,order=1,warmup={n}" for n in (6, 10)),
@@ -48,7 +48,7 @@ class Measured:
         return made if math.isfinite(self.psnr) else made | {"psnr": None}
 
 
-def measure(session: Session, candidates: Sequence[str] = CANDIDATES) -> list[Measured]:
+def measure_presets(session: CalibrationRun, candidates: Sequence[str] = CANDIDATES) -> list[Measured]:
     """Every candidate on the model; caches that the network cannot carry are left out.
 
     So are caches of blocks on graphs: a word must mean the same on both backends, and in pieces
@@ -77,7 +77,7 @@ def evaluations(run: Any, blocks: int) -> float:
     return computed * blocks if computed + skipped == calls and blocks > 1 else computed
 
 
-def chosen(found: Sequence[Measured]) -> list[Measured]:
+def choose_presets(found: Sequence[Measured]) -> list[Measured]:
     """For each word of ``FIDELITY`` the one that computes least and keeps it, else no cache.
 
     Of equals the one that needs nothing of the network, which runs on every backend and computes no
@@ -96,7 +96,7 @@ def _order(one: Measured) -> tuple[float, int, float, str]:
     return one.computed, len(needs), -one.psnr, one.spec
 
 
-def merged(
+def merge_tables(
     table: dict[str, dict[str, dict[str, str]]], model: str, steps: int, found: Sequence[Measured]
 ) -> dict[str, dict[str, dict[str, str]]]:
     """A table with the choices for a model at a number of steps put in."""
@@ -110,16 +110,16 @@ def text_of(table: dict[str, Any]) -> str:
     return json.dumps(table, indent=1) + "\n"
 
 
-def keep(model: str | None, steps: int, found: Sequence[Measured]) -> Path:
+def save_presets(model: str | None, steps: int, found: Sequence[Measured]) -> Path:
     """Put the choices into the user's table; gives its path."""
     from dit_tools.jobs.atomic import atomic_write, write_error
     from dit_tools.jobs.settings import DEFAULT_MODEL
 
     path = cache_presets.own_table()
-    table = cache_presets.read(path) if path.is_file() else {}
+    table = cache_presets.read_presets(path) if path.is_file() else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, text_of(merged(table, model or DEFAULT_MODEL, steps, found)).encode())
+        atomic_write(path, text_of(merge_tables(table, model or DEFAULT_MODEL, steps, found)).encode())
     except OSError as error:
         raise write_error(path, error) from None
     return path

@@ -10,15 +10,15 @@ from typing import Any
 
 from dit_tools.core.errors import InputError, UnsupportedError, UsageError
 from dit_tools.jobs.atomic import atomic_write, write_error
-from dit_tools.models.calibration import SUFFIX, Calibration, folder, key_of, read
-from dit_tools.tasks.calibrate.session import Session
+from dit_tools.models.calibration import CALIBRATION_SUFFIX, Calibration, calibration_folder, key_of, read_calibration
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Pictures with the cache against those without, on prompts and noise of their own.
+class CalibrationReport:
+    """Images with the cache against those without, on prompts and noise of their own.
 
-    ``psnr`` in dB, mean over pictures, infinite for equal ones. ``computed`` is the share of
+    ``psnr`` in dB, mean over images, infinite for equal ones. ``computed`` is the share of
     blocks, modules or calls that was computed; ``spec`` what it was measured with.
     """
 
@@ -27,7 +27,7 @@ class Verdict:
     computed: float
 
 
-def check(cache: Any) -> None:
+def check_cache(cache: Any) -> None:
     """Raise UsageError for a cache that needs no calibration."""
     from dit_tools.core import registry
 
@@ -41,8 +41,8 @@ def check_output(output: str | None, overwrite: bool) -> Path | None:
     if output is None:
         return None
     path = Path(output).expanduser()
-    if path.suffix != SUFFIX:
-        raise UsageError(f"-o {output}: not a {SUFFIX} file", f"name it {path.stem}{SUFFIX}")
+    if path.suffix != CALIBRATION_SUFFIX:
+        raise UsageError(f"-o {output}: not a {CALIBRATION_SUFFIX} file", f"name it {path.stem}{CALIBRATION_SUFFIX}")
     if "," in output:
         raise UsageError(f"-o {output}: a comma, which --cache takes for its own", "rename it")
     if path.exists() and not overwrite:
@@ -50,7 +50,7 @@ def check_output(output: str | None, overwrite: bool) -> Path | None:
     return path
 
 
-def calibrate(session: Session) -> Calibration:
+def calibrate(session: CalibrationRun) -> Calibration:
     """Make the calibration of the plan's cache.
 
     Raises UnsupportedError when the network lacks what the cache or its training needs, and for
@@ -71,22 +71,24 @@ def calibrate(session: Session) -> Calibration:
     return Calibration(key_of(cache, model, session.plan), {**arrays, "times": np.array(session.times)})
 
 
-def judge(session: Session, calibration: Calibration | None, prompts: Sequence[str]) -> Verdict:
+def evaluate_calibration(
+    session: CalibrationRun, calibration: Calibration | None, prompts: Sequence[str]
+) -> CalibrationReport:
     """Draw ``prompts`` with and without the cache."""
     from dit_tools.core import spec
 
     fresh = session.with_prompts(prompts, session.seed + 10_000_000)
     plain, _ = fresh.plain()
     cached, run = fresh.cached(_narrowed(calibration))
-    return Verdict(spec.format(session.plan.cache), psnr(session, cached, plain), computed(run))
+    return CalibrationReport(spec.format(session.plan.cache), psnr(session, cached, plain), computed(run))
 
 
-def psnr(session: Session, x: Any, reference: Any) -> float:
+def psnr(session: CalibrationRun, x: Any, reference: Any) -> float:
     """Mean PSNR in dB of decoded latents."""
     from dit_tools.methods.metrics.psnr import Psnr
 
-    pictures = [session.model.codec.decode(latents) for latents in (x, reference)]
-    values = Psnr().of(*(p.clip(0, 1) for p in pictures))
+    images = [session.model.codec.decode(latents) for latents in (x, reference)]
+    values = Psnr().of(*(p.clip(0, 1) for p in images))
     return float(values.mean())
 
 
@@ -108,16 +110,16 @@ def _narrowed(calibration: Calibration | None) -> Calibration | None:
     return Calibration(calibration.key, arrays)
 
 
-def write(calibration: Calibration, path: Path | None) -> Path:
+def write_calibration(calibration: Calibration, path: Path | None) -> Path:
     """Write it where it was asked for, or where ``calibration=auto`` finds it; gives the path.
 
     Raises InputError when that cannot be written.
     """
-    path = path or folder() / (calibration.name + SUFFIX)
+    path = path or calibration_folder() / (calibration.name + CALIBRATION_SUFFIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, calibration.encode())
     except OSError as error:
         raise write_error(path, error) from None
-    read(path)
+    read_calibration(path)
     return path

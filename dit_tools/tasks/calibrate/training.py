@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dit_tools.tasks.calibrate.session import Session
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
 
-TOGETHER = 2  # prompts of a round: the cost is in the trajectories, not in how many there are
+PROMPTS_PER_ROUND = 2  # prompts of a round: the cost is in the trajectories, not in how many there are
 
 
-def moved(session: Session, done: int) -> Session:
+def sampling_step(session: CalibrationRun, done: int) -> CalibrationRun:
     """The session of round ``done``: the next two of its prompts, from noise of their own."""
     prompts = session.prompts
-    first, count = done * TOGETHER, min(TOGETHER, len(prompts))
+    first, count = done * PROMPTS_PER_ROUND, min(PROMPTS_PER_ROUND, len(prompts))
     chosen = [prompts[(first + i) % len(prompts)] for i in range(count)]
     return session.with_prompts(chosen, session.seed + 1000 * (done + 1))
 
 
 @contextmanager
-def frozen(network: Any) -> Iterator[None]:
+def freeze_network(network: Any) -> Iterator[None]:
     """Inside, the weights of a torch network want no gradients."""
     wanted = [p for p in network.module.parameters() if p.requires_grad]
     for parameter in wanted:

@@ -14,7 +14,7 @@ from dit_tools.core.errors import UsageError
 from dit_tools.core.reading import read_at_most
 from dit_tools.jobs.atomic import atomic_write
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.inputs import expand_inputs, several
 from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.runner import Runner
@@ -58,10 +58,10 @@ def assemble(request: Request, listen: Listener) -> Runner:
     request.goal.check()
     compare.check(request.compare)
     piped = list(request.pictures) == [STDIN]
-    found = [Path(STDIN)] if piped else expand(request.pictures)
+    found = [Path(STDIN)] if piped else expand_inputs(request.pictures)
     output = STDIN if piped and request.output is None else request.output
     if request.compare and output == STDIN:
-        raise UsageError("--compare writes a sheet beside the result", "name a file with -o")
+        raise UsageError("--compare writes a sheet next to the result", "name a file with -o")
     resume = not piped and several(request.pictures, found)
     outputs = Outputs(output, "{stem}", request.overwrite, request.skip_existing, resume=resume)
     outputs.single(len(found))
@@ -131,7 +131,7 @@ class Compress(Task):
         return Result(content, {**facts, "compared": rows}, sheet)
 
     def finished(self, item: Item, path: Path | None, result: Result) -> Sequence[str]:
-        """Write the sheet of a comparison beside its file."""
+        """Write the sheet of a comparison next to its file."""
         if result.data is None or path is None:
             return ()
         beside = path.with_name(f"{path.stem}-compare.png")

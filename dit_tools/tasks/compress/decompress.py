@@ -13,7 +13,7 @@ from dit_tools.core.errors import DitError, MemoryLimitError, ModelError
 from dit_tools.core.reading import read_at_most
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.image_outputs import output_format
-from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.inputs import expand_inputs, several
 from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.runner import Runner
@@ -47,7 +47,7 @@ class Request:
 def assemble(request: Request, listen: Listener) -> Runner:
     """The run of a request, checked before a file is read. Raises the DitError of its faults."""
     piped = list(request.files) == [STDIN]
-    found = [Path(STDIN)] if piped else expand(request.files, (dit_file.SUFFIX,))
+    found = [Path(STDIN)] if piped else expand_inputs(request.files, (dit_file.SUFFIX,))
     output = STDIN if piped and request.output is None else request.output
     format = output_format(output, request.format)
     resume = not piped and several(request.files, found)

@@ -32,7 +32,7 @@ class Source:
 
 
 def prepare(picture: Picture, name: str, strip: bool) -> Source:
-    """What is coded of a picture. Raises InputError for more pixels than a file may have."""
+    """What is coded of an image. Raises InputError for more pixels than a file may have."""
     import numpy as np
 
     height, width, channels = picture.pixels.shape

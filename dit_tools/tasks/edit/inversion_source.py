@@ -8,10 +8,10 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, UnsupportedError, UsageError
-from dit_tools.jobs.models import Known, Load, load_model, open_sampler
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.models import KnownModel, Load, load_model, open_sampler
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media.image import Picture
-from dit_tools.media.latent_file import SUFFIX, Latent, unpack
+from dit_tools.media.latent_file import LATENT_SUFFIX, Latent, unpack_latent
 from dit_tools.methods.inversion import Inversion
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.from_latent import check_revision, refuse_decided, settings_of
@@ -38,31 +38,31 @@ class Source:
         return self.latent is not None or self.model is not None
 
 
-def read(inversion: str | None, model: str | None) -> Source:
+def read_source(inversion: str | None, model: str | None) -> Source:
     """The source of a request. Raises UsageError or the InputError of a file."""
     if inversion is None or not is_file(inversion):
         chosen = spec.parse("inversion", inversion or (CYCLE if model else DEFAULT))
         return Source(chosen, model=model)
     if model is not None:
         raise UsageError(f"--source-model: {inversion} is inverted already", "leave it out")
-    latent = unpack(inversion)
+    latent = unpack_latent(inversion)
     return Source(spec.parse("inversion", latent.record["inversion"]), inversion, latent)
 
 
 def is_file(text: str) -> bool:
     """Whether ``--inversion`` names a latent file."""
-    return text.endswith(SUFFIX)
+    return text.endswith(LATENT_SUFFIX)
 
 
-def settings(source: Source, given: Mapping[str, Any]) -> Settings:
+def source_settings(source: Source, given: Mapping[str, Any]) -> Settings:
     """The settings of a run: the user's, over those that the file has decided."""
     if source.latent is None:
-        return merge([given])
+        return merge_settings([given])
     refuse_decided(given, f"--inversion {source.file}")
     return settings_of(source.latent, given, own_prompt=False)
 
 
-def check_model(source: Source, known: Known) -> None:
+def check_model(source: Source, known: KnownModel) -> None:
     """Raise ModelError for a file of another model."""
     if source.latent is not None:
         check_revision(source.file, source.latent, known.revision, known.name)
@@ -78,17 +78,17 @@ def prompt(source: Source, given: str) -> str:
     return own
 
 
-def check_picture(source: Source, session: Sampler, picture: Picture, path: str) -> None:
-    """Raise InputError when the file was made from another picture."""
+def check_image(source: Source, session: Sampler, picture: Picture, path: str) -> None:
+    """Raise InputError when the file was made from another image."""
     if source.latent is None:
         return
     record = source.latent.record
     known = record.get("source_digest")
     if known is not None and known != digest(session, picture):
-        raise InputError(f"{source.file}: made from another picture than {path}", f"invert {path} first")
+        raise InputError(f"{source.file}: made from another image than {path}", f"invert {path} first")
 
 
-def origin(source: Source, session: Sampler, settings: Settings, load: Load | None) -> Sampler | None:
+def origin_latents(source: Source, session: Sampler, settings: Settings, load: Load | None) -> Sampler | None:
     """A sampler of ``--source-model`` that counts its calls in the target's.
 
     Raises UnsupportedError where the two models do not share their latents.

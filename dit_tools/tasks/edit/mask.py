@@ -1,4 +1,4 @@
-"""What may change: a mask file or a box, at the picture's size and at the latents'."""
+"""What may change: a mask file or a box, at the image's size and at the latents'."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.media import image
-from dit_tools.media.crop import Frame
+from dit_tools.media.crop import CropBox
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +20,13 @@ def read_mask(text: str, size: tuple[int, int], notes: list[str]) -> np.ndarray:
     """The mask of ``--mask``, bool (H, W), True = change.
 
     Args:
-        text: a picture, white = change, or a box ``LEFT,TOP,WIDTH,HEIGHT`` in pixels.
-        size: height and width of the picture.
-        notes: gets a word on what was mended: another size, grey values.
+        text: an image, white = change, or a box ``LEFT,TOP,WIDTH,HEIGHT`` in pixels.
+        size: height and width of the image.
+        notes: gets a word on what was fixed: another size, grey values.
 
     Raises:
         InputError: an unreadable mask, or one of another shape.
-        UsageError: a box outside the picture.
+        UsageError: a box outside the image.
     """
     import numpy as np
 
@@ -37,7 +37,7 @@ def read_mask(text: str, size: tuple[int, int], notes: list[str]) -> np.ndarray:
         made[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = True
         if not made.any():
             raise UsageError(
-                f"--mask {text}: outside the picture of {size[1]}x{size[0]}", "give LEFT,TOP,WIDTH,HEIGHT in pixels"
+                f"--mask {text}: outside the image of {size[1]}x{size[0]}", "give LEFT,TOP,WIDTH,HEIGHT in pixels"
             )
         return made
     if _NUMBERS.fullmatch(text):
@@ -62,7 +62,7 @@ def _fitted(path: str, levels: np.ndarray, size: tuple[int, int], notes: list[st
         (height, width), (rows, columns) = size, levels.shape
         if abs(rows * width - columns * height) > max(rows, columns, height, width):
             raise InputError(
-                f"{path}: a mask of {columns}x{rows} for a picture of {width}x{height}", "give one of the same shape"
+                f"{path}: a mask of {columns}x{rows} for an image of {width}x{height}", "give one of the same shape"
             )
         notes.append(f"mask scaled from {columns}x{rows}")
         levels = cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -79,7 +79,7 @@ def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def latent_mask(mask: np.ndarray, frame: Frame, shape: tuple[int, ...], patch: int) -> np.ndarray:
+def latent_mask(mask: np.ndarray, frame: CropBox, shape: tuple[int, ...], patch: int) -> np.ndarray:
     """The mask at the latents' size, float32 (1, 1, h, w): 1 in tokens with a pixel to change."""
     import numpy as np
 

@@ -1,10 +1,10 @@
-"""The edited pixels of the model's size back in the picture's own."""
+"""The edited pixels of the model's size back in the image's own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dit_tools.media.crop import Frame, straight
+from dit_tools.media.crop import CropBox, remove_white
 from dit_tools.media.image import Picture
 
 if TYPE_CHECKING:
@@ -16,18 +16,18 @@ VISIBLE = 0.1
 
 
 def compose(
-    picture: Picture, edited: np.ndarray, frame: Frame, weights: np.ndarray | None, plain: np.ndarray | None = None
+    picture: Picture, edited: np.ndarray, frame: CropBox, weights: np.ndarray | None, plain: np.ndarray | None = None
 ) -> np.ndarray:
-    """The picture with the edit in it, (H, W, 3 or 4).
+    """The image with the edit in it, (H, W, 3 or 4).
 
     Args:
         picture: what was edited; a grey one becomes colour. Opacity that is the same everywhere
             stays; where it varies it is edited, too.
         edited: the model's pixels (3 or 4, h, w), colours over white and opacity.
         frame: where they belong.
-        weights: share of the edit (H, W), 0 = the picture's own pixels, bit for bit; None: 1.
-        plain: the model's pixels of the picture itself, (3 or 4, h, w). Where the edit hardly
-            differs from them the picture's detail is added, which the model's size and its
+        weights: share of the edit (H, W), 0 = the image's own pixels, bit for bit; None: 1.
+        plain: the model's pixels of the image itself, (3 or 4, h, w). Where the edit hardly
+            differs from them the image's detail is added, which the model's size and its
             autoencoder lose.
     """
     import numpy as np
@@ -51,23 +51,23 @@ def compose(
     return made
 
 
-def _detailed(after: np.ndarray, before: np.ndarray, known: np.ndarray, frame: Frame) -> np.ndarray:
-    """The edit with what the model does not see of the picture, where it changed little."""
+def _detailed(after: np.ndarray, before: np.ndarray, known: np.ndarray, frame: CropBox) -> np.ndarray:
+    """The edit with what the model does not see of the image, where it changed little."""
     import cv2
     import numpy as np
 
     change = np.abs(after - known).max(axis=2)
-    cell = max(frame.height / frame.model[0], 1.0)  # pixels of the picture per model pixel
+    cell = max(frame.height / frame.model[0], 1.0)  # pixels of the image per model pixel
     near = cv2.GaussianBlur(change, (0, 0), 2 * cell)
     kept = 1 - np.clip(np.maximum(near, change) / VISIBLE, 0, 1)[:, :, None]
     return (after + kept * (before - known)).clip(0, 1)
 
 
 def _layers(part: np.ndarray, before: np.ndarray, even: bool) -> np.ndarray:
-    """The edit in the picture's own layers: straight alpha where it has any, kept where ``even``."""
+    """The edit in the image's own layers: straight alpha where it has any, kept where ``even``."""
     import numpy as np
 
     if before.shape[2] == 3:
         return part[:, :, :3]
     opacity = part[:, :, 3:] if part.shape[2] == 4 and not even else before[:, :, 3:]
-    return np.concatenate([straight(part[:, :, :3], opacity), opacity], axis=2)
+    return np.concatenate([remove_white(part[:, :, :3], opacity), opacity], axis=2)

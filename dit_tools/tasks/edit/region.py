@@ -1,4 +1,4 @@
-"""Where an edit may change a picture: a mask, what a phrase names, or a margin that is added."""
+"""Where an edit may change an image: a mask, what a phrase names, or a margin that is added."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from dit_tools.core.errors import InputError, UsageError
 from dit_tools.core.steps import Denoise
 from dit_tools.media import crop as frames
 from dit_tools.media.image import Picture
-from dit_tools.models.words import where
+from dit_tools.models.prompt_tokens import token_positions
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.edit.mask import read_mask
-from dit_tools.tasks.edit.run_edit import Task, seen
+from dit_tools.tasks.edit.run_edit import Task, model_view
 
 if TYPE_CHECKING:
     import numpy as np
 
 _SIDES = re.compile(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*")
-LARGEST = 200_000_000  # pixels of a picture with its margins
+MAX_SIDE = 200_000_000  # pixels of an image with its margins
 LEVELS = (0.2, 0.4, 0.6)
-"""Noise at which attention is read: the picture must be seen through it, and be uncertain."""
+"""Noise at which attention is read: the image must be seen through it, and be uncertain."""
 SPREAD = 2
 """Times that the map is passed on by self-attention. On 12 emoji, emoji: area under the ROC curve
 0.71 without, 0.82 with; a token there is 16 pixels wide."""
 
 
-def area(task: Task, session: Sampler, picture: Picture, notes: list[str]) -> tuple[Picture, np.ndarray | None]:
-    """The picture, with margins where they are asked for, and what may change, bool (H, W)."""
+def region_of(task: Task, session: Sampler, picture: Picture, notes: list[str]) -> tuple[Picture, np.ndarray | None]:
+    """The image, with margins where they are asked for, and what may change, bool (H, W)."""
     size = picture.pixels.shape[:2]
     if task.outpaint is not None:
-        return grown(picture, sides(task.outpaint))
+        return extend_image(picture, parse_margins(task.outpaint))
     if task.mask_text is not None:
         return picture, phrase_mask(session, picture, task.mask_text, task.source_prompt)
     return picture, None if task.mask is None else read_mask(task.mask, size, notes)
 
 
-def check(task: Task) -> None:
+def check_region(task: Task) -> None:
     """Raise UsageError for what contradicts itself, before a model is loaded."""
     given = {"--mask": task.mask, "--mask-text": task.mask_text, "--outpaint": task.outpaint}
     flags = [flag for flag, value in given.items() if value is not None]
     if len(flags) > 1:
         raise UsageError(f"{flags[0]} and {flags[1]} exclude each other", "give one of them")
     if task.outpaint is not None:
-        sides(task.outpaint)
+        parse_margins(task.outpaint)
     phrase = task.mask_text
     if phrase is None:
         return
@@ -58,7 +58,7 @@ def check(task: Task) -> None:
         )
 
 
-def sides(text: str) -> tuple[int, int, int, int]:
+def parse_margins(text: str) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of ``--outpaint``, pixels. Raises UsageError."""
     found = _SIDES.fullmatch(text)
     if not found or not any(map(int, found.groups())):
@@ -69,8 +69,8 @@ def sides(text: str) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def grown(picture: Picture, margins: tuple[int, int, int, int]) -> tuple[Picture, np.ndarray]:
-    """The picture with its edges repeated outwards, and the mask of what is new.
+def extend_image(picture: Picture, margins: tuple[int, int, int, int]) -> tuple[Picture, np.ndarray]:
+    """The image with its edges repeated outwards, and the mask of what is new.
 
     Raises InputError when it would become too large.
     """
@@ -79,7 +79,7 @@ def grown(picture: Picture, margins: tuple[int, int, int, int]) -> tuple[Picture
 
     left, top, right, bottom = margins
     height, width = picture.pixels.shape[:2]
-    if (height + top + bottom) * (width + left + right) > LARGEST:
+    if (height + top + bottom) * (width + left + right) > MAX_SIDE:
         raise InputError(
             f"--outpaint: {width + left + right}x{height + top + bottom} pixels are too many", "give smaller margins"
         )
@@ -93,7 +93,7 @@ def grown(picture: Picture, margins: tuple[int, int, int, int]) -> tuple[Picture
 def phrase_mask(session: Sampler, picture: Picture, phrase: str, prompt: str) -> np.ndarray:
     """What the words name, bool (H, W): where the model attends to them more than elsewhere.
 
-    The picture is noised to a few levels, and the attention of its tokens to the words is averaged
+    The image is noised to a few levels, and the attention of its tokens to the words is averaged
     over heads, layers and levels (Hertz et al. 2022, Sec. 4), then passed on to what these tokens
     attend to; Otsu's threshold parts the map. As fine as the model's tokens are. Raises UsageError
     where the model does not see the words.
@@ -101,8 +101,8 @@ def phrase_mask(session: Sampler, picture: Picture, phrase: str, prompt: str) ->
     import cv2
     import numpy as np
 
-    frame = frames.whole(picture.pixels.shape[:2], session.size)
-    found = attention_map(session, seen(session, picture, frame)[1], prompt or phrase, phrase)
+    frame = frames.whole_image(picture.pixels.shape[:2], session.size)
+    found = attention_map(session, model_view(session, picture, frame)[1], prompt or phrase, phrase)
     rows, columns = (side // session.model.family.patch for side in session.shape[-2:])
     grid = np.ascontiguousarray(found.reshape(rows, columns, 1), dtype=np.float32)
     height, width = session.size
@@ -134,7 +134,7 @@ def _attention_map(session: Sampler, denoise: Denoise, x0: Any, prompt: str, phr
     from dit_tools.nn.attention_injection import Maps
 
     model = session.model
-    words = where(partial(model.family.words, model.pipe, length=length), prompt, phrase)
+    words = token_positions(partial(model.family.words, model.pipe, length=length), prompt, phrase)
     if not words:
         raise UsageError(
             f"--mask-text {phrase}: the model does not see these words", "name the thing in one or two plain words"

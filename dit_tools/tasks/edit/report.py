@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dit_tools.media.image import over
+from dit_tools.media.image import composite_over
 from dit_tools.methods.metrics.ssim import WINDOW, Ssim
 
 if TYPE_CHECKING:
     import numpy as np
 
-LARGEST = 1024  # pixels of the longer side at which similarity is measured
+MAX_SSIM_PIXELS = 1024  # pixels of the longer side at which similarity is measured
 
 
 def report(before: np.ndarray, after: np.ndarray, mask: np.ndarray | None) -> dict[str, float]:
-    """Figures of two pictures (H, W, C) in [0, 1], over white; without a mask of the whole.
+    """Figures of two images (H, W, C) in [0, 1], over white; without a mask of the whole.
 
-    PSNR in dB over the pixels of each part, 200 where they are equal; SSIM of the pictures with the
+    PSNR in dB over the pixels of each part, 200 where they are equal; SSIM of the images with the
     other part blackened, as PIE-Bench has it, at most 1024 pixels long.
     """
     import numpy as np
 
-    a, b = (over(x) if x.shape[2] == 4 else x for x in (before, after))
-    a = np.repeat(a, 3, axis=2) if a.shape[2] < b.shape[2] else a  # a grey picture, coloured
+    a, b = (composite_over(x) if x.shape[2] == 4 else x for x in (before, after))
+    a = np.repeat(a, 3, axis=2) if a.shape[2] < b.shape[2] else a  # a grey image, coloured
     parts = {"": np.ones(a.shape[:2], bool)} if mask is None else {"_outside": ~mask, "_inside": mask}
     made: dict[str, float] = {}
     for name, part in parts.items():
@@ -44,7 +44,7 @@ def _similarity(name: str, a: np.ndarray, b: np.ndarray, part: np.ndarray) -> di
     import cv2
     import numpy as np
 
-    scale = min(LARGEST / max(part.shape), 1.0)
+    scale = min(MAX_SSIM_PIXELS / max(part.shape), 1.0)
     size = (max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1))
     if min(size) < WINDOW:
         return {}

@@ -1,18 +1,18 @@
-"""From a picture and what may change to edited latents, by one seed or by the best of several."""
+"""From an image and what may change to edited latents, by one seed or by the best of several."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dit_tools.core.arrays import Array, precise
+from dit_tools.core.arrays import Array, to_precision
 from dit_tools.jobs.settings import Settings
 from dit_tools.media import crop as frames
 from dit_tools.media import image
 from dit_tools.media.image import Picture
 from dit_tools.media.latent_file import Latent
-from dit_tools.methods.editing import Editing, Origin, Reference, Scene, Watch
-from dit_tools.methods.seed_search import Steering
+from dit_tools.methods.editing import EditContext, Editing, Origin, Reference, Watch
+from dit_tools.methods.seed_search import SeedSearch
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.edit import mask
 from dit_tools.tasks.invert import as_inverted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """One edit of one picture."""
+    """One edit of one image."""
 
     path: str
     prompt: str
@@ -33,7 +33,7 @@ class Task:
     settings: Settings
     seed: int
     references: tuple[str, ...] = ()
-    steer: Steering | None = None
+    steer: SeedSearch | None = None
     mask_text: str | None = None
     outpaint: str | None = None
 
@@ -50,9 +50,9 @@ class Task:
 
 @dataclass
 class Part:
-    """The part of a picture that the model works on.
+    """The part of an image that the model works on.
 
-    ``mask`` is the user's, ``region`` what may change by it: bool (H, W) of the picture, or None.
+    ``mask`` is the user's, ``region`` what may change by it: bool (H, W) of the image, or None.
     ``latent`` is the file that it was inverted to, ``origin`` a session of the model to invert by.
     """
 
@@ -60,14 +60,14 @@ class Part:
     picture: Picture
     mask: np.ndarray | None
     region: np.ndarray | None
-    frame: frames.Frame
+    frame: frames.CropBox
     latent: Latent | None = None
     origin: Sampler | None = None
 
 
 @dataclass(frozen=True)
 class Edited:
-    """Latents (1, C, h, w) in float32 of the picture and of the edit, and the edit's seed.
+    """Latents (1, C, h, w) in float32 of the image and of the edit, and the edit's seed.
 
     ``latents`` is None where nothing was changed.
     """
@@ -78,9 +78,9 @@ class Edited:
 
 
 def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
-    """The edit of one part of a picture, by its seed or by the one that is steered to."""
+    """The edit of one part of an image, by its seed or by the one that is steered to."""
     session = part.session
-    pixels, x0 = seen(session, part.picture, part.frame)
+    pixels, x0 = model_view(session, part.picture, part.frame)
     small = selection = None
     if part.region is not None and part.mask is not None:
         patch = session.model.family.patch
@@ -92,11 +92,11 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
         times, inverted = part.latent.times, as_inverted(session, part.latent)
     origin = None
     if part.origin is not None:
-        origin = Origin(part.origin, seen(part.origin, part.picture, part.frame)[1])
+        origin = Origin(part.origin, model_view(part.origin, part.picture, part.frame)[1])
 
     def run(seed: int, watch: Watch | None = None) -> Array:
         own = replace(session, seed=seed)
-        scene = Scene(
+        context = EditContext(
             own,
             x0,
             small,
@@ -113,11 +113,11 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
             inverted,
             origin,
         )
-        with scene:
-            made = task.method.edit(scene)
+        with context:
+            made = task.method.edit(context)
         if made is x0:
             return x0
-        made = precise(made, "float32")
+        made = to_precision(made, "float32")
         return made if small is None else x0 + small * (made - x0)
 
     if task.steer is None:
@@ -129,14 +129,14 @@ def edit_latents(part: Part, task: Task, inversion: Any) -> Edited:
     return Edited(x0, None if same else made, seed)
 
 
-def seen(session: Sampler, picture: Picture, frame: frames.Frame) -> tuple[Any, Array]:
+def model_view(session: Sampler, picture: Picture, frame: frames.CropBox) -> tuple[Any, Array]:
     """The frame's pixels as the codec takes them, and their latents, float32."""
     layers = picture.pixels[:, :, :3] if picture.opaque else picture.pixels  # alpha of 1 everywhere says nothing
     pixels = frames.to_model(frame.cut(layers), session.model.alpha)
-    return pixels, precise(session.encode(pixels), "float32")
+    return pixels, to_precision(session.encode(pixels), "float32")
 
 
 def _reference(session: Sampler, path: str) -> Reference:
     picture = image.read(path)
-    whole = frames.whole(picture.pixels.shape[:2], session.size)
-    return Reference(picture, *seen(session, picture, whole))
+    whole = frames.whole_image(picture.pixels.shape[:2], session.size)
+    return Reference(picture, *model_view(session, picture, whole))

@@ -1,4 +1,4 @@
-"""The run of ``dit edit``: pictures and instructions in, edited pictures out."""
+"""The run of ``dit edit``: images and instructions in, edited images out."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from dit_tools.core.errors import DitError, InputError, UnsupportedError, UsageE
 from dit_tools.jobs import items as job_items
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job, seeds
-from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.inputs import expand_inputs, several
 from dit_tools.jobs.items import Item, Report, Result
 from dit_tools.jobs.manifest import file_hash
-from dit_tools.jobs.models import Known, Load, check_needs, load_model, look_up, open_sampler
+from dit_tools.jobs.models import KnownModel, Load, check_needs, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.prompts import PromptItem, read_prompts
 from dit_tools.jobs.record import make_record
-from dit_tools.jobs.result import Drawn
+from dit_tools.jobs.result import GeneratedImage
 from dit_tools.jobs.runner import Runner
 from dit_tools.jobs.settings import Settings
 from dit_tools.media import crop as frames
@@ -30,7 +30,7 @@ from dit_tools.media import image
 from dit_tools.media.image import Picture
 from dit_tools.media.profile import as_colour
 from dit_tools.methods.editing import Editing
-from dit_tools.methods.seed_search import Steering
+from dit_tools.methods.seed_search import SeedSearch
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.edit import inversion_source, paste_back, region, report
 from dit_tools.tasks.edit import mask as masks
@@ -42,7 +42,7 @@ COLUMNS = ("picture", "source_prompt", "mask", "mask_text", "outpaint", "seed", 
 
 @dataclass
 class Request:
-    """The command line of ``dit edit``; ``values`` holds the options of a picture.
+    """The command line of ``dit edit``; ``values`` holds the options of an image.
 
     ``method`` None chooses inpaint with a mask, else flowedit, and editing by inversion with a
     latent file as ``inversion`` or a ``source_model``. ``feather`` None is one pixel per 64 of the
@@ -74,10 +74,10 @@ class Request:
     keep_detail: bool = True
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
+def plan_edit(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
-    source = inversion_source.read(request.inversion, request.source_model)
-    settings = inversion_source.settings(source, read_values(request.values))
+    source = inversion_source.read_source(request.inversion, request.source_model)
+    settings = inversion_source.source_settings(source, read_values(request.values))
     if source.latent is not None and request.strength is not None:
         raise UsageError(f"--strength: --inversion {source.file} has decided that", "leave it out")
     request = replace(request, source_prompt=inversion_source.prompt(source, request.source_prompt))
@@ -96,7 +96,7 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     return Runner(items, EditImages(request, source, load), outputs, listen, quiet=request.quiet)
 
 
-def _check_plans(tasks: Sequence[Task], source: inversion_source.Source, known: Known) -> None:
+def _check_plans(tasks: Sequence[Task], source: inversion_source.Source, known: KnownModel) -> None:
     """Raise UsageError for methods of sampling that an edit cannot use."""
     for method, settings in dict.fromkeys((task.method, task.settings) for task in tasks):
         plan = settings.check(known.defaults, known.guidance, by=f"--method {method.info.name}")
@@ -105,7 +105,7 @@ def _check_plans(tasks: Sequence[Task], source: inversion_source.Source, known: 
         method.compose(plan)
 
 
-def _identity(request: Request, source: inversion_source.Source, known: Known) -> dict[str, Any]:
+def _identity(request: Request, source: inversion_source.Source, known: KnownModel) -> dict[str, Any]:
     """What decides the outputs of a run, the same for all of them."""
     made = {
         "command": "edit",
@@ -123,7 +123,7 @@ def _identity(request: Request, source: inversion_source.Source, known: Known) -
 
 def _item(index: int, task: Task, outputs: Outputs, common: Mapping[str, Any]) -> Item:
     settings, path = task.settings, Path(task.path)
-    suffix = image.suffix(settings.format) if settings.format else picture_suffix(task.path)
+    suffix = image.suffix(settings.format) if settings.format else image_suffix(task.path)
     kind = settings.format or image.format_of(outputs.template(suffix))
     files = [task.path, *task.references, *([task.mask] if task.mask and os.path.isfile(task.mask) else [])]
     own = {name: getattr(task, name) for name in ("prompt", "source_prompt", "seed", "mask_text", "outpaint")}
@@ -150,7 +150,7 @@ def _item(index: int, task: Task, outputs: Outputs, common: Mapping[str, Any]) -
 
 
 def _check(task: Task, source: inversion_source.Source) -> None:
-    region.check(task)
+    region.check_region(task)
     if source.asked and task.method.info.name != "inversion":
         flag = f"--inversion {source.file}" if source.latent else "--source-model"
         raise UsageError(f"{flag}: --method {task.method.info.name} does not invert", "use --method inversion")
@@ -161,7 +161,7 @@ def _template(tasks: Sequence[Task]) -> str:
     return "{stem}-edit-{seed}" if several else "{stem}-edit"
 
 
-def picture_suffix(path: str) -> str:
+def image_suffix(path: str) -> str:
     """The input's own format where it can be written, else png."""
     suffix = Path(path).suffix.lower()
     known = any(suffix in suffixes for suffixes in image.FORMATS.values())
@@ -173,7 +173,7 @@ def _tasks(request: Request, settings: Settings) -> list[Task]:
         prompt = request.prompt if request.prompt is not None else _unsaid(request)
         return [
             task
-            for path in expand([request.picture])
+            for path in expand_inputs([request.picture])
             for task in _of(request, settings, str(path), prompt, _given(request))
         ]
     if request.prompt is not None:
@@ -197,17 +197,17 @@ def _unsaid(request: Request) -> str:
 
 
 def _line(request: Request, item: PromptItem) -> tuple[str, str, dict[str, Any]]:
-    """Path, prompt and options of one line; files are looked for beside the pictures."""
+    """Path, prompt and options of one line; files are looked for next to the images."""
     folder = Path(request.picture)
     line = dict(item.options)
     name = line.pop("picture", None)
     if folder.is_dir():
         if not isinstance(name, str) or not name:
-            raise InputError("names no picture", 'add "picture", a file in the folder')
+            raise InputError("names no image", 'add "image", a file in the folder')
         path = folder / name
     else:
         path = folder if name is None else folder.parent / str(name)
-    (found,) = expand([str(path)]) if not path.is_dir() else (path,)
+    (found,) = expand_inputs([str(path)]) if not path.is_dir() else (path,)
     mask = line.get("mask")
     if isinstance(mask, str) and not Path(mask).is_absolute() and "," not in mask:
         line["mask"] = str(path.parent / mask)
@@ -252,7 +252,7 @@ def _of(request: Request, settings: Settings, path: str, prompt: str, line: Mapp
     ]
 
 
-def _steering(request: Request, method: Editing) -> Steering | None:
+def _steering(request: Request, method: Editing) -> SeedSearch | None:
     """The method of ``--steer``. Raises UsageError where it cannot be asked for."""
     if request.steer is None:
         return None
@@ -265,7 +265,7 @@ def _steering(request: Request, method: Editing) -> Steering | None:
 
 def _references(request: Request, method: Editing) -> tuple[str, ...]:
     """The files of ``--reference``, as many as the method takes. Raises UsageError."""
-    found = tuple(map(str, expand(request.references)))
+    found = tuple(map(str, expand_inputs(request.references)))
     least, most = method.references
     if not least <= len(found) <= most:
         wanted = str(most) if least == most else f"{least} to {most}"
@@ -342,8 +342,8 @@ class EditImages(job_items.Task):
         picture = image.read(task.path)
         notes += [picture.note] if picture.note else []
         session = self._session(task)
-        inversion_source.check_picture(self.source, session, picture, task.path)
-        picture, mask = region.area(task, session, picture, notes)
+        inversion_source.check_image(self.source, session, picture, task.path)
+        picture, mask = region.region_of(task, session, picture, notes)
         size = picture.pixels.shape[:2]
         changed = None if mask is None else task.method.region(mask)
         pixels, same, seed = self._edited(session, task, picture, mask, changed, notes)
@@ -367,7 +367,7 @@ class EditImages(job_items.Task):
         return Result(content, facts)
 
     def _session(self, task: Task) -> Sampler:
-        """The model's, for one edit; with that of ``--source-model`` as ``origin``."""
+        """The model's, for one edit; with that of ``--source-model`` as ``origin_latents``."""
         uses = task.method.inverts and self.source.latent is None
         needs = task.needs | (self.source.inversion.info.needs if uses else frozenset())
         if self.model is None:
@@ -378,7 +378,7 @@ class EditImages(job_items.Task):
             raise UnsupportedError("--mask-text: needs the network's blocks", "use --backend torch")
         session = open_sampler(self.model, replace(task.settings, seed=str(task.seed)))
         if self.origin is None:
-            self.origin = inversion_source.origin(self.source, session, task.settings, self.load)
+            self.origin = inversion_source.origin_latents(self.source, session, task.settings, self.load)
         elif self.origin is not None:
             self.origin.state = session.state
         return session
@@ -386,14 +386,14 @@ class EditImages(job_items.Task):
     def _edited(
         self, session: Sampler, task: Task, picture: Picture, mask: Any, region: Any, notes: list[str]
     ) -> tuple[Any, bool, int]:
-        """The edited picture (H, W, C), whether it is the picture itself, and its seed."""
+        """The edited image (H, W, C), whether it is the image itself, and its seed."""
         size = picture.pixels.shape[:2]
         if mask is not None and not mask.any():
             notes.append("mask is empty: nothing may change")
             return picture.pixels, True, task.seed
-        frame = frames.whole(size, session.size)
+        frame = frames.whole_image(size, session.size)
         if region is not None and self.request.crop and self.source.latent is None:
-            frame = frames.around(masks.bounds(region), size, session.size)
+            frame = frames.crop_around(masks.bounds(region), size, session.size)
         part = Part(session, picture, mask, region, frame, self.source.latent, self.origin)
         found = edit_latents(part, task, self.source.inversion)
         if found.latents is None:
@@ -409,7 +409,7 @@ class EditImages(job_items.Task):
     def _record(self, session: Sampler, task: Task, seconds: float) -> dict[str, Any]:
         pixels: Any = None
         job = Job(0, task.prompt, task.seed, task.settings)
-        drawn = Drawn(job, pixels, session.plan, *session.size, seconds)
+        drawn = GeneratedImage(job, pixels, session.plan, *session.size, seconds)
         uses, request = task.method.inverts, self.request
         extra = {
             "command": "edit",
@@ -447,7 +447,7 @@ def encoded(
         notes.append(f"{picture.bits} bits a sample become {bits}")
     coloured = pixels.shape[2] != picture.pixels.shape[2]
     if coloured:
-        notes.append("the grey picture became a colour picture")
+        notes.append("the grey image became a colour image")
     background = image.WHITE if kind == "jpeg" and pixels.shape[2] == 4 else None
     if background:
         notes.append("jpeg holds no transparency: put on white")

@@ -11,19 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dit_tools.models.backends.onnx_split import Pieces
-from dit_tools.models.onnx_session import opened
-from dit_tools.tasks.export import fused, pieces
+from dit_tools.models.backends.onnx_split import Subgraphs
+from dit_tools.models.onnx_session import open_session
+from dit_tools.tasks.export import fused, subgraphs
 from dit_tools.tasks.export.model_folder import whole_folder
-from dit_tools.tasks.export.shared_weights import attach
-from dit_tools.tasks.export.simplify import TRACED_BATCH, fold, free_batch
+from dit_tools.tasks.export.shared_weights import attach_weights
+from dit_tools.tasks.export.simplify import TRACED_BATCH, fold_constants, free_batch
 from dit_tools.tasks.export.trace import trace
 
 Examples = Callable[[int], dict[str, Any]]
 """``examples(batch)``: random inputs of a graph, by name."""
 
 FREE = ("text_encoder",)
-"""Graphs traced with a free batch: transformers builds masks from one index per picture."""
+"""Graphs traced with a free batch: transformers builds masks from one index per image."""
 
 TOLERANCE = 1e-3  # largest difference to torch, relative to the output's range
 
@@ -153,19 +153,19 @@ def _graph(folder: Path, name: str, module: Any, examples: Examples, output: str
         trace(module, inputs, output, path, {key: {0: "batch"} for key in names}, weights=False)
     else:
         trace(module, inputs, output, path, {}, fused.OPSET, weights=False)
-        fused.settle(path)
-        fold(path, path)
+        fused.finish_graph(path)
+        fold_constants(path, path)
         free_batch(path, names)
     module.load_state_dict(
         {k: v.half().float() if v.is_floating_point() else v for k, v in module.state_dict().items()}
     )
-    if attach(path, module, [folder / weights]).shared == 0:
+    if attach_weights(path, module, [folder / weights]).shared == 0:
         raise RuntimeError(f"{name}: no initializer was found in {weights}")
     with torch.no_grad():
         return max(_difference(path, module, examples(batch)) for batch in (1, 2, 3))
 
 
-def add_pieces(folder: Path, max_tokens: int) -> float:
+def add_subgraphs(folder: Path, max_tokens: int) -> float:
     """Write a built-in model's transformer in pieces as well; returns the difference to torch.
 
     ``dit.json`` does not list them yet.
@@ -177,23 +177,23 @@ def add_pieces(folder: Path, max_tokens: int) -> float:
     pipe = PixArtSigmaPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     module, examples, output, weights = _graphs(pipe, max_tokens)["transformer"]
     transformer = pipe.transformer
-    whole, inputs = folder / f"{pieces.WHOLE}.onnx", examples(TRACED_BATCH)
-    names = pieces.names_of(transformer, lambda: module(**inputs))
-    with pieces.marked(module, transformer) as marked:
+    whole, inputs = folder / f"{subgraphs.WHOLE}.onnx", examples(TRACED_BATCH)
+    names = subgraphs.names_of(transformer, lambda: module(**inputs))
+    with subgraphs.mark_blocks(module, transformer) as marked:
         trace(marked, inputs, [output, *names], whole, {}, fused.OPSET, weights=False)
-    fused.settle(whole)
-    fold(whole, whole)
+    fused.finish_graph(whole)
+    fold_constants(whole, whole)
     free_batch(whole, {*inputs, output})
-    attach(whole, module, [folder / weights])
-    pieces.cut(whole, names, transformer)
-    run = Pieces(opened, folder)
+    attach_weights(whole, module, [folder / weights])
+    subgraphs.cut_graph(whole, names, transformer)
+    run = Subgraphs(open_session, folder)
     with torch.no_grad():
         return max(_differs(whole.name, run, module, examples(batch)) for batch in (1, 2, 3))
 
 
 def _difference(path: Path, module: Any, inputs: dict[str, Any]) -> float:
     """Largest difference of the graph to torch, relative to the output's range."""
-    session = opened(path)
+    session = open_session(path)
     return _differs(path.name, lambda feeds: session.run(None, feeds)[0], module, inputs)
 
 

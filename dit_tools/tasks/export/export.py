@@ -12,19 +12,19 @@ from dit_tools.core.errors import ModelError
 from dit_tools.models.family import Family
 from dit_tools.models.loading import validation
 from dit_tools.tasks.export import model_folder
-from dit_tools.tasks.export.preflight import Wanted, check
+from dit_tools.tasks.export.preflight import ExportConfig, check_export
 
 Tell = Callable[[dict[str, Any]], None]
 
 
-def export(source: Any, wanted: Wanted, tell: Tell = lambda event: None) -> list[Path]:
+def export(source: Any, wanted: ExportConfig, tell: Tell = lambda event: None) -> list[Path]:
     """Export the model ``source`` (``models.resolve.Resolved``); returns the graphs' paths.
 
     ``tell`` hears of every graph: ``{"type": "graph", "path", "difference"}``.
     Raises UsageError for unknown parts and opsets, UnsupportedError for what cannot be exported,
     ModelError for damaged files, InputError for the output, all before work begins.
     """
-    parts, family = check(source, wanted)
+    parts, family = check_export(source, wanted)
     files = model_folder.model_files(source.path)
     model_folder.check_space(files, wanted.output)
     from dit_tools.models.loading.pipeline_folder import quiet
@@ -41,19 +41,19 @@ def export(source: Any, wanted: Wanted, tell: Tell = lambda event: None) -> list
 
 
 def _write_all(
-    folder: Path, parts: tuple[str, ...], family: Family, wanted: Wanted
+    folder: Path, parts: tuple[str, ...], family: Family, wanted: ExportConfig
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write the graphs of each part in turn, with no more than one part in memory."""
-    from dit_tools.tasks.export.write import write, write_int8, write_pieces
+    from dit_tools.tasks.export.write import write_graph, write_int8, write_subgraphs
 
     for part in parts:
         module = _load(folder, part)
         for graph in _graphs(folder, part, family, module):
-            yield graph.name, write(graph, folder, wanted.opset, wanted.check)
+            yield graph.name, write_graph(graph, folder, wanted.opset, wanted.check)
             if part == "transformer" and wanted.int8:
                 yield "transformer.int8", write_int8(graph, folder, wanted.check)
             if part == "transformer" and wanted.split:
-                for facts in write_pieces(graph, folder, wanted.opset, wanted.check):
+                for facts in write_subgraphs(graph, folder, wanted.opset, wanted.check):
                     yield Path(facts["file"]).stem, facts
         del module
 
@@ -111,7 +111,7 @@ def max_tokens(folder: Path) -> int:
     return int(inspect.signature(encode).parameters["max_sequence_length"].default)
 
 
-def _write_facts(folder: Path, source: Any, family: Family, wanted: Wanted, graphs: dict[str, Any]) -> None:
+def _write_facts(folder: Path, source: Any, family: Family, wanted: ExportConfig, graphs: dict[str, Any]) -> None:
     fixed = family.onnx().fixed_size and "transformer" in graphs
     facts = {
         "dit_export": 1,
@@ -124,7 +124,7 @@ def _write_facts(folder: Path, source: Any, family: Family, wanted: Wanted, grap
         "graphs": graphs,
         "versions": {name: _version(name) for name in ("torch", "diffusers", "onnxruntime")},
     }
-    (folder / model_folder.FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / model_folder.FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     if (folder / "dit.json").exists():
         _renew(folder)
 

@@ -48,14 +48,14 @@ def parts(transformer: Any) -> tuple[Any, Any]:
 
         def forward(self, context: Any, **inputs: Any) -> Any:
             text = context.new_zeros(len(context), 1, transformer.config.caption_channels)
-            with attending(transformer, context):
+            with fuse_attention(transformer, context):
                 return self.net(**inputs, encoder_hidden_states=text, return_dict=False)[0]
 
     return Context(), Denoiser()
 
 
 @contextlib.contextmanager
-def attending(transformer: Any, context: Any) -> Iterator[None]:
+def fuse_attention(transformer: Any, context: Any) -> Iterator[None]:
     """Inside the block every attention is one node, and cross-attention reads ``context``."""
     with contextlib.ExitStack() as stack:
         for index, block in enumerate(transformer.transformer_blocks):
@@ -100,7 +100,7 @@ def _attention() -> Any:
     return Attention.apply
 
 
-def settle(path: Path) -> None:
+def finish_graph(path: Path) -> None:
     """Put the attention bias of a traced graph where MultiHeadAttention expects it.
 
     The tracer cannot write the two inputs between (projection bias, padding mask) as absent.

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dit_tools.tasks.export.products import finish, plain_graph
+from dit_tools.tasks.export.products import finish_graph, plain_graph
 
 WIDE = ("Sin", "Cos", "Range", "Resize")
 """Operators that stay in float32, with everything that leads to them: times run to 1000, where
@@ -23,7 +23,7 @@ def halve(source: Path, target: Path) -> int:
     with TemporaryDirectory(dir=target.parent, prefix=".dit-part-") as folder:
         model = plain_graph(source, Path(folder))
     count = _convert(model)
-    finish(model, target)
+    finish_graph(model, target)
     return count
 
 

@@ -2,10 +2,10 @@
 
 Weights of matrix products become int8 with a scale per output channel; activations are quantized as
 they come, with one scale per tensor. That scale depends on everything in the call, so
-``OnnxNetwork`` calls such a graph a picture at a time.
+``OnnxNetwork`` calls such a graph an image at a time.
 
 Weights use seven of the eight bits: on x86 processors without VNNI the products of two bytes are
-added in pairs that saturate at 16 bits, and the same graph would give another picture there. On the
+added in pairs that saturate at 16 bits, and the same graph would give another image there. On the
 first built-in model the error grew by a fifth (0.46 instead of 0.38 % of the output's deviation).
 """
 
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.jobs.atomic import part_name
-from dit_tools.tasks.export.products import finish
+from dit_tools.tasks.export.products import finish_graph
 from dit_tools.tasks.export.shared_weights import EMBED_LIMIT
-from dit_tools.tasks.export.simplify import fold
+from dit_tools.tasks.export.simplify import fold_constants
 
 
 def quantize(source: Path, target: Path) -> int:
@@ -35,7 +35,7 @@ def quantize(source: Path, target: Path) -> int:
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=part_name()) as folder:
         folded = Path(folder) / "folded.onnx"
-        fold(source, folded, external=True)
+        fold_constants(source, folded, external=True)
         large = sum(path.stat().st_size for path in Path(folder).iterdir()) > 4 * EMBED_LIMIT
         with quiet():
             quantize_dynamic(
@@ -50,7 +50,7 @@ def quantize(source: Path, target: Path) -> int:
                 extra_options={"MatMulConstBOnly": True, "DefaultTensorType": 1},
             )
     made = onnx.load(target)
-    finish(made, target)
+    finish_graph(made, target)
     return sum(node.op_type == "MatMulInteger" for node in made.graph.node)
 
 

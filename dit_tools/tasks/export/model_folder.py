@@ -9,10 +9,10 @@ from pathlib import Path
 
 from dit_tools.core.errors import InputError
 from dit_tools.jobs import interrupt
-from dit_tools.jobs.atomic import part_name, sweep, write_error
+from dit_tools.jobs.atomic import part_name, remove_leftovers, write_error
 from dit_tools.models.loading import validation
 
-FACTS = "export.json"
+FACTS_FILE = "export.json"
 DOCUMENTS = ("README", "LICENSE", "LICENCE", "NOTICE")
 LEFT_OUT = (*validation.PICKLES, ".onnx", ".data", ".msgpack", ".h5", ".ot", ".tflite")
 MARGIN = 1 << 26  # bytes for the graphs
@@ -20,18 +20,18 @@ MARGIN = 1 << 26  # bytes for the graphs
 
 @contextlib.contextmanager
 def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder beside ``path`` that takes its name when the block succeeds.
+    """A hidden folder next to ``path`` that takes its name when the block succeeds.
 
     It is removed on any exception. Any OSError of the block is taken for a failed write.
     Raises InputError when ``path`` cannot be written; ``check_output`` says the rest beforehand.
     """
-    sweep(path.parent)
+    remove_leftovers(path.parent)
     part = path.parent / part_name()
     interrupt.temporary.add(part)
     try:
         part.mkdir()
         yield part
-        settle(part, path, overwrite)
+        publish_folder(part, path, overwrite)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -39,7 +39,7 @@ def whole_folder(path: Path, overwrite: bool) -> Iterator[Path]:
         interrupt.temporary.discard(part)
 
 
-def settle(part: Path, path: Path, overwrite: bool) -> None:
+def publish_folder(part: Path, path: Path, overwrite: bool) -> None:
     """Give the folder ``part`` the name ``path``."""
     old = None
     if path.is_dir() and not any(path.iterdir()):
@@ -52,7 +52,7 @@ def settle(part: Path, path: Path, overwrite: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_output(path: Path, source: Path, overwrite: bool, facts: str = FACTS, kind: str = "export") -> None:
+def check_output(path: Path, source: Path, overwrite: bool, facts: str = FACTS_FILE, kind: str = "export") -> None:
     """Raise InputError when ``path`` may not become the output of a command that read ``source``.
 
     ``facts``: the file that tells an earlier output, of ``kind``, from a folder of the user's.

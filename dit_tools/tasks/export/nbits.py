@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dit_tools.nn.packed_layout import Layout
-from dit_tools.tasks.export.products import Product, finish, plain_graph, products
+from dit_tools.tasks.export.products import Product, finish_graph, plain_graph, products
 
 Packed = Mapping[str, Any]
 """A layer's tensors by their suffix (``packed``, ``scale`` ...), numpy."""
@@ -34,7 +34,7 @@ def refusal(layout: Layout) -> str:
     return ""
 
 
-def write(source: Path, target: Path, layouts: Mapping[str, Layout], pack: Callable[[str, Any], Packed]) -> int:
+def write_nbits(source: Path, target: Path, layouts: Mapping[str, Layout], pack: Callable[[str, Any], Packed]) -> int:
     """Write the graph ``target``, products of ``layouts``' layers in few bits; returns how many.
 
     ``pack(layer, weight)`` gives a layer's tensors for its weight (out, in), numpy float32. A
@@ -58,7 +58,7 @@ def write(source: Path, target: Path, layouts: Mapping[str, Layout], pack: Calla
         done += 1
     _replace(graph, nodes, gone)
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    finish(model, target)
+    finish_graph(model, target)
     return done
 
 

@@ -217,7 +217,7 @@ def _folded(source: Path) -> Any:
     import onnx
     from onnx import numpy_helper
 
-    model = onnx.load(source)  # with the weights of the file beside it
+    model = onnx.load(source)  # with the weights of the file next to it
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     casts = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Cast"}
     nodes = [node for node in model.graph.node if node.op_type != "Cast"]

@@ -24,7 +24,7 @@ COUNTS = ("num_layers", "num_single_layers", "n_layers")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExportConfig:
     """What to export. Without ``parts`` the transformer, the autoencoder where it can be traced,
     and the text encoder of a built-in model.
     """
@@ -38,7 +38,7 @@ class Wanted:
     split: bool = False
 
 
-def check(source: Any, wanted: Wanted) -> tuple[tuple[str, ...], Family]:
+def check_export(source: Any, wanted: ExportConfig) -> tuple[tuple[str, ...], Family]:
     """The parts to export and the model's family. Raises as ``export`` does; loads no weights."""
     if not source.path.is_dir():
         raise UnsupportedError(f"--model {source.name}: a single file cannot be exported", "give a diffusers folder")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dit_tools.tasks.export.simplify import fold
+from dit_tools.tasks.export.simplify import fold_constants
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def plain_graph(source: Path, folder: Path) -> Any:
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     folded = folder / "folded.onnx"
-    fold(source, folded, external=True)
+    fold_constants(source, folded, external=True)
     model = ONNXModel(onnx.load(folded))
     model.replace_gemm_with_matmul()
     model.clean_initializers()
@@ -66,7 +66,7 @@ def _layer(node: str, ends: dict[str, str]) -> str:
     return max(found, key=len, default="")
 
 
-def shorten(model: Any) -> None:
+def shorten_names(model: Any) -> None:
     """Drop what only a reader of the graph needs: names of nodes and of values in between.
 
     On the first built-in model that is a twentieth of the file in eight bits. Names of weights,
@@ -87,19 +87,19 @@ def shorten(model: Any) -> None:
     del graph.value_info[:]
 
 
-def finish(model: Any, target: Path) -> None:
+def finish_graph(model: Any, target: Path) -> None:
     """Write a quantized graph as small as it gets."""
-    compact(model)
-    shorten(model)
-    save(model, target)
+    compact_constants(model)
+    shorten_names(model)
+    save_graph(model, target)
 
 
-def save(model: Any, target: Path) -> None:
-    """Write a graph, with its weights beside it where they do not fit into one file."""
+def save_graph(model: Any, target: Path) -> None:
+    """Write a graph, with its weights next to it where they do not fit into one file."""
     from dit_tools.tasks.export import shared_weights
 
     size = model.ByteSize()
-    shared_weights.save(model, target, external=size > shared_weights.EMBED_LIMIT)
+    shared_weights.save_graph(model, target, external=size > shared_weights.EMBED_LIMIT)
 
 
 SMALL = 64
@@ -108,7 +108,7 @@ SCALES = ("_scale", "_zero_point", "_quantized")
 """Ends of names that the quantizers give: ONNX Runtime fuses what reads them as they are."""
 
 
-def compact(model: Any) -> None:
+def compact_constants(model: Any) -> None:
     """Store as float16, and cast when the graph is opened, what float16 holds exactly.
 
     Models that were trained or saved in half precision have such weights in every bias and in what

@@ -18,8 +18,8 @@ from typing import Any
 TYPES = {"F32": 1, "F16": 10, "BF16": 16}  # onnx.TensorProto element types
 FLOAT32 = 1
 EMBED_LIMIT = 1 << 30
-"""Bytes of embedded weights above which they move to a file beside the graph: protobuf ends at
-2 GB, and the graph itself needs room."""
+"""Bytes of embedded weights above which they move to a file next to the graph: protobuf ends at
+2 GB, and the graph itself needs space."""
 
 
 def tensors(path: Path) -> dict[str, tuple[str, list[int], int, int]]:
@@ -35,7 +35,7 @@ def tensors(path: Path) -> dict[str, tuple[str, list[int], int, int]]:
     }
 
 
-def share(graph_path: Path, weights: Path) -> int:
+def share_weights(graph_path: Path, weights: Path) -> int:
     """Make the graph's initializers byte ranges of ``weights``; returns how many were replaced.
 
     ``weights`` must lie below the graph's folder (ONNX Runtime refuses paths that leave it).
@@ -60,7 +60,7 @@ def share(graph_path: Path, weights: Path) -> int:
 
 
 SMALL = 1024
-"""Bytes of a tensor that stays in the graph when others move to a file beside it."""
+"""Bytes of a tensor that stays in the graph when others move to a file next to it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Attached:
     embedded: int
 
 
-def attach(graph_path: Path, module: Any, weights: Sequence[Path], limit: int = EMBED_LIMIT) -> Attached:
+def attach_weights(graph_path: Path, module: Any, weights: Sequence[Path], limit: int = EMBED_LIMIT) -> Attached:
     """Give a graph that was traced without weights those of ``module``, in float32.
 
     Tensors of the files ``weights`` (below the graph's folder) are pointed at; what is in none of
@@ -101,11 +101,11 @@ def attach(graph_path: Path, module: Any, weights: Sequence[Path], limit: int = 
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend(casts + nodes)
-    save(model, graph_path, external=embedded > limit)
+    save_graph(model, graph_path, external=embedded > limit)
     return Attached(shared, embedded)
 
 
-def save(model: Any, path: Path, external: bool) -> None:
+def save_graph(model: Any, path: Path, external: bool) -> None:
     """Write a graph, its embedded tensors in ``NAME.onnx.data`` when ``external``."""
     import onnx
 

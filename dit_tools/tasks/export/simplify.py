@@ -1,6 +1,6 @@
 """Small graphs for quick starts: sizes are worked out once, offline, and only the batch stays free.
 
-A graph traced with a free batch computes every shape anew (Shape, Gather, Concat ...): hundreds of
+A graph traced with a free batch computes every shape again (Shape, Gather, Concat ...): hundreds of
 nodes that ONNX Runtime reads, checks and optimizes at each start. A graph traced at one odd batch
 size has constants there instead; ``free_batch`` finds that size in them and frees it.
 """
@@ -13,7 +13,7 @@ TRACED_BATCH = 7
 """Batch of the trace: a prime that is no other size of a model, so that it can be told apart."""
 
 
-def fold(source: Path, target: Path, external: bool = False) -> None:
+def fold_constants(source: Path, target: Path, external: bool = False) -> None:
     """Write ``source`` with everything worked out that depends on constants alone.
 
     ``external`` puts large tensors into ``TARGET.data``; without it ``target`` may be ``source``.

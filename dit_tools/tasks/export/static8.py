@@ -1,6 +1,6 @@
 """Static int8 as QuantizeLinear and DequantizeLinear nodes: scales of activations are constants.
 
-Unlike ``int8``, whose scales come with each call, a picture cannot depend on its batch, and every
+Unlike ``int8``, whose scales come with each call, an image cannot depend on its batch, and every
 execution provider can run it. The price is calibration: ranges must hold for all times of sampling.
 """
 
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dit_tools.tasks.export.int8 import quiet
-from dit_tools.tasks.export.products import finish, plain_graph, products, save
+from dit_tools.tasks.export.products import finish_graph, plain_graph, products, save_graph
 
 
 def quantize(
@@ -31,7 +31,7 @@ def quantize(
         model = plain_graph(source, Path(folder))
         chosen = [p.node.name for p in products(model) if not skip(p.node.name.replace("/", "."))]
         plain = Path(folder) / "plain.onnx"
-        save(model, plain)
+        save_graph(model, plain)
         del model
         with quiet():
             quantize_static(
@@ -48,7 +48,7 @@ def quantize(
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
     made = onnx.load(target)
-    finish(made, target)
+    finish_graph(made, target)
     return len(chosen)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.errors import DitError
-from dit_tools.models.backends.onnx_split import Pieces
-from dit_tools.models.onnx_session import opened
-from dit_tools.tasks.export import pieces
+from dit_tools.models.backends.onnx_split import Subgraphs
+from dit_tools.models.onnx_session import open_session
+from dit_tools.tasks.export import subgraphs
 from dit_tools.tasks.export.graphs import Graph
-from dit_tools.tasks.export.shared_weights import attach
+from dit_tools.tasks.export.shared_weights import attach_weights
 from dit_tools.tasks.export.trace import trace
 
 TOLERANCE = 1e-3
@@ -30,7 +30,7 @@ class Untraceable(DitError):
     """Torch has no ONNX operator for something in the model: a bug of the recipe, exit 1."""
 
 
-def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]:
+def write_graph(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]:
     """Write ``folder/NAME.onnx``; returns its facts for ``export.json``.
 
     Weights become byte ranges of the safetensors files in ``folder/<graph.folder>``.
@@ -42,31 +42,31 @@ def write(graph: Graph, folder: Path, opset: int, check: bool) -> dict[str, Any]
     first = {name: torch.as_tensor(value) for name, value in graph.examples[0].items()}
     with graph.prepared() as module:
         _trace(module, first, graph, path, opset)
-        attach(path, module, sorted((folder / graph.folder).glob("*.safetensors")))
+        attach_weights(path, module, sorted((folder / graph.folder).glob("*.safetensors")))
     inputs = {
         name: [graph.dynamic[name].get(i, size) for i, size in enumerate(value.shape)]
         for name, value in graph.examples[0].items()
     }
-    difference = compare(graph, path) if check else None
+    difference = compare_with_torch(graph, path) if check else None
     return {"file": path.name, "inputs": inputs, "output": graph.output, "difference": difference}
 
 
-def write_pieces(graph: Graph, folder: Path, opset: int, check: bool) -> list[dict[str, Any]]:
+def write_subgraphs(graph: Graph, folder: Path, opset: int, check: bool) -> list[dict[str, Any]]:
     """Write the transformer's graph in pieces as well; returns the facts of each.
 
-    Raises Different when the pieces, one after the other, differ from torch as in ``write``.
+    Raises Different when the pieces, one after the other, differ from torch as in ``write_graph``.
     """
     import torch
 
-    chain, whole = graph.blocks(), folder / f"{pieces.WHOLE}.onnx"
+    chain, whole = graph.blocks(), folder / f"{subgraphs.WHOLE}.onnx"
     first = {name: torch.as_tensor(value) for name, value in graph.examples[0].items()}
     with graph.prepared() as module:
-        names = pieces.names_of(chain, lambda: module(**first))
-        with pieces.marked(module, chain) as marked:
+        names = subgraphs.names_of(chain, lambda: module(**first))
+        with subgraphs.mark_blocks(module, chain) as marked:
             _trace(marked, first, graph, whole, opset, [graph.output, *names])
-        attach(whole, module, sorted((folder / graph.folder).glob("*.safetensors")))
-    paths = pieces.cut(whole, names, chain)
-    difference = differs(graph, paths[0].name, Pieces(opened, folder)) if check else None
+        attach_weights(whole, module, sorted((folder / graph.folder).glob("*.safetensors")))
+    paths = subgraphs.cut_graph(whole, names, chain)
+    difference = largest_difference(graph, paths[0].name, Subgraphs(open_session, folder)) if check else None
     return [{"file": path.name, "difference": difference} for path in paths]
 
 
@@ -89,20 +89,22 @@ def write_int8(graph: Graph, folder: Path, check: bool) -> dict[str, Any]:
 
     path = folder / f"{graph.name}.int8.onnx"
     products = quantize(folder / f"{graph.name}.onnx", path)
-    difference = compare(graph, path, math.inf) if check else None
+    difference = compare_with_torch(graph, path, math.inf) if check else None
     return {"file": path.name, "products": products, "difference": difference}
 
 
-def compare(graph: Graph, path: Path, limit: float | None = None) -> float:
+def compare_with_torch(graph: Graph, path: Path, limit: float | None = None) -> float:
     """Largest difference to torch over the examples, relative to the output's range.
 
     Raises Different when it is not below ``limit``, which is ``TOLERANCE`` if not given.
     """
-    session = opened(path)
-    return differs(graph, path.name, lambda feeds: session.run(None, feeds)[0], limit)
+    session = open_session(path)
+    return largest_difference(graph, path.name, lambda feeds: session.run(None, feeds)[0], limit)
 
 
-def differs(graph: Graph, name: str, run: Callable[[dict[str, Any]], Any], limit: float | None = None) -> float:
+def largest_difference(
+    graph: Graph, name: str, run: Callable[[dict[str, Any]], Any], limit: float | None = None
+) -> float:
     """The same for what ``run`` makes of an example's inputs; ``name`` is for the message."""
     import numpy as np
 

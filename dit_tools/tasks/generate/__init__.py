@@ -1,8 +1,8 @@
 """The library side of ``dit generate``, ``dit info`` and ``dit replay``: requests, runs, records.
 
 Contract: a ``Request`` is checked as a whole before anything heavy is imported (``assemble``), and
-becomes a ``Run`` over ``Target``s, one per picture. A run draws batch after batch, writes each
-picture as soon as it is there, tells a listener what happens, and gives an ``Outcome``. A picture
+becomes a ``Run`` over ``Target``s, one per image. A run draws batch after batch, writes each
+image as soon as it is there, tells a listener what happens, and gives an ``Outcome``. An image
 depends on its own prompt, seed and settings; what it depends on stands in its record.
 
     from dit_tools.tasks.generate.request import Request, assemble
@@ -15,9 +15,9 @@ depends on its own prompt, seed and settings; what it depends on stands in its r
 ``assemble(..., find=, load=)`` takes stand-ins for the look-up and the loading of models: functions
 like ``loading.look_up`` and ``models.load.load``.
 
-Furniture, in the order of a run: ``options`` (one table of options and readers), ``config``
+Helpers, in the order of a run: ``options`` (one table of options and readers), ``config``
 (--config, --preset), ``record`` (the record and --from-image), ``sweep``, ``jobs`` (prompts x sweep
 x seeds), ``request`` (settings -> plan), ``outputs`` (names, manifest, checks), ``loading``,
-``batches``, ``draw`` (noise to pixels), ``run``, ``extras`` (sheets, films, preview), ``events``;
+``batches``, ``draw`` (noise to pixels), ``run``, ``extras`` (sheets, videos, preview), ``events``;
 ``replay`` and ``inspecting`` serve the other two commands.
 """

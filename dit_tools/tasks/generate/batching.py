@@ -1,4 +1,4 @@
-"""Which pictures go through the network together: neighbours with the same model, plan and size."""
+"""Which images go through the network together: neighbours with the same model, plan and size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--compare``: the same pictures without the cache, timed and measured against."""
+"""``--compare``: the same images without the cache, timed and measured against."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.expand import Job
-from dit_tools.jobs.memory import Peak, watched
-from dit_tools.jobs.result import Drawn, layers
+from dit_tools.jobs.memory import Peak, measure_peak
+from dit_tools.jobs.result import GeneratedImage, layers
 from dit_tools.models.model import Model
-from dit_tools.tasks.generate.sample_batch import draw
+from dit_tools.tasks.generate.sample_batch import sample_batch
 
 WARMUP_STEPS = 2
 ACCELERATIONS = {
@@ -21,19 +21,19 @@ ACCELERATIONS = {
     "tokens": "token_reduction",
     "combine": "composition",
 }
-"""Options that the plain run is without -> their rooms."""
+"""Options that the plain run is without -> their categories."""
 SECONDS = ("second_model", "second_prompt")
 
 
-def check(jobs: Sequence[Job]) -> None:
-    """Raise UsageError when a picture has no acceleration, which leaves nothing to compare."""
+def check_comparison(jobs: Sequence[Job]) -> None:
+    """Raise UsageError when an image has no acceleration, which leaves nothing to compare."""
     if any(_is_plain(job) for job in jobs):
-        raise UsageError("--compare: a picture without a cache", "give one, such as --cache fast")
+        raise UsageError("--compare: an image without a cache", "give one, such as --cache fast")
 
 
 def _is_plain(job: Job) -> bool:
-    given = {room: getattr(job.settings, name) for name, room in ACCELERATIONS.items()}
-    return all(spec.parse(room, text).info.name == "none" for room, text in given.items())
+    given = {category: getattr(job.settings, name) for name, category in ACCELERATIONS.items()}
+    return all(spec.parse(category, text).info.name == "none" for category, text in given.items())
 
 
 class Comparison:
@@ -46,24 +46,24 @@ class Comparison:
     def __init__(self) -> None:
         self._warm: set[int] = set()
 
-    def of(self, model: Model, drawn: Sequence[Drawn], peak: Peak) -> list[dict[str, Any]]:
-        """What the record says of each picture: plain seconds, speed-up, PSNR, SSIM, memory.
+    def of(self, model: Model, drawn: Sequence[GeneratedImage], peak: Peak) -> list[dict[str, Any]]:
+        """What the record says of each image: plain seconds, speed-up, PSNR, SSIM, memory.
 
         On a model's first batch the seconds of ``drawn`` become those of a second run of it, and
         so does ``peak``, the memory that it took.
         """
-        cached = [picture.job for picture in drawn]
+        cached = [image.job for image in drawn]
         none = dict.fromkeys(ACCELERATIONS, "none") | dict.fromkeys(SECONDS)
         plain = [replace(job, settings=replace(job.settings, **none)) for job in cached]
         if id(model) not in self._warm:
             self._warm.add(id(model))
-            draw(model, [_shortened(job) for job in plain])
-            with watched(model.device) as peak:
-                repeated = draw(model, cached)
-            for picture, again in zip(drawn, repeated, strict=True):
-                picture.seconds = again.seconds
-        with watched(model.device) as before:
-            references = draw(model, plain)
+            sample_batch(model, [_shortened(job) for job in plain])
+            with measure_peak(model.device) as peak:
+                repeated = sample_batch(model, cached)
+            for image, again in zip(drawn, repeated, strict=True):
+                image.seconds = again.seconds
+        with measure_peak(model.device) as before:
+            references = sample_batch(model, plain)
         known = {"peak_mb": peak.mb, "plain_peak_mb": before.mb}
         known = {} if None in known.values() else known
         pairs = zip(drawn, references, strict=True)
@@ -74,7 +74,7 @@ def _shortened(job: Job) -> Job:
     return replace(job, settings=replace(job.settings, steps=WARMUP_STEPS))
 
 
-def compare(drawn: Drawn, plain: Drawn, alpha: bool) -> dict[str, Any]:
+def compare(drawn: GeneratedImage, plain: GeneratedImage, alpha: bool) -> dict[str, Any]:
     """Seconds of the plain run, speed-up, PSNR in dB and SSIM; see ``docs/schema``."""
     import math
 

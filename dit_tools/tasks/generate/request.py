@@ -12,11 +12,11 @@ from dit_tools.jobs.config import read_config, read_preset
 from dit_tools.jobs.events import Listener, error_event
 from dit_tools.jobs.expand import Job, make_jobs
 from dit_tools.jobs.image_outputs import default_template
-from dit_tools.jobs.models import Known, Load, look_up
+from dit_tools.jobs.models import KnownModel, Load, look_up
 from dit_tools.jobs.options import NAMES, check_prompt, read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.prompts import PromptItem, read_prompts
-from dit_tools.jobs.record import from_picture
+from dit_tools.jobs.record import from_image as from_picture
 from dit_tools.jobs.runner import REASONS, Runner
 from dit_tools.jobs.settings import Settings
 from dit_tools.jobs.sweep import parse_axes
@@ -25,7 +25,7 @@ from dit_tools.tasks.generate.run import GenerateImages, Options, items_of
 
 LINE_OPTIONS = tuple(name for name in NAMES if name != "allow_pickle")
 """What a line of a prompt file may set; running code of a pickle is not the file's to allow."""
-LARGEST_BATCH = 1024
+MAX_BATCH = 1024
 
 
 @dataclass
@@ -45,25 +45,25 @@ class Request:
     options: Options = field(default_factory=Options)
 
 
-def assemble(
-    request: Request, listen: Listener, find: Callable[[Any], Known] = look_up, load: Load | None = None
+def plan_generation(
+    request: Request, listen: Listener, find: Callable[[Any], KnownModel] = look_up, load: Load | None = None
 ) -> tuple[Runner, list[str]]:
     """The run of a request, and notes for the user, such as metadata that was left aside.
 
     Nothing heavy is imported and nothing written. ``find`` and ``load`` stand for the look-up and
     the loading of models. Raises the DitError of whatever is wrong with the request.
     """
-    if not 1 <= request.options.batch_size <= LARGEST_BATCH:
+    if not 1 <= request.options.batch_size <= MAX_BATCH:
         message = f"--batch-size {request.options.batch_size}: out of range"
-        raise UsageError(message, f"give 1..{LARGEST_BATCH}")
+        raise UsageError(message, f"give 1..{MAX_BATCH}")
     axes = parse_axes(request.sweeps)
     layers, fallback, notes = _layers(request)
     jobs = make_jobs(_items(request, fallback), layers, axes)
-    sheets.check(request.options.grid, request.options.save_steps, request.options.fps)
+    sheets.check_sheets(request.options.grid, request.options.save_steps, request.options.fps)
     _check_methods(jobs)
     if request.options.compare:
-        compare.check(jobs)
-    tune_cache.check(jobs)
+        compare.check_comparison(jobs)
+    tune_cache.check_tunable(jobs)
     known = {job.settings.model: job.settings for job in jobs}
     found = {reference: find(settings) for reference, settings in known.items()}
     _find_seconds(known.values(), find)
@@ -87,15 +87,15 @@ def _layers(request: Request) -> tuple[list[dict[str, Any]], list[str], list[str
     preset = read_preset(request.preset, presets, request.config or "") if request.preset else {}
     prompts = preset.pop("prompt", None) or config.pop("prompt", None) or []
     config.pop("prompt", None)
-    picture: dict[str, Any] = {}
+    image: dict[str, Any] = {}
     notes: list[str] = []
     if request.from_image is not None:
-        prompt, picture, aside = from_picture(request.from_image)
+        prompt, image, aside = from_picture(request.from_image)
         prompts = [prompt] if prompt is not None else prompts
         if aside:
             notes.append(f"{request.from_image}: not understood: {', '.join(aside)}")
     notes += [note for text in request.prompts if (note := _odd_prompt(text))]
-    return [config, preset, picture, read_values(request.values)], prompts, notes
+    return [config, preset, image, read_values(request.values)], prompts, notes
 
 
 def _odd_prompt(text: str) -> str | None:
@@ -129,7 +129,7 @@ def _items(request: Request, fallback: Sequence[str]) -> list[PromptItem]:
     return items
 
 
-def _find_seconds(models: Iterable[Settings], find: Callable[[Any], Known]) -> None:
+def _find_seconds(models: Iterable[Settings], find: Callable[[Any], KnownModel]) -> None:
     """A second model that is not there is told before the first one is loaded."""
     for settings in models:
         if settings.second_model is not None:
@@ -143,7 +143,7 @@ def _check_methods(jobs: Sequence[Job]) -> None:
 
 
 def plan_events(run: Runner) -> list[dict[str, Any]]:
-    """What ``--dry-run`` tells: an ``item`` or ``skip`` event per picture, nothing made."""
+    """What ``--dry-run`` tells: an ``item`` or ``skip`` event per image, nothing made."""
     from dit_tools.jobs.events import event
 
     made = []

@@ -1,4 +1,4 @@
-"""The work of ``dit generate``: batches of images, each with its record; sheets and films beside them."""
+"""The work of ``dit generate``: batches of images, each with its record; sheets and videos next to them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dit_tools.jobs import memory
 from dit_tools.jobs.expand import Job
 from dit_tools.jobs.image_outputs import check_transparency, name_fields, output_format
 from dit_tools.jobs.items import Item, Report, Result, Task
-from dit_tools.jobs.models import Known, Load, Loader
+from dit_tools.jobs.models import KnownModel, Load, Loader
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record
-from dit_tools.jobs.result import Drawn, layers
+from dit_tools.jobs.result import GeneratedImage, layers
 from dit_tools.jobs.settings import Settings
 from dit_tools.jobs.sweep import Axis
 from dit_tools.media import image
@@ -24,7 +24,7 @@ from dit_tools.models.model import Model
 from dit_tools.tasks.generate import sheets
 from dit_tools.tasks.generate.batching import batches
 from dit_tools.tasks.generate.compare import Comparison
-from dit_tools.tasks.generate.sample_batch import draw
+from dit_tools.tasks.generate.sample_batch import sample_batch
 from dit_tools.tasks.generate.tune_cache import Tuner
 
 
@@ -44,7 +44,11 @@ class Options:
 
 
 def items_of(
-    jobs: Sequence[Job], axes: Sequence[Axis], known: Mapping[str, Known], output: str | None, metadata: bool = True
+    jobs: Sequence[Job],
+    axes: Sequence[Axis],
+    known: Mapping[str, KnownModel],
+    output: str | None,
+    metadata: bool = True,
 ) -> list[Item]:
     """An item for every job, in order. ``known``: model reference -> what is known of it.
 
@@ -112,9 +116,9 @@ class GenerateImages(Task):
         self._tuner = self._tuner or Tuner()
         model = self._loader.model(items[0].data[0].settings)
         jobs, tuned = self._tuner.of(model, [item.data[0] for item in items])
-        with memory.watched(model.device, self.options.compare) as peak:
+        with memory.measure_peak(model.device, self.options.compare) as peak:
             frames = self.options.save_steps is not None
-            drawn = draw(model, jobs, lambda index, total: report(index / total), frames)
+            drawn = sample_batch(model, jobs, lambda index, total: report(index / total), frames)
         extra: list[dict[str, Any]] = [dict(tuned) for _ in drawn]
         if self.options.compare:
             self._comparison = self._comparison or Comparison()
@@ -123,7 +127,7 @@ class GenerateImages(Task):
         return list(self._encoded(model, items, drawn, extra))
 
     def _encoded(
-        self, model: Model, items: Sequence[Item], drawn: Sequence[Drawn], extra: Sequence[dict[str, Any]]
+        self, model: Model, items: Sequence[Item], drawn: Sequence[GeneratedImage], extra: Sequence[dict[str, Any]]
     ) -> Iterator[Result | DitError]:
         """Each image as a file; one that cannot be encoded does not stop the others."""
         for item, one, more in zip(items, drawn, extra, strict=True):
@@ -132,7 +136,7 @@ class GenerateImages(Task):
             except DitError as error:
                 yield error
 
-    def _result(self, model: Model, kind: str, drawn: Drawn, extra: dict[str, Any]) -> Result:
+    def _result(self, model: Model, kind: str, drawn: GeneratedImage, extra: dict[str, Any]) -> Result:
         pixels = layers(drawn, model.alpha)
         record = make_record(drawn, model, extra)
         content = image.encode(
@@ -147,19 +151,19 @@ class GenerateImages(Task):
         }
         return Result(content, facts, (pixels, drawn.frames))
 
-    # beside the images ----------------------------------------------------------------------------
+    # next to the images ----------------------------------------------------------------------------
 
     def skipped(self, item: Item, path: Path) -> None:
         """See ``Task``: a sheet shows what was there, too."""
         self._sheet.add(item.data[0], path)
 
     def finished(self, item: Item, path: Path | None, result: Result) -> list[str]:
-        """See ``Task``: the film of the steps, the cell of the sheet, the preview."""
+        """See ``Task``: the video of the steps, the cell of the sheet, the preview."""
         job, (pixels, frames) = item.data[0], result.data
         written = self._films.write(job, frames)
         self._sheet.add(job, pixels if path is None else path)
         if self.options.preview:
-            sheets.show(pixels)
+            sheets.show_image(pixels)
         return written
 
     def close(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""One batch of pictures: encode prompts, draw noise, sample, decode."""
+"""One batch of images: encode prompts, draw noise, sample, decode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dit_tools.core.plan import Plan
 from dit_tools.core.run import ImageTextScorer
 from dit_tools.core.size import Size
 from dit_tools.jobs.expand import Job
-from dit_tools.jobs.result import Drawn
+from dit_tools.jobs.result import GeneratedImage
 from dit_tools.jobs.settings import check_offers, plan_of, size_of
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
@@ -42,10 +42,12 @@ def prepare(model: Model, job: Job) -> tuple[Plan, int, int, tuple[int, ...]]:
     return plan, height, width, shape
 
 
-def draw(model: Model, jobs: Sequence[Job], progress: Progress | None = None, frames: bool = False) -> list[Drawn]:
-    """The pictures of one batch, whose settings share model, plan and size.
+def sample_batch(
+    model: Model, jobs: Sequence[Job], progress: Progress | None = None, frames: bool = False
+) -> list[GeneratedImage]:
+    """The images of one batch, whose settings share model, plan and size.
 
-    A picture depends on its own seed and prompt, up to the rounding of batched arithmetic. Raises
+    An image depends on its own seed and prompt, up to the rounding of batched arithmetic. Raises
     what ``prepare`` and ``sampling.sample`` raise, and MemoryLimitError when memory runs out.
     """
     began = time.perf_counter()
@@ -75,11 +77,11 @@ def draw(model: Model, jobs: Sequence[Job], progress: Progress | None = None, fr
         raise
     seconds = (time.perf_counter() - began) / len(jobs)
     made = zip(jobs, pixels, kept, strict=True)
-    return [Drawn(job, p, plan, height, width, seconds, k) for job, p, k in made]
+    return [GeneratedImage(job, p, plan, height, width, seconds, k) for job, p, k in made]
 
 
 def prompts_of(jobs: Sequence[Job], plan: Plan, height: int, width: int) -> ConditionRequest:
-    """What the text encoder is asked, one entry per picture."""
+    """What the text encoder is asked, one entry per image."""
     settings = jobs[0].settings
     return ConditionRequest(
         texts=tuple(job.prompt for job in jobs),
@@ -96,9 +98,9 @@ def _scorer(plan: Plan, model: Model, prompts: ConditionRequest) -> ImageTextSco
     """Who tells guidance that looks at images what they show."""
     if not plan.guidance.sees:
         return None
-    from dit_tools.tasks.generate.scorer import Critic
+    from dit_tools.tasks.generate.scorer import LatentScorer
 
-    return Critic(model, prompts.texts)
+    return LatentScorer(model, prompts.texts)
 
 
 def _keep(kept: list[list[np.ndarray]], pixels: np.ndarray) -> None:

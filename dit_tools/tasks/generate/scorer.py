@@ -1,4 +1,4 @@
-"""Who looks at pictures while they are made: the judge of ``dit eval`` on decoded latents."""
+"""Who looks at images while they are made: the image-text model of ``dit eval`` on decoded latents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 
-WORDS = (
+CLASS_NAMES = (
     "smiling face",
     "crying face",
     "angry face",
@@ -80,28 +80,28 @@ WORDS = (
     "flag",
     "arrow",
 )
-"""What else a picture might show: the other classes of the classifier."""
+"""What else an image might show: the other classes of the classifier."""
 
 
-class Critic:
+class LatentScorer:
     """Scores clean latents (B, C, h, w) of ``model`` against one prompt a row."""
 
     def __init__(self, model: Any, prompts: Sequence[str]):
-        from dit_tools.models.clip import judge
+        from dit_tools.models.clip import clip64
 
-        self._model, self._judge = model, judge()
+        self._model, self._judge = model, clip64()
         self._texts = self._judge.texts(list(prompts))
-        self._words = self._judge.texts(WORDS)
+        self._words = self._judge.texts(CLASS_NAMES)
 
     def scores(self, x0: Array) -> list[float]:
-        """Cosines of each picture with its prompt."""
+        """Cosines of each image with its prompt."""
         features = self._judge.pictures(self._model.codec.decode(x0))
         return (features * self._texts).sum(1).tolist()
 
     def gradient(self, x0: Array, joint: float, marginal: float) -> Array:
         """Of ``joint f_y - log sum_c exp(marginal f_c)`` by x0, (B, C, h, w).
 
-        ``f`` are cosines; ``y`` is the prompt, ``c`` runs over it and ``WORDS``.
+        ``f`` are cosines; ``y`` is the prompt, ``c`` runs over it and ``CLASS_NAMES``.
         """
         import torch
 
@@ -117,7 +117,7 @@ class Critic:
 
 
 def _seen(model: Any, x0: Any, size: int) -> Any:
-    """The picture that latents decode to, (B, 3, size, size) in [0, 1], with gradients."""
+    """The image that latents decode to, (B, 3, size, size) in [0, 1], with gradients."""
     from torch.nn.functional import interpolate
 
     pixels = model.codec.pixels(x0)[:, :3].clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What goes along with pictures: contact sheets, films of the denoising, the terminal preview."""
+"""What goes along with images: contact sheets, videos of the denoising, the terminal preview."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def check(grid: str | None, save_steps: str | None, fps: float) -> None:
-    """Raise UsageError or InputError for a sheet or a film that cannot be written."""
+def check_sheets(grid: str | None, save_steps: str | None, fps: float) -> None:
+    """Raise UsageError or InputError for a sheet or a video that cannot be written."""
     if grid is not None:
         image.format_of(grid)
         check_folder(Path(grid), make=False)
@@ -31,14 +31,14 @@ def check(grid: str | None, save_steps: str | None, fps: float) -> None:
     if suffix not in animation.SUFFIXES:
         hint = f"use one of {', '.join(animation.SUFFIXES)}"
         raise UsageError(f"--save-steps {save_steps}: no animation format", hint)
-    if not 0 < fps <= animation.FASTEST[suffix]:
-        fastest = animation.FASTEST[suffix]
+    if not 0 < fps <= animation.MAX_FPS[suffix]:
+        fastest = animation.MAX_FPS[suffix]
         raise UsageError(f"--fps {fps:g}: out of range", f"{suffix} takes up to {fastest:g}")
     check_folder(Path(save_steps), make="{" in save_steps)
 
 
 class Animations:
-    """``--save-steps``: a film for every picture; a plain name is numbered from the second on."""
+    """``--save-steps``: a video for every image; a plain name is numbered from the second on."""
 
     def __init__(self, name: str | None, overwrite: bool, fps: float = 10.0):
         self.fps = fps
@@ -46,7 +46,7 @@ class Animations:
         self._names = Names(where, "keep" if overwrite else "number") if where else None
 
     def write(self, job: Job, frames: list[np.ndarray]) -> list[str]:
-        """Write the film of one picture from its 8-bit frames (H, W, 3); gives its path.
+        """Write the video of one image from its 8-bit frames (H, W, 3); gives its path.
 
         Raises InputError when it cannot be written.
         """
@@ -69,7 +69,7 @@ def _floats(frames: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 class Sheet:
-    """``--grid``, and the sheet of a sweep: pictures are read back from their files at the end."""
+    """``--grid``, and the sheet of a sweep: images are read back from their files at the end."""
 
     def __init__(self, grid: str | None, axes: Sequence[Axis], outputs: Outputs):
         self._axes, self._overwrite = axes, outputs.overwrite
@@ -82,12 +82,12 @@ class Sheet:
         return str(self._path)
 
     def add(self, job: Job, picture: Any) -> None:
-        """Take a picture: its path, or its pixels (H, W, C) where it has none."""
+        """Take an image: its path, or its pixels (H, W, C) where it has none."""
         if self._path is not None:
             self._cells[job.index] = job, picture
 
     def write(self) -> list[str]:
-        """Write the sheet, where one is wanted and there are pictures; gives its path."""
+        """Write the sheet, where one is wanted and there are images; gives its path."""
         if self._path is None or not self._cells:
             return []
         path = self._path if self._overwrite else unique(self._path)
@@ -120,7 +120,7 @@ class Sheet:
 
 
 class _Pictures(Sequence):
-    """Pictures by path or pixels, read when they are asked for: a sheet may hold thousands."""
+    """Images by path or pixels, read when they are asked for: a sheet may hold thousands."""
 
     def __init__(self, sources: Sequence[Any]):
         self._sources = sources
@@ -134,7 +134,7 @@ class _Pictures(Sequence):
 
 
 def _sweep_path(output: str | None) -> Path | None:
-    """Where the sheet of a sweep goes without ``--grid``: beside the pictures."""
+    """Where the sheet of a sweep goes without ``--grid``: next to the images."""
     if output == "-":
         return None
     where = destination(output, "sweep")
@@ -145,15 +145,15 @@ def _sweep_path(output: str | None) -> Path | None:
     return Path(*fixed, "sweep.png")
 
 
-def show(pixels: np.ndarray) -> None:
-    """Draw a picture on the terminal behind stderr, or say in a line why not."""
+def show_image(pixels: np.ndarray) -> None:
+    """Draw an image on the terminal behind stderr, or say in a line why not."""
     size = shutil.get_terminal_size()
     columns, rows = size.columns - 1, min(size.lines - 2, 24)
     if terminal_preview.preview(pixels, sys.stderr, columns, rows):
         return
     if not sys.stderr.isatty():
         reason = "stderr is not a terminal"
-    elif columns < terminal_preview.LEAST_COLUMNS or rows < 1:
+    elif columns < terminal_preview.MIN_COLUMNS or rows < 1:
         reason = "the terminal is too narrow"
     else:
         reason = "this terminal shows no colours"

@@ -1,4 +1,4 @@
-"""``--min-psnr``: the boldest setting of a cache whose picture stays near the plain one."""
+"""``--min-psnr``: the boldest setting of a cache whose image stays near the plain one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dit_tools.jobs.result import layers
 from dit_tools.jobs.settings import Settings
 from dit_tools.models.model import Model
 from dit_tools.tasks.generate.batching import shared
-from dit_tools.tasks.generate.sample_batch import draw, prepare
+from dit_tools.tasks.generate.sample_batch import prepare, sample_batch
 
 
-def check(jobs: Sequence[Job]) -> None:
+def check_tunable(jobs: Sequence[Job]) -> None:
     """Raise UsageError where there is no cache to tune, or nothing about it that can be tuned."""
     for settings in dict.fromkeys(job.settings for job in jobs):
         if settings.min_psnr is None:
@@ -31,7 +31,7 @@ def check(jobs: Sequence[Job]) -> None:
             raise UsageError(message, "use for example --cache taylorseer or output")
 
 
-def boldest(values: Sequence[Any], measure: Callable[[Any], float], least: float) -> Any:
+def largest_passing(values: Sequence[Any], measure: Callable[[Any], float], least: float) -> Any:
     """The last of ``values`` that measures at least ``least``, and its measure; None if none does.
 
     Values are in order of boldness, so that measures fall. Bisection: where they do not fall it
@@ -49,7 +49,7 @@ def boldest(values: Sequence[Any], measure: Callable[[Any], float], least: float
 
 
 class Tuner:
-    """Tunes the cache on the first picture of each settings, and remembers it for the others."""
+    """Tunes the cache on the first image of each settings, and remembers it for the others."""
 
     def __init__(self) -> None:
         self._known: dict[Settings, tuple[str, dict[str, Any]]] = {}
@@ -57,7 +57,7 @@ class Tuner:
     def of(self, model: Model, jobs: Sequence[Job]) -> tuple[list[Job], dict[str, Any]]:
         """The jobs with their cache tuned, and what the record says of it; both as they are, else.
 
-        Raises what drawing a picture raises.
+        Raises what drawing an image raises.
         """
         if jobs[0].settings.min_psnr is None:
             return list(jobs), {}
@@ -72,17 +72,17 @@ def _tuned(model: Model, job: Job) -> tuple[str, dict[str, Any]]:
     """The tuned spec, ``none`` where only the plain run is near enough, and what was found."""
     least = job.settings.min_psnr or 0.0
     cache = prepare(model, job)[0].cache
-    (plain,) = draw(model, [_with_cache(job, "none")])
+    (plain,) = sample_batch(model, [_with_cache(job, "none")])
     runs = 1
 
     def measure(value: Any) -> float:
         nonlocal runs
         runs += 1
         text = spec.format(replace(cache, **{cache.dial.field: value}))
-        (drawn,) = draw(model, [_with_cache(job, text)])
+        (drawn,) = sample_batch(model, [_with_cache(job, text)])
         return _psnr(layers(drawn, model.alpha), layers(plain, model.alpha))
 
-    value, decibels = boldest(cache.dial.values, measure, least) or (None, math.inf)
+    value, decibels = largest_passing(cache.dial.values, measure, least) or (None, math.inf)
     found: dict[str, Any] = {"min_psnr": least, "runs": runs}
     if math.isfinite(decibels):
         found["psnr"] = round(decibels, 2)

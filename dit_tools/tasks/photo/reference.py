@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core.errors import InputError
-from dit_tools.jobs.inputs import PICTURES
+from dit_tools.jobs.inputs import IMAGE_SUFFIXES
 from dit_tools.media import samples
 from dit_tools.media.samples import Photo, to_float
 
@@ -28,7 +28,7 @@ def load(reference: str, source: Path) -> Photo:
     if not path.is_dir():
         return samples.load(path)
     for found in sorted(path.iterdir()):
-        if found.stem == source.stem and found.suffix.lower() in PICTURES:
+        if found.stem == source.stem and found.suffix.lower() in IMAGE_SUFFIXES:
             return samples.load(found)
     raise InputError(f"--reference {reference}: nothing named {source.stem}", "give a file, or another folder")
 

@@ -13,7 +13,7 @@ from dit_tools import __version__
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.image_outputs import output_format
-from dit_tools.jobs.inputs import expand, several
+from dit_tools.jobs.inputs import expand_inputs, several
 from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.names import destination
 from dit_tools.jobs.outputs import Outputs
@@ -120,10 +120,10 @@ def runner(task: PhotoTask, word: str, listen: Listener) -> Runner:
     """
     request = task.request
     if request.compare and request.output == "-":
-        raise UsageError("--compare: writes a sheet beside the result", "give -o a file or a folder/")
+        raise UsageError("--compare: writes a sheet next to the result", "give -o a file or a folder/")
     if request.format:
         image.format_of("-", request.format)
-    found = expand(request.pictures)
+    found = expand_inputs(request.pictures)
     resume = several(request.pictures, found)
     alone = destination(request.output, "{stem}").template == "{stem}.png"
     default = f"{{stem}}-{word}" if alone else "{stem}"

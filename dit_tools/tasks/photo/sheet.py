@@ -18,7 +18,7 @@ LONGEST = 2048  # pixels of a photograph's longer side on the sheet
 
 
 def write_sheet(result: Path, before: Photo, after: Photo, wanted: Photo | None, overwrite: bool) -> Path:
-    """Write ``NAME-compare.png`` beside a result; its path, numbered where that exists and stays.
+    """Write ``NAME-compare.png`` next to a result; its path, numbered where that exists and stays.
 
     Raises InputError when it cannot be written.
     """

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import plain, precise
+from dit_tools.core.arrays import to_numpy_same_dtype, to_precision
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.jobs.events import Listener
-from dit_tools.jobs.inputs import PICTURES
+from dit_tools.jobs.inputs import IMAGE_SUFFIXES
 from dit_tools.jobs.items import Item
 from dit_tools.jobs.models import Load, check_needs, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
 from dit_tools.jobs.record import base_name
 from dit_tools.jobs.runner import Runner
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media import image
-from dit_tools.media.crop import Frame, around, to_model, whole
+from dit_tools.media.crop import CropBox, crop_around, to_model, whole_image
 from dit_tools.media.operators import Grey, Keep, Operator
 from dit_tools.media.samples import Photo, to_float, to_samples
 from dit_tools.methods.restoration import Problem, Restoration
@@ -49,7 +49,7 @@ class Request(CommonRequest):
 def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
     method = spec.parse("restoration", request.method)
-    settings = merge([read_values(request.values)])
+    settings = merge_settings([read_values(request.values)])
     if "model" not in request.values:
         hint = "give one with -m, such as a folder in diffusers format"
         raise UsageError(f"--task {request.task}: needs a text-to-image model", hint)
@@ -129,7 +129,7 @@ class ZeroShot(PhotoTask):
         if path is None or not path.is_dir():
             return text
         for found in sorted(path.iterdir()):
-            if found.stem == source.stem and found.suffix.lower() in PICTURES:
+            if found.stem == source.stem and found.suffix.lower() in IMAGE_SUFFIXES:
                 return str(found)
         raise InputError(f"--mask {path}: nothing named {source.stem}", "give a file, or another folder")
 
@@ -143,7 +143,7 @@ class ZeroShot(PhotoTask):
             raise InputError(f"{text}: the mask is black", "white is what is missing")
         return mask
 
-    def _found(self, colours: np.ndarray, missing: np.ndarray | None, frame: Frame) -> np.ndarray:
+    def _found(self, colours: np.ndarray, missing: np.ndarray | None, frame: CropBox) -> np.ndarray:
         """What the method makes of the frame's part, (h, w, 3) in [0, 1], the measurement kept."""
         import numpy as np
 
@@ -155,8 +155,8 @@ class ZeroShot(PhotoTask):
         alpha = sampler.model.alpha
 
         def decode(x: Any) -> np.ndarray:
-            made = np.asarray(sampler.model.codec.decode(precise(x, "float32")), np.float64)
-            rgb = image.over(made[0].transpose(1, 2, 0)) if made.shape[1] == 4 else made[0].transpose(1, 2, 0)
+            made = np.asarray(sampler.model.codec.decode(to_precision(x, "float32")), np.float64)
+            rgb = image.composite_over(made[0].transpose(1, 2, 0)) if made.shape[1] == 4 else made[0].transpose(1, 2, 0)
             return rgb.transpose(2, 0, 1)[None] * 2 - 1
 
         def encode(x: np.ndarray) -> Any:
@@ -177,14 +177,14 @@ class _Stream:
         self._stream, self._sampler = stream, sampler
 
     def fresh(self) -> Any:
-        return precise(self._sampler.native(plain(self._stream.fresh())), self._sampler.precision)
+        return to_precision(self._sampler.native(to_numpy_same_dtype(self._stream.fresh())), self._sampler.precision)
 
 
-def _frame(missing: np.ndarray | None, size: tuple[int, int], model: tuple[int, int]) -> Frame:
-    return whole(size, model) if missing is None else around(bounds(missing), size, model)
+def _frame(missing: np.ndarray | None, size: tuple[int, int], model: tuple[int, int]) -> CropBox:
+    return whole_image(size, model) if missing is None else crop_around(bounds(missing), size, model)
 
 
-def _operator(missing: np.ndarray | None, frame: Frame) -> Operator:
+def _operator(missing: np.ndarray | None, frame: CropBox) -> Operator:
     import numpy as np
 
     if missing is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dit_tools.core.errors import MemoryLimitError, ModelError
 from dit_tools.core.size import Size
-from dit_tools.methods.quantization import Seen
+from dit_tools.methods.quantization import ActivationStats
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.model import Model
 from dit_tools.tasks.quantize import denoising_error
@@ -27,7 +27,7 @@ EACH = 16
 
 def check_memory(layers: Layers) -> None:
     """Raise MemoryLimitError when the moments of all layers do not fit into this machine."""
-    sums = sum(layer.columns**2 for layer in watched(layers)) if moments_wanted(layers) else 0
+    sums = sum(layer.columns**2 for layer in stats_wanted(layers)) if moments_wanted(layers) else 0
     needed = 4 * (layers.numbers + sums)
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     if total and needed > total:
@@ -37,14 +37,14 @@ def check_memory(layers: Layers) -> None:
         )
 
 
-def watched(layers: Layers) -> list[Any]:
+def stats_wanted(layers: Layers) -> list[Any]:
     """The layers whose inputs their schemes want to know."""
     return [layer for layer in layers.linear if layer.layout and layer.packer.calibration]
 
 
 def moments_wanted(layers: Layers) -> bool:
     """Whether a scheme reads second moments, by far the largest of what is noted."""
-    return any(layer.packer.moments for layer in watched(layers))
+    return any(layer.packer.moments for layer in stats_wanted(layers))
 
 
 def observe(
@@ -55,7 +55,7 @@ def observe(
     steps: int | None,
     names: Sequence[str] | None = None,
     clock: Clock | None = None,
-) -> dict[str, Seen]:
+) -> dict[str, ActivationStats]:
     """Run the model and return what each layer that is to be packed saw, by its name.
 
     ``names``: only these. ``clock`` shows during the run what a call counts.
@@ -66,24 +66,24 @@ def observe(
     ``random`` feeds plain noise at random times, as calibration that ignores the process does.
     Raises ModelError when something that is not finite comes by.
     """
-    names = [layer.name for layer in watched(layers)] if names is None else names
+    names = [layer.name for layer in stats_wanted(layers)] if names is None else names
     clock = clock or Clock()
-    with watching(_module(model), names, clock, moments_wanted(layers)) as sums:
+    with collect_stats(_module(model), names, clock, moments_wanted(layers)) as sums:
         if how == "trajectory":
-            for _ in denoising_error.draw(model, prompts, steps):
+            for _ in denoising_error.sample_prompts(model, prompts, steps):
                 clock.prompt += 1
         elif how == "ntdc":
             _ntdc(model, prompts, steps, clock)
         else:
             _random(model, prompts, steps or CALLS, clock)
-    return seen_of(sums)
+    return stats_of(sums)
 
 
 def _module(model: Model) -> Any:
     return model.network.module  # type: ignore[attr-defined]
 
 
-def seen_of(sums: Mapping[str, _Total]) -> dict[str, Seen]:
+def stats_of(sums: Mapping[str, _Total]) -> dict[str, ActivationStats]:
     """What was added up. Raises ModelError for a layer that was fed what is not finite."""
     for name, total in sums.items():
         if not bool(total.peaks[0].isfinite().all() and total.peaks[1].isfinite().all()):
@@ -111,14 +111,14 @@ def _ntdc(model: Model, prompts: Sequence[str], steps: int | None, clock: Clock)
     Times come from a normal distribution around 0.4 whose deviation is 0.5, cut to [0, 1]: later,
     cleaner steps weigh more (PTQ4DM, arXiv:2211.15736, Sec. 3.3).
     """
-    for _, times, steps_of in denoising_error.walks(model, prompts, steps):
-        for weight in skewed(times[:-1]):
+    for _, times, steps_of in denoising_error.sampling_walks(model, prompts, steps):
+        for weight in skew_weights(times[:-1]):
             clock.weight = weight
             next(steps_of)
         clock.prompt += 1
 
 
-def skewed(times: Sequence[float]) -> list[float]:
+def skew_weights(times: Sequence[float]) -> list[float]:
     """Weights of times with mean 1: the share of 1000 drawn times that are nearest to each."""
     import torch
 
@@ -149,11 +149,11 @@ class _Draw:
         """Tokens (n, columns), each of which may take the place of one that is kept."""
         import torch
 
-        room = SAMPLE - (0 if self.tokens is None else len(self.tokens))
-        first = some[:room].clone()
+        category = SAMPLE - (0 if self.tokens is None else len(self.tokens))
+        first = some[:category].clone()
         self.tokens = first if self.tokens is None else torch.cat([self.tokens, first])
         self.offered += len(first)
-        for token in some[room:]:
+        for token in some[category:]:
             self.offered += 1
             place = int(torch.randint(self.offered, (), generator=generator))
             if place < SAMPLE:
@@ -173,7 +173,7 @@ class _Total:
         # One for each layer, so that what is drawn does not depend on which others are watched.
         self.generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
-    def seen(self) -> Seen:
+    def seen(self) -> ActivationStats:
         """Means. Where there was one prompt it stands for both halves."""
         import torch
 
@@ -181,7 +181,7 @@ class _Total:
         if second.tokens is None:
             second = first
         kept = [draw.tokens for draw in self.draws if draw.tokens is not None]
-        return Seen(
+        return ActivationStats(
             None if self.moments is None else self.moments.div_(max(self.count, 1e-30)),
             self.peaks[0].maximum(self.peaks[1]),
             torch.cat(kept),
@@ -211,7 +211,7 @@ class _Total:
 
 
 @contextmanager
-def watching(root: Any, names: Sequence[str], clock: Clock, moments: bool) -> Iterator[Mapping[str, _Total]]:
+def collect_stats(root: Any, names: Sequence[str], clock: Clock, moments: bool) -> Iterator[Mapping[str, _Total]]:
     """Inside, calls of the named layers add up, each with the weight that the clock shows."""
     sums: dict[str, _Total] = {}
 

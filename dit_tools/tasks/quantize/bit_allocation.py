@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dit_tools.core.errors import UnsupportedError, UsageError
-from dit_tools.methods.quantization import Scheme, Seen
+from dit_tools.methods.quantization import ActivationStats, Scheme
 from dit_tools.models.model import Model
 from dit_tools.tasks.quantize import denoising_error
 from dit_tools.tasks.quantize.layers import Layer, Layers
@@ -30,7 +30,7 @@ def limit_of(text: str) -> float:
     return value
 
 
-def check(scheme: Scheme, target: Any = None) -> None:
+def check_scheme(scheme: Scheme, target: Any = None) -> None:
     """Raise UnsupportedError for a scheme or a target without a choice of bits."""
     if target is not None and not target.mixed:
         raise UnsupportedError(f"--max-loss: --target {target.info.name} has one number of bits", "use --target folder")
@@ -46,7 +46,7 @@ def check(scheme: Scheme, target: Any = None) -> None:
 def allocate(
     model: Model,
     layers: Layers,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, ActivationStats],
     prompts: Sequence[str],
     steps: int | None,
     limit: float,
@@ -61,34 +61,34 @@ def allocate(
     ``tell`` hears ``{"type": "sensitivity", "name", "errors"}``.
     Raises UnsupportedError when eight bits everywhere lose more than the limit.
     """
-    drawn = list(denoising_error.draw(model, prompts, steps))
+    drawn = list(denoising_error.sample_prompts(model, prompts, steps))
     probes = denoising_error.probes(model, drawn)
-    exact = denoising_error.predicted(model, probes)
+    exact = denoising_error.predict_noise(model, probes)
     base = denoising_error.mean_square(exact, [probe.noise for probe in probes])
     free = [layer for layer in layers.linear if layer.layout and layer.why == "plain"]
     errors: dict[str, dict[int, float]] = {}
     for layer in free:
         found = {}
         for bits in BITS[1:]:
-            with packed(model, {layer.name: (layer, _with(layer, bits))}, seen):
-                found[bits] = denoising_error.mean_square(denoising_error.predicted(model, probes), exact)
+            with run_packed(model, {layer.name: (layer, _with(layer, bits))}, seen):
+                found[bits] = denoising_error.mean_square(denoising_error.predict_noise(model, probes), exact)
         found[8] = found[4] / 256  # 6.02 dB a bit
         errors[layer.name] = found
         tell({"type": "sensitivity", "name": layer.name, "errors": found})
     budget = base * (10 ** (limit / 10) - 1)
     costs = {layer.name: (_sizes(layer), errors[layer.name]) for layer in free}
     for share in [0.5**i for i in range(TRIES)] + [0.0]:
-        bits = choose(costs, share * budget)
+        bits = choose_bits(costs, share * budget)
         made = {layer.name: _with(layer, bits[layer.name]) for layer in free}
-        with packed(model, {layer.name: (layer, made[layer.name]) for layer in free}, seen):
+        with run_packed(model, {layer.name: (layer, made[layer.name]) for layer in free}, seen):
             noise = [probe.noise for probe in probes]
-            now = denoising_error.mean_square(denoising_error.predicted(model, probes), noise)
+            now = denoising_error.mean_square(denoising_error.predict_noise(model, probes), noise)
         if denoising_error.loss_db(base, now) <= limit:
             return layers.packed_by(made)
     raise UnsupportedError(f"--max-loss {limit:g}dB: eight bits lose more", "allow more, or --keep some layers")
 
 
-def choose(layers: Mapping[str, tuple[Mapping[int, int], Mapping[int, float]]], budget: float) -> dict[str, int]:
+def choose_bits(layers: Mapping[str, tuple[Mapping[int, int], Mapping[int, float]]], budget: float) -> dict[str, int]:
     """Bits per layer: from the most on, the cheapest step down in error per byte saved, in budget.
 
     ``layers``: name -> (bytes by bits, error by bits).
@@ -119,7 +119,7 @@ def choose(layers: Mapping[str, tuple[Mapping[int, int], Mapping[int, float]]], 
     return chosen
 
 
-def chosen(layers: Layers, bits: Mapping[str, int]) -> Layers:
+def with_bits(layers: Layers, bits: Mapping[str, int]) -> Layers:
     """The layers with bits that were chosen before."""
     plain = [la for la in layers.linear if la.layout and la.why == "plain" and la.name in bits]
     return layers.packed_by({layer.name: _with(layer, bits[layer.name]) for layer in plain})
@@ -134,7 +134,7 @@ def _sizes(layer: Layer) -> dict[int, int]:
 
 
 @contextmanager
-def packed(model: Model, chosen: Mapping[str, tuple[Layer, Scheme]], seen: Mapping[str, Seen]) -> Any:
+def run_packed(model: Model, chosen: Mapping[str, tuple[Layer, Scheme]], seen: Mapping[str, ActivationStats]) -> Any:
     """Inside, these layers of the network run packed."""
     from dit_tools.nn.packed import linear_of
 

@@ -1,4 +1,4 @@
-"""Running a model to learn about it: sampled pictures, noised latents, denoising error."""
+"""Running a model to learn about it: sampled images, noised latents, denoising error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dit_tools.sampling.sampler import Sampler
 
 Array = Any
 
-WORDS = (
+PROMPT_WORDS = (
     "a red apple",
     "cat face",
     "a house",
@@ -32,7 +32,7 @@ WORDS = (
     "umbrella",
     "a birthday cake",
 )
-"""What pictures are made of when nobody says."""
+"""What images are made of when nobody says."""
 LABELS = ("207", "1", "22", "417", "973", "88", "360", "562", "0", "980", "15", "285", "404", "555", "700", "850")
 """The same for models that take a class."""
 TIMES = (0.2, 0.5, 0.8)
@@ -41,7 +41,7 @@ TIMES = (0.2, 0.5, 0.8)
 
 def default_prompts(model: Model, count: int, skip: int = 0) -> tuple[str, ...]:
     """``count`` prompts that the model understands, beginning behind the first ``skip``."""
-    known = LABELS if model.family.name == "dit" else WORDS
+    known = LABELS if model.family.name == "dit" else PROMPT_WORDS
     return tuple(known[(skip + i) % len(known)] for i in range(count))
 
 
@@ -60,7 +60,7 @@ def plan_of(model: Model, steps: int | None) -> Plan:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledPrompt:
     """A prompt's conditions, final latents (1, C, h, w), pixels (C, H, W), seconds of sampling."""
 
     conditions: Mapping[str, Any]
@@ -69,16 +69,16 @@ class Drawn:
     seconds: float
 
 
-def draw(model: Model, prompts: Sequence[str], steps: int | None) -> Iterator[Drawn]:
-    """A picture a prompt, one at a time; the seed is the prompt's number."""
-    for conditions, _, steps_of in walks(model, prompts, steps):
+def sample_prompts(model: Model, prompts: Sequence[str], steps: int | None) -> Iterator[SampledPrompt]:
+    """An image a prompt, one at a time; the seed is the prompt's number."""
+    for conditions, _, steps_of in sampling_walks(model, prompts, steps):
         began = time.perf_counter()
         *_, last = steps_of
         seconds = time.perf_counter() - began
-        yield Drawn(conditions, last.x, model.codec.decode(last.x)[0], seconds)
+        yield SampledPrompt(conditions, last.x, model.codec.decode(last.x)[0], seconds)
 
 
-def walks(
+def sampling_walks(
     model: Model, prompts: Sequence[str], steps: int | None
 ) -> Iterator[tuple[Mapping[str, Any], tuple[float, ...], Iterator[Any]]]:
     """Conditions, times and the steps of sampling each prompt; the seed is the prompt's number."""
@@ -100,13 +100,13 @@ class Probe:
     condition: Mapping[str, Any]
 
 
-def reconditioned(found: Sequence[Probe], drawn: Sequence[Drawn]) -> list[Probe]:
+def with_conditions(found: Sequence[Probe], drawn: Sequence[SampledPrompt]) -> list[Probe]:
     """The same probes with conditions that another model gave to the same prompts."""
     each = len(found) // len(drawn)
     return [replace(p, condition=drawn[i // each].conditions["cond"]) for i, p in enumerate(found)]
 
 
-def probes(model: Model, drawn: Sequence[Drawn]) -> list[Probe]:
+def probes(model: Model, drawn: Sequence[SampledPrompt]) -> list[Probe]:
     """Each drawn latent, noised to every one of ``TIMES``."""
     import torch
 
@@ -120,7 +120,7 @@ def probes(model: Model, drawn: Sequence[Drawn]) -> list[Probe]:
     return made
 
 
-def predicted(model: Model, found: Sequence[Probe]) -> list[Array]:
+def predict_noise(model: Model, found: Sequence[Probe]) -> list[Array]:
     """The noise that the network finds in each probe."""
     import torch
 

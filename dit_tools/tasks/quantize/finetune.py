@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dit_tools.methods.quantization import Seen
+from dit_tools.methods.quantization import ActivationStats
 from dit_tools.models.model import Model
 from dit_tools.tasks.quantize import denoising_error
 from dit_tools.tasks.quantize.layers import Layers
@@ -16,14 +16,14 @@ SELECTED = re.compile(r"(attn1?\.to_[qkv]|attn\.(to_qkv|qkv)|\bff\w*\.|mlp|feed_
 """Self-attention and MLPs, by the names that diffusers gives them (QuEST, Sec. 3.3)."""
 
 
-def tune(
+def finetune_layers(
     model: Model,
     layers: Layers,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, ActivationStats],
     prompts: Sequence[str],
     steps: int | None,
     tell: Callable[[dict[str, Any]], None],
-) -> dict[str, Seen]:
+) -> dict[str, ActivationStats]:
     """What calibration saw, with the weights of the selected layers after fine-tuning.
 
     Every fourth prompt is not trained on: the weights that are kept are those of the epoch whose
@@ -70,7 +70,7 @@ def _recorded(model: Model, prompts: Sequence[str], steps: int | None, most: int
     root = model.network.module  # type: ignore[attr-defined]
     handle = root.register_forward_hook(hook, with_kwargs=True)
     try:
-        for _ in denoising_error.draw(model, prompts, steps):
+        for _ in denoising_error.sample_prompts(model, prompts, steps):
             kept.append([])
     finally:
         handle.remove()
@@ -93,7 +93,7 @@ def _soft(layer: Any, plain: Any) -> Any:
     from torch.nn import functional
 
     from dit_tools.nn.packed import quantize_tokens
-    from dit_tools.nn.quantizers import plain as rounded
+    from dit_tools.nn.quantizers import round_to_nearest as rounded
     from dit_tools.nn.quantizers import scales
 
     layout = layer.layout

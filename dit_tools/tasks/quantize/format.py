@@ -1,4 +1,4 @@
-"""The verbs of a target."""
+"""The contract of an output format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dit_tools.tasks.quantize.layers import Layers
 Tell = Callable[[dict[str, Any]], None]
 
 
-class Target:
+class Format:
     """A kind of output. ``mixed``: layers may have different numbers of bits (``--max-loss``)."""
 
     info: ClassVar[MethodInfo]

@@ -18,14 +18,14 @@ ARCHITECTURE = "diffusers"
 ALIGNMENT = 32  # GGUF's own, where a file names no other
 
 
-def make(source: Any, wanted: packed_folder.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
+def make_gguf(source: Any, wanted: packed_folder.QuantizeConfig, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
     """Write ``wanted.output``; returns its facts. Raises as ``run.write`` does."""
     layers = packed_folder.preflight(source, wanted)
     asked = quantize.request(source, wanted, trial, spec.format(target))
     with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
-        full, layers, seen = quantize.learn(source, wanted, trial, layers, tell, work)
+        full, layers, seen = quantize.learn_layers(source, wanted, trial, layers, tell, work)
         folder = work.folder
-        model_folder.copy_files(packed_folder.rest(source.path), source.path, folder)
+        model_folder.copy_files(packed_folder.other_files(source.path), source.path, folder)
         path = folder / quantized.PART / gguf_loader.FILE
         path.parent.mkdir(exist_ok=True)
         rows = list(_write(path, source, layers, seen, target.type, tell, work))
@@ -35,11 +35,11 @@ def make(source: Any, wanted: packed_folder.Wanted, target: Any, trial: Any, tel
             "bytes": size,
             "ratio": round(size / (4 * layers.numbers), 5),
         }
-        told |= quantize.judge(source, full, trial)(folder)
+        told |= quantize.measure_quality(source, full, trial)(folder)
         text = json.dumps(told | {"layers": rows}, indent=1) + "\n"
-        (folder / packed_folder.FACTS).write_text(text, encoding="utf-8")
+        (folder / packed_folder.FACTS_FILE).write_text(text, encoding="utf-8")
         if (folder / "dit.json").exists():
-            packed_folder.renew(folder)
+            packed_folder.update_hashes(folder)
     return told | {"layers": rows}
 
 
@@ -80,7 +80,7 @@ def _write(
         for layer in layers.linear[len(done) :]:
             kind = chosen[layer.name]
             weight = opened[layer.file].get_tensor(f"{layer.name}.weight")
-            packed_folder.finite(layer.name, weight)
+            packed_folder.check_finite(layer.name, weight)
             blocks = _blocks(layer, weight.float(), kind, seen, gguf)
             data.write(blocks)
             back = gguf.dequantize(blocks, gguf.GGMLQuantizationType[kind])
@@ -161,7 +161,7 @@ def _announce(writer: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: s
 
 
 def _plain(tensor: Any, name: str, kind: str) -> Any:
-    packed_folder.finite(name, tensor)
+    packed_folder.check_finite(name, tensor)
     return (tensor.half() if kind == "F16" else tensor.float()).contiguous().numpy()
 
 

@@ -110,7 +110,7 @@ class Layers:
         return replace(self, linear=tuple(linear))
 
 
-def find(folder: Path, files: list[Path], scheme: Scheme, keep: list[re.Pattern[str]]) -> Layers:
+def find_layers(folder: Path, files: list[Path], scheme: Scheme, keep: list[re.Pattern[str]]) -> Layers:
     """The layers of the transformer of a model's folder, whose weights lie in ``files``.
 
     Raises UnsupportedError for networks that cannot be packed, ModelError for damaged files,

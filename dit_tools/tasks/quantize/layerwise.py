@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.methods.quantization import Seen
+from dit_tools.methods.quantization import ActivationStats
 from dit_tools.models.loading import quantized
 from dit_tools.models.model import Model
 from dit_tools.tasks.quantize import activation_stats
@@ -25,14 +25,14 @@ ROOM = 1.0
 """Moments that are collected at a time, as a share of the largest layer in float32."""
 
 
-def load(source: Any, layers: Layers) -> Model:
+def load_layerwise(source: Any, layers: Layers) -> Model:
     """The model ``source`` on the CPU in float32, its linear layers without weights of their own.
 
-    Each reads its weight when it is called. Texts and pictures are coded by the parts as usual.
+    Each reads its weight when it is called. Texts and images are coded by the parts as usual.
     """
     from safetensors import safe_open
 
-    from dit_tools.models.loading.load import Wishes
+    from dit_tools.models.loading.load import LoadOptions
     from dit_tools.models.loading.torch_loader import load_torch
 
     module = quantized.empty(source.path / quantized.PART, layers.kind)
@@ -44,7 +44,7 @@ def load(source: Any, layers: Layers) -> Model:
         _read_when_called(module.get_submodule(layer.name), layer, opened[layer.file])
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    wishes = Wishes(device="cpu", backend="torch", dtype="float32")
+    wishes = LoadOptions(device="cpu", backend="torch", dtype="float32")
     return load_torch(source, wishes, transformer=module.eval())
 
 
@@ -67,14 +67,14 @@ def _read_when_called(linear: Any, layer: Layer, file: Any) -> None:
     linear.register_forward_hook(drop, always_call=True)
 
 
-class Streamed(Mapping[str, Seen]):
+class Streamed(Mapping[str, ActivationStats]):
     """What each layer is fed, found when it is asked for; cheap in the order of the layers."""
 
     def __init__(self, model: Model, layers: Layers, how: str, prompts: Sequence[str], steps: int | None):
         if model.backend != "torch":
             raise UnsupportedError("--scheme: graphs cannot be calibrated", "give the plain model")
         self._root = model.network.module  # type: ignore[attr-defined]
-        watched = activation_stats.watched(layers)
+        watched = activation_stats.stats_wanted(layers)
         self._names = {layer.name for layer in watched}
         self._moments = activation_stats.moments_wanted(layers)
         self._groups = list(_groups(watched, ROOM * 4 * layers.largest if self._moments else None))
@@ -95,7 +95,7 @@ class Streamed(Mapping[str, Seen]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
-    def __getitem__(self, name: str) -> Seen:
+    def __getitem__(self, name: str) -> ActivationStats:
         if name not in self._names:
             raise KeyError(name)
         if name in self._found:
@@ -108,9 +108,9 @@ class Streamed(Mapping[str, Seen]):
             for other in self._groups[self._groups.index(group) + 1 :]
         )
         self._found = {key: seen for key, seen in self._found.items() if not INSIDE.match(key)}
-        with activation_stats.watching(self._root, group, self._calls.clock, self._moments) as sums:
+        with activation_stats.collect_stats(self._root, group, self._calls.clock, self._moments) as sums:
             self._calls.again(_block(name), keep=last)
-        self._found |= activation_stats.seen_of(sums)
+        self._found |= activation_stats.stats_of(sums)
         return self._found[name]
 
 

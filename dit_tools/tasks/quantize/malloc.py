@@ -26,7 +26,7 @@ def give_back_freed() -> bool:
         return False
 
 
-def trim() -> bool:
+def trim_heap() -> bool:
     """Give back what is free within glibc's heap now; whether something was.
 
     Smaller blocks leave holes there, which add up from layer to layer.

@@ -20,8 +20,8 @@ HELD = 64
 """Calls of the network whose inputs calibrate static scales, spread evenly over sampling."""
 
 
-def preflight(source: Any, wanted: packed_folder.Wanted, target: Any, dry: bool) -> Layers:
-    """The layers as they will lie. Raises as ``run.preflight`` and ``exporting.preflight.check``.
+def preflight(source: Any, wanted: packed_folder.QuantizeConfig, target: Any, dry: bool) -> Layers:
+    """The layers as they will lie. Raises as ``run.preflight`` and ``exporting.preflight.check_export``.
 
     Nothing of the weights is read.
     """
@@ -32,7 +32,7 @@ def preflight(source: Any, wanted: packed_folder.Wanted, target: Any, dry: bool)
         )
     if target.beside and not (source.path / GRAPH).is_file():
         raise UnsupportedError(
-            f"--target onnx:beside=true: {source.name} has no graphs to put one beside",
+            f"--target onnx:beside=true: {source.name} has no graphs to put one next to",
             "write them with 'dit export', or leave beside out",
         )
     layers = packed_folder.preflight(source, wanted, dry)
@@ -40,7 +40,7 @@ def preflight(source: Any, wanted: packed_folder.Wanted, target: Any, dry: bool)
         from dit_tools.tasks.export import preflight as export
 
         place = wanted.output.absolute().parent / f"{PREFIX}check"
-        export.check(source, export.Wanted(place, ("transformer",)))
+        export.check_export(source, export.ExportConfig(place, ("transformer",)))
     return layers if target.form == "int4" else _forecast(layers, target.form)
 
 
@@ -57,12 +57,12 @@ def _int8(layer: Layer) -> Layer:
     return replace(layer, layout=NEAREST.layout(layer.rows, layer.columns), packer=NEAREST)
 
 
-def make(source: Any, wanted: packed_folder.Wanted, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
+def make(source: Any, wanted: packed_folder.QuantizeConfig, target: Any, trial: Any, tell: Any) -> dict[str, Any]:
     """Write ``wanted.output``; returns its facts. Raises as the parts of this module do."""
     layers = preflight(source, wanted, target, dry=False)
     asked = quantize.request(source, wanted, trial, spec.format(target))
     with resume.workplace(wanted.output, wanted.overwrite, asked) as work:
-        full, layers, seen = quantize.learn(source, wanted, trial, layers, tell, work)
+        full, layers, seen = quantize.learn_layers(source, wanted, trial, layers, tell, work)
         folder, graphs = work.folder, _graphs(source, target, work)
         _copy(source.path, folder)
         made = _write_all(graphs, layers, seen, target, trial, tell, work)
@@ -70,12 +70,12 @@ def make(source: Any, wanted: packed_folder.Wanted, target: Any, trial: Any, tel
         told = facts(source, wanted, target, files, layers)
         table = rows(layers, target, tell)
         _write_export(folder, graphs, target, made)
-        told |= quantize.judge(source, full, trial)(folder)
-        (folder / packed_folder.FACTS).write_text(
+        told |= quantize.measure_quality(source, full, trial)(folder)
+        (folder / packed_folder.FACTS_FILE).write_text(
             json.dumps(told | {"layers": table}, indent=1) + "\n", encoding="utf-8"
         )
         if (folder / "dit.json").exists():
-            packed_folder.renew(folder)
+            packed_folder.update_hashes(folder)
         for name in made:
             describe(folder / name, told)
     return told | {"layers": table}
@@ -89,10 +89,10 @@ def _graphs(source: Any, target: Any, work: resume.Work) -> Path:
     if target.form != "int4" and (source.path / GRAPH).exists():
         return source.path
     from dit_tools.tasks.export.export import export
-    from dit_tools.tasks.export.preflight import Wanted
+    from dit_tools.tasks.export.preflight import ExportConfig
 
     def make(place: Path) -> None:
-        export(source, Wanted(place / "export", ("transformer",)))
+        export(source, ExportConfig(place / "export", ("transformer",)))
 
     work.once("export", make, aside=True)
     return work.scratch / "export"
@@ -102,7 +102,7 @@ def _copy(source: Path, folder: Path) -> None:
     """Everything but the transformer's weights, with the graphs of the other parts."""
     graphs = [path for path in source.iterdir() if ".onnx" in path.suffixes and path.is_file()]
     others = [path for path in graphs if not path.name.startswith("transformer")]
-    model_folder.copy_files([*packed_folder.rest(source), *others], source, folder)
+    model_folder.copy_files([*packed_folder.other_files(source), *others], source, folder)
 
 
 def _write_all(
@@ -126,7 +126,7 @@ def _write_all(
                 symmetric = target.provider != "cpu"
                 feeds = _feeds(graphs, names, trial, work)[path.name]
                 return static8.quantize(path, new, feeds, _sensitive, symmetric)
-            return nbits.write(path, new, layers.packed(), _packer(layers, seen, tell, work))
+            return nbits.write_nbits(path, new, layers.packed(), _packer(layers, seen, tell, work))
 
         made[name] = work.once(name, make)
         tell({"type": "graph", "path": name, "products": made[name]})
@@ -202,7 +202,7 @@ def _observe(graphs: Path, names: list[str], trial: Any, place: Path) -> None:
     network.session = recorders[GRAPH]
     if CONTEXT in names:
         network.context = recorders[CONTEXT] = _Recorder(network.context)
-    for _ in denoising_error.draw(model, quantize.calibration(model, trial), trial.steps):
+    for _ in denoising_error.sample_prompts(model, quantize.calibration_prompts(model, trial), trial.steps):
         pass
     for name, recorder in recorders.items():
         calls = _spread(recorder.feeds)
@@ -222,7 +222,7 @@ def _spread(feeds: list[Any]) -> list[Any]:
 
 
 def facts(
-    source: Any, wanted: packed_folder.Wanted, target: Any, files: Iterable[Path], layers: Layers
+    source: Any, wanted: packed_folder.QuantizeConfig, target: Any, files: Iterable[Path], layers: Layers
 ) -> dict[str, Any]:
     """What ``quantize.json`` says before anything is measured; ``files``: the new graphs."""
     size = sum(path.stat().st_size for path in files)
@@ -248,7 +248,7 @@ def rows(layers: Layers, target: Any, tell: Any) -> list[dict[str, Any]]:
 
 def _write_export(folder: Path, graphs: Path, target: Any, made: Mapping[str, int]) -> None:
     """``export.json``, which tells how to open the graphs, with what is special about these."""
-    path = graphs / model_folder.FACTS
+    path = graphs / model_folder.FACTS_FILE
     facts: dict[str, Any] = {"dit_export": 1}
     if path.exists():
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -260,7 +260,7 @@ def _write_export(folder: Path, graphs: Path, target: Any, made: Mapping[str, in
         facts["max_tokens"] = max_tokens(folder)
     facts["graphs"] = {name: {"file": name, "products": count} for name, count in made.items()}
     facts["quantized"] = {"form": target.form, "provider": target.provider, "one_by_one": target.form == "dynamic"}
-    (folder / model_folder.FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / model_folder.FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def describe(path: Path, facts: Mapping[str, Any]) -> None:

@@ -11,21 +11,21 @@ from typing import Any
 
 from dit_tools.core import spec
 from dit_tools.core.errors import InputError, ModelError, UnsupportedError
-from dit_tools.methods.quantization import PIECE, Scheme, Seen, pieces
+from dit_tools.methods.quantization import BLOCK_WEIGHTS, ActivationStats, Scheme, row_blocks
 from dit_tools.models.loading import gguf_loader, quantized, validation
 from dit_tools.models.loading.load import graphs_only
 from dit_tools.tasks.export import model_folder
 from dit_tools.tasks.quantize import malloc, resume
-from dit_tools.tasks.quantize.layers import Layer, Layers, find, pattern
-from dit_tools.tasks.quantize.safetensors_writer import Writer
+from dit_tools.tasks.quantize.layers import Layer, Layers, find_layers, pattern
+from dit_tools.tasks.quantize.safetensors_writer import SafetensorsWriter
 
 Tell = Callable[[dict[str, Any]], None]
-FACTS = "quantize.json"
+FACTS_FILE = "quantize.json"
 MARGIN = 1 << 24  # bytes for configs
 
 
 @dataclass(frozen=True)
-class Wanted:
+class QuantizeConfig:
     """What to make. ``keep``: patterns of layers that stay as they are. ``target``: who runs it."""
 
     output: Path
@@ -35,7 +35,7 @@ class Wanted:
     target: str = "folder"
 
 
-def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
+def preflight(source: Any, wanted: QuantizeConfig, dry: bool = False) -> Layers:
     """The layers of the model ``source`` (``models.resolve.Resolved``) as they will lie.
 
     Everything that can be refused is refused here, before weights are read: UnsupportedError for
@@ -46,7 +46,7 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
     keep = [pattern(text) for text in wanted.keep]
     if not folder.is_dir():
         raise UnsupportedError(f"--model {source.name}: a single file cannot be quantized", "give a diffusers folder")
-    if graphs_only(folder) or gguf_loader.there(folder):
+    if graphs_only(folder) or gguf_loader.is_gguf(folder):
         raise UnsupportedError(f"--model {source.name}: its transformer is quantized already", "give the plain model")
     validation.check_folder(folder)
     if validation.components(folder).get(quantized.PART, (None, None))[0] != "diffusers":
@@ -55,15 +55,15 @@ def preflight(source: Any, wanted: Wanted, dry: bool = False) -> Layers:
     if quantized.KEY in config:
         raise UnsupportedError(f"--model {source.name}: its transformer is quantized already", "give the plain model")
     if not dry:
-        model_folder.check_output(wanted.output, folder, wanted.overwrite, FACTS, "quantized model")
+        model_folder.check_output(wanted.output, folder, wanted.overwrite, FACTS_FILE, "quantized model")
     files = model_folder.model_weights(folder / quantized.PART)
-    layers = find(folder, files, wanted.scheme, keep)
+    layers = find_layers(folder, files, wanted.scheme, keep)
     if not dry:
         _check_space(folder, layers, wanted.output)
     return layers
 
 
-def rest(folder: Path) -> list[Path]:
+def other_files(folder: Path) -> list[Path]:
     """The files that go along: everything but the transformer's weights."""
     part = folder / quantized.PART
     return [
@@ -74,8 +74,8 @@ def rest(folder: Path) -> list[Path]:
 
 
 def _check_space(folder: Path, layers: Layers, output: Path) -> None:
-    needed = layers.nbytes + sum(path.stat().st_size for path in rest(folder)) + MARGIN
-    free = shutil.disk_usage(output.parent).free + resume.held(output)
+    needed = layers.nbytes + sum(path.stat().st_size for path in other_files(folder)) + MARGIN
+    free = shutil.disk_usage(output.parent).free + resume.held_bytes(output)
     if needed > free:
         raise InputError(
             f"-o {output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
@@ -86,11 +86,11 @@ def _check_space(folder: Path, layers: Layers, output: Path) -> None:
 # writing ----------------------------------------------------------------------------------------
 
 
-def write(
+def write_folder(
     source: Any,
-    wanted: Wanted,
+    wanted: QuantizeConfig,
     layers: Layers,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, ActivationStats],
     judge: Callable[[Path], dict[str, Any]],
     tell: Tell = lambda event: None,
     work: resume.Work | None = None,
@@ -106,11 +106,11 @@ def write(
     """
     if work is None:
         with resume.workplace(wanted.output, wanted.overwrite, request(source, wanted)) as own:
-            return write(source, wanted, layers, seen, judge, tell, own)
+            return write_folder(source, wanted, layers, seen, judge, tell, own)
     folder, path = work.folder, work.folder / quantized.PART / quantized.FILE
-    model_folder.copy_files(rest(source.path), source.path, folder)
+    model_folder.copy_files(other_files(source.path), source.path, folder)
     path.parent.mkdir(exist_ok=True)
-    with Writer(path, layers.entries, _done(path, layers, work)) as writer:
+    with SafetensorsWriter(path, layers.entries, _done(path, layers, work)) as writer:
         rows = list(_write_all(writer, layers, seen, tell, work))
         writer.finish()
         _write_config(folder, wanted, layers)
@@ -118,9 +118,9 @@ def write(
         told |= judge(folder)
         writer.describe(card(told))
     text = json.dumps(told | {"layers": rows}, indent=1) + "\n"
-    (folder / FACTS).write_text(text, encoding="utf-8")
+    (folder / FACTS_FILE).write_text(text, encoding="utf-8")
     if (folder / "dit.json").exists():
-        renew(folder)
+        update_hashes(folder)
     return told | {"layers": rows}
 
 
@@ -134,7 +134,7 @@ def _done(path: Path, layers: Layers, work: resume.Work) -> int:
     return len(layers.others) + sum(len(la.tensors()) for la in layers.linear[: len(names)])
 
 
-def request(source: Any, wanted: Wanted, **more: Any) -> dict[str, Any]:
+def request(source: Any, wanted: QuantizeConfig, **more: Any) -> dict[str, Any]:
     """What decides the bytes that are written; a model whose files changed is another one."""
     from dit_tools import __version__
 
@@ -156,7 +156,7 @@ def request(source: Any, wanted: Wanted, **more: Any) -> dict[str, Any]:
 
 
 def _write_all(
-    writer: Writer, layers: Layers, seen: Mapping[str, Seen], tell: Tell, work: resume.Work
+    writer: SafetensorsWriter, layers: Layers, seen: Mapping[str, ActivationStats], tell: Tell, work: resume.Work
 ) -> Iterator[dict[str, Any]]:
     """Write every tensor that is not there yet; yields a line of the table per linear layer."""
     from safetensors import safe_open
@@ -168,7 +168,7 @@ def _write_all(
         if done:
             break  # they come first
         tensor = opened[path].get_tensor(name)
-        finite(name, tensor)
+        check_finite(name, tensor)
         writer.write(name, tensor)
     yield from done
     for layer in layers.linear[len(done) :]:
@@ -182,12 +182,12 @@ def _write_all(
         row["snr"] = _write_layer(writer, layer, stored, seen.get(layer.name))
         writer.flush()
         work.add(row)
-        malloc.trim()
+        malloc.trim_heap()
         tell({"type": "layer", **row})
         yield row
 
 
-def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -> float | None:
+def _write_layer(writer: SafetensorsWriter, layer: Layer, stored: Any, seen: ActivationStats | None) -> float | None:
     """Write one layer; returns the signal-to-noise ratio of its weight in dB, None if plain."""
     import torch
 
@@ -196,7 +196,7 @@ def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -
 
     if layer.layout is None:
         for piece in _pieces(layer, stored, rowwise=True):
-            finite(layer.name, piece)
+            check_finite(layer.name, piece)
             writer.write(f"{layer.name}.weight", piece)
         return None
     packer = layer.packer
@@ -204,12 +204,12 @@ def _write_layer(writer: Writer, layer: Layer, stored: Any, seen: Seen | None) -
     companions: dict[str, list[Any]] = {}
     for weight in _pieces(layer, stored, True) if packer.rowwise else [_whole(layer, stored)]:
         layout = replace(layer.layout, rows=len(weight))
-        for rows in pieces(layout):
-            finite(layer.name, weight[rows])
+        for rows in row_blocks(layout):
+            check_finite(layer.name, weight[rows])
         weight = weight.float()
         made = packer.pack(weight, layout, seen)
         writer.write(f"{layer.name}.packed", made["packed"])
-        for rows in pieces(layout):
+        for rows in row_blocks(layout):
             some = {key: tensor[rows] if key in ROWWISE else tensor for key, tensor in made.items()}
             exact = weight[rows]
             signal += float(exact.square().sum())
@@ -231,7 +231,7 @@ ROWWISE = ("packed", "scale", "zero", "up")
 
 def _pieces(layer: Layer, stored: Any, rowwise: bool) -> Iterator[Any]:
     """The weight as stored, whole or some rows at a time."""
-    step = max(PIECE // layer.columns, 1) if rowwise else layer.rows
+    step = max(BLOCK_WEIGHTS // layer.columns, 1) if rowwise else layer.rows
     for start in range(0, layer.rows, step):
         yield stored[start : start + step]
 
@@ -248,7 +248,7 @@ def _whole(layer: Layer, stored: Any) -> Any:
     return made
 
 
-def finite(name: str, tensor: Any) -> None:
+def check_finite(name: str, tensor: Any) -> None:
     """Raise ModelError for a tensor with NaN or infinity."""
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         raise ModelError(f"{name}: holds NaN or infinity", "repair the model first")
@@ -257,7 +257,7 @@ def finite(name: str, tensor: Any) -> None:
 # what the folder says of itself -----------------------------------------------------------------
 
 
-def _write_config(folder: Path, wanted: Wanted, layers: Layers) -> None:
+def _write_config(folder: Path, wanted: QuantizeConfig, layers: Layers) -> None:
     path = folder / quantized.PART / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config[quantized.KEY] = {
@@ -272,7 +272,7 @@ def _write_config(folder: Path, wanted: Wanted, layers: Layers) -> None:
     path.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def facts(source: Any, wanted: Wanted, layers: Layers) -> dict[str, Any]:
+def facts(source: Any, wanted: QuantizeConfig, layers: Layers) -> dict[str, Any]:
     """What ``quantize.json`` says before anything is measured."""
     from dit_tools import __version__
 
@@ -295,7 +295,7 @@ def card(facts: Mapping[str, Any]) -> dict[str, str]:
     return {f"dit.{name}": json.dumps(facts[name]) for name in names if name in facts}
 
 
-def renew(folder: Path, graphs: bool = False) -> None:
+def update_hashes(folder: Path, graphs: bool = False) -> None:
     """State the new files in a built-in model's ``dit.json``.
 
     ``graphs``: the model's own are still there, else the size that they serve is dropped.

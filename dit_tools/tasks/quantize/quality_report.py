@@ -15,13 +15,13 @@ from dit_tools.tasks.quantize import denoising_error
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``psnr`` (dB, peak 1) and ``ssim`` over pictures, against those of the full network.
+class QualityReport:
+    """``psnr`` (dB, peak 1) and ``ssim`` over images, against those of the full network.
 
-    ``loss`` is the rise in dB of the denoising error on the full network's own pictures: how much
-    worse the packed network tells noise from picture. ``seconds``: median of a picture's sampling.
-    ``found_full``, ``found_packed``: percent of pictures whose own prompt the judge finds nearest
-    among the prompts and sixteen others; NaN for models that the judge does not know.
+    ``loss`` is the rise in dB of the denoising error on the full network's own images: how much
+    worse the packed network tells noise from image. ``seconds``: median of an image's sampling.
+    ``found_full``, ``found_packed``: percent of images whose own prompt the image-text model finds nearest
+    among the prompts and sixteen others; NaN for models that the image-text model does not know.
     """
 
     prompts: tuple[str, ...]
@@ -36,28 +36,30 @@ class Verdict:
     found_packed: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """For the card; infinite PSNR and SSIM of pictures below 11 pixels are null."""
+        """For the card; infinite PSNR and SSIM of images below 11 pixels are null."""
         return {
             key: (round(v, 4) if math.isfinite(v) else None) if isinstance(v, float) else v
             for key, v in asdict(self).items()
         }
 
 
-def compare(full: Model, packed: Model, prompts: Sequence[str], steps: int | None = None) -> Verdict:
+def compare_networks(full: Model, packed: Model, prompts: Sequence[str], steps: int | None = None) -> QualityReport:
     """Draw every prompt twice. Raises ModelError when a network gives NaN."""
     import numpy as np
 
-    ours = list(denoising_error.draw(full, prompts, steps))
-    theirs = list(denoising_error.draw(packed, prompts, steps))
+    ours = list(denoising_error.sample_prompts(full, prompts, steps))
+    theirs = list(denoising_error.sample_prompts(packed, prompts, steps))
     a, b = (np.stack([one.pixels for one in many]) for many in (ours, theirs))
     found = [float(value) for value in Psnr().of(a, b)]
     probes = denoising_error.probes(full, ours)
     noise = [probe.noise for probe in probes]
     errors = [
-        denoising_error.mean_square(denoising_error.predicted(m, denoising_error.reconditioned(probes, drawn)), noise)
+        denoising_error.mean_square(
+            denoising_error.predict_noise(m, denoising_error.with_conditions(probes, drawn)), noise
+        )
         for m, drawn in ((full, ours), (packed, theirs))
     ]
-    return Verdict(
+    return QualityReport(
         tuple(prompts),
         steps or full.defaults.steps,
         statistics.fmean(found),
@@ -66,21 +68,21 @@ def compare(full: Model, packed: Model, prompts: Sequence[str], steps: int | Non
         denoising_error.loss_db(*errors),
         statistics.median(one.seconds for one in ours),
         statistics.median(one.seconds for one in theirs),
-        *((_found(a, prompts), _found(b, prompts)) if known(full) else ()),
+        *((_found(a, prompts), _found(b, prompts)) if clip64_knows(full) else ()),
     )
 
 
-def known(model: Model) -> bool:
-    """Whether the judge has seen the likes of a model's pictures: the built-in ones are emoji."""
+def clip64_knows(model: Model) -> bool:
+    """Whether the image-text model has seen the likes of a model's images: the built-in ones are emoji."""
     return "default_cfg" in model.notes and model.family.name != "dit"
 
 
 def _found(pixels: Any, prompts: Sequence[str]) -> float:
-    """Percent of pictures (B, C, H, W) whose prompt is the nearest (AttnGAN's R-precision)."""
-    from dit_tools.models.clip import judge
+    """Percent of images (B, C, H, W) whose prompt is the nearest (AttnGAN's R-precision)."""
+    from dit_tools.models.clip import clip64
 
-    others = [word for word in denoising_error.WORDS if word not in prompts]
-    features, texts = judge().pictures(pixels[:, :3]), judge().texts([*prompts, *others])
+    others = [word for word in denoising_error.PROMPT_WORDS if word not in prompts]
+    features, texts = clip64().pictures(pixels[:, :3]), clip64().texts([*prompts, *others])
     likeness = features @ texts.T
     best = likeness.max(1)
     own = [likeness[i, list(prompts).index(prompt)] for i, prompt in enumerate(prompts)]

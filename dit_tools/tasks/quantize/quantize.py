@@ -25,8 +25,8 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """How much is sampled: ``prompts`` for the verdict (none: no verdict), ``calibration`` prompts
+class EvalConfig:
+    """How much is sampled: ``prompts`` for the verdict (none: no verdict), ``calibration_prompts`` prompts
     for schemes and ``--max-loss``; ``steps`` None is the model's own number.
     """
 
@@ -38,55 +38,57 @@ class Trial:
 
 
 def quantize(
-    source: Any, wanted: packed_folder.Wanted, trial: Trial, tell: Tell = lambda event: None
+    source: Any, wanted: packed_folder.QuantizeConfig, trial: EvalConfig, tell: Tell = lambda event: None
 ) -> dict[str, Any]:
     """Make ``wanted.output`` of the model ``source`` (``models.resolve.Resolved``).
 
-    Returns the facts of ``quantize.json``. Raises as ``run.preflight``, ``run.write``,
+    Returns the facts of ``quantize.json``. Raises as ``run.preflight``, ``run.write_folder``,
     ``calibrate.observe`` and ``allocate.allocate`` do.
     """
     layers = packed_folder.preflight(source, wanted)
     if not trial.prompts:  # no verdict: the network may be larger than memory
         malloc.give_back_freed()
     with resume.workplace(wanted.output, wanted.overwrite, request(source, wanted, trial, wanted.target)) as work:
-        full, layers, seen = learn(source, wanted, trial, layers, tell, work)
-        return packed_folder.write(source, wanted, layers, seen, judge(source, full, trial), tell, work)
+        full, layers, seen = learn_layers(source, wanted, trial, layers, tell, work)
+        return packed_folder.write_folder(
+            source, wanted, layers, seen, measure_quality(source, full, trial), tell, work
+        )
 
 
-def request(source: Any, wanted: packed_folder.Wanted, trial: Trial, target: str) -> Any:
-    """What decides the bytes that are written: a run with another one begins anew.
+def request(source: Any, wanted: packed_folder.QuantizeConfig, trial: EvalConfig, target: str) -> Any:
+    """What decides the bytes that are written: a run with another one starts again.
 
     Prompts of the verdict are among it, for those of calibration are others.
     """
     return packed_folder.request(source, wanted, target=target, **asdict(trial))
 
 
-def learn(
-    source: Any, wanted: packed_folder.Wanted, trial: Trial, layers: Layers, tell: Tell, work: resume.Work
+def learn_layers(
+    source: Any, wanted: packed_folder.QuantizeConfig, trial: EvalConfig, layers: Layers, tell: Tell, work: resume.Work
 ) -> tuple[Any, Layers, Mapping[str, Any]]:
     """The full model where it is needed, the layers with their bits, and what they are fed.
 
     ``work`` may know that from an interrupted run, and knows it afterwards.
     """
     if trial.max_loss is not None:
-        bit_allocation.check(wanted.scheme)
+        bit_allocation.check_scheme(wanted.scheme)
     _check_device(wanted.scheme, trial.device)
     how = wanted.scheme.calibration
-    if streams(wanted.scheme, trial):
-        full = _adapted(layerwise.load(source, layers), source)
-        prompts = calibration(full, trial)
+    if calibrates_layerwise(wanted.scheme, trial):
+        full = _adapted(layerwise.load_layerwise(source, layers), source)
+        prompts = calibration_prompts(full, trial)
         return full, layers, layerwise.Streamed(full, layers, how, prompts, trial.steps)
     if how:
         activation_stats.check_memory(layers)
     full = None
     if how or trial.max_loss is not None or trial.prompts:
-        full = load(source, source.path, trial.device)
+        full = load_folder(source, source.path, trial.device)
         if how or trial.max_loss is not None:
             _adapted(full, source)
     before = work.kept()
     if before is not None:
         seen, bits = before
-        return full, bit_allocation.chosen(layers, bits) if bits else layers, seen
+        return full, bit_allocation.with_bits(layers, bits) if bits else layers, seen
     if full is None:
         return full, layers, {}
     seen, layers = _learned(full, wanted.scheme, trial, layers, tell)
@@ -96,14 +98,14 @@ def learn(
     return full, layers, seen
 
 
-def _learned(full: Any, scheme: Any, trial: Trial, layers: Layers, tell: Tell) -> tuple[Mapping[str, Any], Layers]:
+def _learned(full: Any, scheme: Any, trial: EvalConfig, layers: Layers, tell: Tell) -> tuple[Mapping[str, Any], Layers]:
     """What layers are fed, with weights that the scheme tuned, and the layers with their bits."""
     seen: Mapping[str, Any] = {}
-    prompts = calibration(full, trial)
+    prompts = calibration_prompts(full, trial)
     if scheme.calibration:
         seen = activation_stats.observe(full, layers, scheme.calibration, prompts, trial.steps)
     if scheme.tuning:
-        seen = finetune.tune(full, layers, seen, prompts, trial.steps, tell)
+        seen = finetune.finetune_layers(full, layers, seen, prompts, trial.steps, tell)
     if trial.max_loss is not None:
         layers = bit_allocation.allocate(full, layers, seen, prompts, trial.steps, trial.max_loss, tell)
     return seen, layers
@@ -119,7 +121,7 @@ def _adapted(full: Any, source: Any) -> Any:
     return full
 
 
-def streams(scheme: Any, trial: Trial) -> bool:
+def calibrates_layerwise(scheme: Any, trial: EvalConfig) -> bool:
     """Whether calibration can do without the network in memory: where nothing else needs it.
 
     Fine-tuning, bits by sensitivity and the verdict do, and a GPU has no use for weights on a disk.
@@ -141,13 +143,13 @@ def _check_device(scheme: Any, device: str) -> None:
         )
 
 
-def calibration(full: Any, trial: Trial) -> tuple[str, ...]:
+def calibration_prompts(full: Any, trial: EvalConfig) -> tuple[str, ...]:
     """Other prompts than those of the verdict."""
     judged = trial.prompts if isinstance(trial.prompts, int) else 0
     return denoising_error.default_prompts(full, trial.calibration, skip=judged)
 
 
-def judge(source: Any, full: Any, trial: Trial, dtype: str = "auto") -> Callable[[Path], dict[str, Any]]:
+def measure_quality(source: Any, full: Any, trial: EvalConfig, dtype: str = "auto") -> Callable[[Path], dict[str, Any]]:
     """What measures a finished folder, opened with ``dtype``, against the full model."""
 
     def measure(folder: Path) -> dict[str, Any]:
@@ -155,21 +157,21 @@ def judge(source: Any, full: Any, trial: Trial, dtype: str = "auto") -> Callable
             return {}
         asked = trial.prompts
         prompts = denoising_error.default_prompts(full, asked) if isinstance(asked, int) else asked
-        packed = load(source, folder, trial.device, dtype)
-        return {"verdict": quality_report.compare(full, packed, prompts, trial.steps).to_json()}
+        packed = load_folder(source, folder, trial.device, dtype)
+        return {"verdict": quality_report.compare_networks(full, packed, prompts, trial.steps).to_json()}
 
     return measure
 
 
-def load(source: Any, folder: Path, device: str, dtype: str = "auto") -> Any:
+def load_folder(source: Any, folder: Path, device: str, dtype: str = "auto") -> Any:
     """The model of a folder: graphs in few bits in ONNX Runtime, everything else in PyTorch."""
-    from dit_tools.models.loading.load import Wishes, graphs_only
+    from dit_tools.models.loading.load import LoadOptions, graphs_only
 
     here = replace(source, path=folder)
     if graphs_only(folder) or dtype == "int8":
         from dit_tools.models.loading.onnx_loader import load_onnx
 
-        return load_onnx(here, Wishes(device=device, backend="onnx", dtype=dtype))
+        return load_onnx(here, LoadOptions(device=device, backend="onnx", dtype=dtype))
     from dit_tools.models.loading.torch_loader import load_torch
 
-    return load_torch(here, Wishes(device=device, backend="torch"))
+    return load_torch(here, LoadOptions(device=device, backend="torch"))

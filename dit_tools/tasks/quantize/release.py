@@ -19,11 +19,11 @@ from dit_tools.models.loading import validation
 from dit_tools.models.loading.resolve import BUILTIN, Resolved
 from dit_tools.tasks.quantize import packed_folder
 from dit_tools.tasks.quantize.onnx_sidecar import INT8
-from dit_tools.tasks.quantize.quantize import Trial
+from dit_tools.tasks.quantize.quantize import EvalConfig
 
 TARGET = "onnx:beside=true"
 WRITTEN = ("name", "revision", "files")
-"""What ``dit.json`` says of the weights as they are, beside the facts of the model."""
+"""What ``dit.json`` says of the weights as they are, next to the facts of the model."""
 
 
 def export(name: str, pipeline: Path, models: Path = BUILTIN) -> dict[str, float]:
@@ -61,7 +61,7 @@ def refresh_facts(folder: Path) -> None:
     write_facts(folder, validation.read_json(folder / "dit.json"))
 
 
-def add_int8(folder: Path, trial: Trial) -> dict[str, Any]:
+def add_int8(folder: Path, trial: EvalConfig) -> dict[str, Any]:
     """Put the int8 graph into a built-in model's folder; returns the facts of ``quantize.json``.
 
     The graph takes its name in one step, and ``dit.json`` after it.
@@ -71,7 +71,7 @@ def add_int8(folder: Path, trial: Trial) -> dict[str, Any]:
     facts, target = validation.read_json(folder / "dit.json"), spec.parse("formats", TARGET)
     source = Resolved("builtin", folder, folder.name, str(facts.get("revision", "")))
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = packed_folder.Wanted(Path(scratch) / folder.name, target.scheme(None))
+        wanted = packed_folder.QuantizeConfig(Path(scratch) / folder.name, target.scheme(None))
         found = target.make(source, wanted, trial, lambda event: None)
         part = folder / f".{INT8}.part"
         shutil.copyfile(wanted.output / INT8, part)

@@ -1,7 +1,7 @@
 """Going on after a kill: the hidden folder of a request keeps what was learned and written.
 
 Its name is a fingerprint of the output and of the model, its files, scheme, target and options, so
-that the same command finds it and another one begins anew (and removes what an earlier one left for
+that the same command finds it and another one starts again (and removes what an earlier one left for
 this output). It becomes the output when all is done, goes away with an error that would come again,
 and stays after Ctrl-C, SIGTERM, SIGKILL, a power cut or a full disk.
 """
@@ -21,9 +21,9 @@ from typing import Any
 
 from dit_tools.core.errors import InputError
 from dit_tools.jobs.atomic import PREFIX, write_error
-from dit_tools.methods.quantization import Seen
+from dit_tools.methods.quantization import ActivationStats
 from dit_tools.tasks.export import model_folder
-from dit_tools.tasks.quantize.safetensors_writer import Writer
+from dit_tools.tasks.quantize.safetensors_writer import SafetensorsWriter
 
 ROWS, SEEN, BITS, LOCK = "rows.ndjson", "seen.safetensors", "bits.json", "lock"
 SCRATCH, STEPS, STEP = "scratch", "steps.json", "step"
@@ -48,7 +48,7 @@ class Work:
 
     # what calibration learned ---------------------------------------------------------------------
 
-    def keep(self, seen: Mapping[str, Seen], bits: Mapping[str, int] | None) -> None:
+    def keep(self, seen: Mapping[str, ActivationStats], bits: Mapping[str, int] | None) -> None:
         """Store what calibration saw and which bits were chosen."""
         fields = ("moments", "peak", "sample", "weight", "scale", "half", "others")
         tensors = {
@@ -60,7 +60,7 @@ class Work:
         _store(self.folder / BITS, json.dumps(bits))
         write_tensors(self.folder / SEEN, tensors)
 
-    def kept(self) -> tuple[dict[str, Seen], dict[str, int] | None] | None:
+    def kept(self) -> tuple[dict[str, ActivationStats], dict[str, int] | None] | None:
         """What ``keep`` stored, or None."""
         if not (self.folder / SEEN).is_file():
             return None
@@ -71,7 +71,7 @@ class Work:
             layer, _, key = name.rpartition("/")
             found.setdefault(layer, {})[key] = tensor
         bits = json.loads((self.folder / BITS).read_text(encoding="utf-8"))
-        return {name: Seen(**fields) for name, fields in found.items()}, bits
+        return {name: ActivationStats(**fields) for name, fields in found.items()}, bits
 
     # whole files ----------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     kinds = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
     entries = {name: (kinds[str(tensor.dtype)[6:]], tuple(tensor.shape)) for name, tensor in tensors.items()}
     part = path.with_name(f"{path.name}.part")
-    with Writer(part, entries) as writer:
+    with SafetensorsWriter(part, entries) as writer:
         for name, tensor in tensors.items():
             writer.write(name, tensor)
         writer.finish()
@@ -150,7 +150,7 @@ def _store(path: Path, text: str) -> None:
 
 @contextmanager
 def workplace(output: Path, overwrite: bool, request: Mapping[str, Any]) -> Iterator[Work]:
-    """The hidden folder beside ``output`` that becomes it when the block succeeds.
+    """The hidden folder next to ``output`` that becomes it when the block succeeds.
 
     ``request``: everything that decides what is written. Raises InputError where another process
     is at the same work, or where writing fails.
@@ -164,7 +164,7 @@ def workplace(output: Path, overwrite: bool, request: Mapping[str, Any]) -> Iter
             work = Work(part)
             yield work
             work.tidy()
-            model_folder.settle(part, output, overwrite)
+            model_folder.publish_folder(part, output, overwrite)
     except _Busy:
         raise
     except Exception as error:
@@ -182,7 +182,7 @@ def _ours(output: Path) -> str:
     return f"{PREFIX}{_fingerprint(str(output.absolute()))}-"
 
 
-def held(output: Path) -> int:
+def held_bytes(output: Path) -> int:
     """Bytes that interrupted runs for an output hold on its disk: they are used, or removed."""
     folders = [path for path in output.parent.glob(f"{_ours(output)}*") if path.is_dir()]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
@@ -206,7 +206,7 @@ def _full(output: Path, part: Path, error: OSError) -> InputError:
     """A full disk, of the output or of temporary files: what is done is kept."""
     temporary = error.filename == tempfile.gettempdir()
     place, free = (Path(error.filename), "set TMPDIR") if temporary else (output, "free some space")
-    hint = f"{free} and run the same command to go on, or delete {part.name} beside {output.name}"
+    hint = f"{free} and run the same command to go on, or delete {part.name} next to {output.name}"
     return InputError(write_error(place, error).message, hint)
 
 

@@ -23,7 +23,7 @@ def nbytes(entry: Entry) -> int:
     return math.prod(entry[1]) * BITS[entry[0]] // 8
 
 
-class Writer:
+class SafetensorsWriter:
     """Writes the tensors of ``entries`` in their order, each in one or more pieces.
 
     ``done``: how many of them an interrupted writer of the same entries has written to ``path``.
@@ -55,7 +55,7 @@ class Writer:
         same = {**table, "__metadata__": 0} == {**wanted, "__metadata__": 0}
         return same and length == self._header.to_bytes(8, "little")
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> SafetensorsWriter:
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -85,7 +85,7 @@ class Writer:
         self._file.flush()
 
     def describe(self, metadata: Mapping[str, str]) -> None:
-        """Put texts into the header, leaving out the last ones where there is no room."""
+        """Put texts into the header, leaving out the last ones where there is no space."""
         kept = dict(metadata)
         while len(self._text(kept)) > self._header:
             kept.popitem()

@@ -28,7 +28,7 @@ class StreamBatch:
     """Steps every frame on its way by one level with one call of the network.
 
     ``times``: the levels, falling, and 0; a frame leaves after ``len(times) - 1`` ticks, latency,
-    while every tick lets one out. ``conditions``: branch name -> Condition of one picture.
+    while every tick lets one out. ``conditions``: branch name -> Condition of one image.
     ``noise`` (1, C, h, w) is the same for every frame, so that what does not move stays the same.
     Steps are Euler's on a flow and DDIM's elsewhere. ``network`` and ``state`` are those of a sampler
     whose methods are attached (default: the model's network). ``calls`` counts network calls,
@@ -117,21 +117,21 @@ class StreamBatch:
         self.calls += 1
         self.rows += len(asked)
         self._run.branches = tuple(branch.name for _, branch in asked)
-        output = self._network(**joined(inputs))
+        output = self._network(**join_inputs(inputs))
         return [
             family.read(output[i : i + 1], row.x, t) for i, ((row, _), t) in enumerate(zip(asked, times, strict=True))
         ]
 
 
-def joined(parts: Sequence[Any]) -> Any:
-    """Inputs of single pictures as those of a batch, each row with a time of its own.
+def join_inputs(parts: Sequence[Any]) -> Any:
+    """Inputs of single images as those of a batch, each row with a time of its own.
 
-    Arrays of one row are stacked, lists put together; what has no row per picture, such as Flux's
+    Arrays of one row are stacked, lists put together; what has no row per image, such as Flux's
     positions, is the same for all.
     """
     first = parts[0]
     if isinstance(first, dict):
-        return {key: joined([part[key] for part in parts]) for key in first}
+        return {key: join_inputs([part[key] for part in parts]) for key in first}
     if isinstance(first, list):
         return [item for part in parts for item in part]
     if getattr(first, "shape", None) and first.shape[0] == 1:

@@ -13,18 +13,18 @@ from dit_tools.core.plan import Plan
 from dit_tools.jobs.events import Listener
 from dit_tools.jobs.expand import Job, seeds
 from dit_tools.jobs.image_outputs import check_transparency, output_format
-from dit_tools.jobs.inputs import expand
+from dit_tools.jobs.inputs import expand_inputs
 from dit_tools.jobs.items import Item, Report, Result, Task
 from dit_tools.jobs.manifest import file_hash
-from dit_tools.jobs.models import Known, Load, load_model, look_up, open_sampler
+from dit_tools.jobs.models import KnownModel, Load, load_model, look_up, open_sampler
 from dit_tools.jobs.options import check_prompt, read_values
 from dit_tools.jobs.outputs import Outputs
 from dit_tools.jobs.record import make_record
-from dit_tools.jobs.result import Drawn, layers
+from dit_tools.jobs.result import GeneratedImage, layers
 from dit_tools.jobs.runner import Runner
-from dit_tools.jobs.settings import Settings, merge
+from dit_tools.jobs.settings import Settings, merge_settings
 from dit_tools.media import animation, frames, image
-from dit_tools.media.crop import to_model, whole
+from dit_tools.media.crop import to_model, whole_image
 from dit_tools.sampling.sampler import Sampler
 from dit_tools.tasks.generate.sample_batch import prompts_of
 from dit_tools.tasks.stream.batch import StreamBatch
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 SOLVERS = ("euler", "ddim")
-FILMS = (".mp4", ".gif")
-"""Suffixes of ``-o`` that mean one film."""
+VIDEO_SUFFIXES = (".mp4", ".gif")
+"""Suffixes of ``-o`` that mean one video."""
 
 
 @dataclass
 class Request:
-    """The command line of ``dit generate --stream``; ``values`` holds the options of a picture.
+    """The command line of ``dit generate --stream``; ``values`` holds the options of an image.
 
     ``strength``: share of the steps that a frame goes through; the steps that remain are the levels
     of the stream batch. ``similarity``, ``longest``: see ``similarity.Similarity``.
@@ -59,9 +59,9 @@ class Request:
     quiet: bool = False
 
 
-def assemble(request: Request, listen: Listener, load: Load | None = None) -> Runner:
+def plan_stream(request: Request, listen: Listener, load: Load | None = None) -> Runner:
     """The run of a request, checked before a model is loaded. Raises the DitError of its faults."""
-    settings = merge([read_values(request.values)])
+    settings = merge_settings([read_values(request.values)])
     if len(request.prompts) != 1:
         raise UsageError("--stream: takes one prompt", 'for example dit generate "a cat" --stream -')
     check_prompt(request.prompts[0], "--prompt")
@@ -78,15 +78,15 @@ def assemble(request: Request, listen: Listener, load: Load | None = None) -> Ru
     _check_plan(settings.check(known.defaults, known.guidance, by="--stream"))
     kind = _output_kind(request, settings)
     identity = {} if request.source == "-" else _identity(request, settings, known, kind)
-    task = Stream(request, settings, listed[0], kind, identity, load)
+    task = VideoRun(request, settings, listed[0], kind, identity, load)
     outputs = Outputs(request.output, "{index:05d}", request.overwrite, resume=True)
     told = {"prompt": request.prompts[0], "seed": listed[0]}
-    film = [] if film_of(request) is None else [Item(0, request.source, told=told)]
-    return Runner(film, task, outputs, listen, quiet=request.quiet)
+    video = [] if film_of(request) is None else [Item(0, request.source, told=told)]
+    return Runner(video, task, outputs, listen, quiet=request.quiet)
 
 
-def _identity(request: Request, settings: Settings, known: Known, kind: str) -> dict[str, Any]:
-    """What decides the pictures besides the frames."""
+def _identity(request: Request, settings: Settings, known: KnownModel, kind: str) -> dict[str, Any]:
+    """What decides the images besides the frames."""
     return {
         **settings.pixel_options(),
         "command": "generate --stream",
@@ -126,13 +126,13 @@ def _plain(settings: Settings) -> Settings:
 
 
 @dataclass
-class Stream(Task):
-    """Redraws frames in order; ``skipped`` frames got the picture of the frame before."""
+class VideoRun(Task):
+    """Redraws frames in order; ``skipped`` frames got the image of the frame before."""
 
     request: Request
     settings: Settings
     seed: int
-    kind: str  # format of the pictures
+    kind: str  # format of the images
     identity: Mapping[str, Any]
     load: Load | None = None
     frames: int = 0
@@ -146,11 +146,11 @@ class Stream(Task):
         return self.request.source
 
     def flow(self) -> Iterator[tuple[Item, Result]] | None:
-        """See ``Task``: a picture for every frame; None for a film, which is one item."""
+        """See ``Task``: an image for every frame; None for a video, which is one item."""
         return None if film_of(self.request) is not None else self._pictures()
 
     def make(self, items: Sequence[Item], report: Report) -> list[Result]:
-        """See ``Task``: the film, whose frames are drawn while it is written."""
+        """See ``Task``: the video, whose frames are drawn while it is written."""
         return [Result(self._write_film) for _ in items]
 
     def summary(self) -> str:
@@ -176,13 +176,13 @@ class Stream(Task):
             yield item, Result(content, {"width": drawn.width, "height": drawn.height, "record": record})
 
     def _write_film(self, path: Path) -> None:
-        def pictures() -> Iterator[np.ndarray]:
+        def images() -> Iterator[np.ndarray]:
             for drawn in self._drawn():
                 yield layers(drawn, self._session.model.alpha)
 
-        animation.write_animation(path, pictures(), self.request.fps, hold=0, name=self.request.output)
+        animation.write_animation(path, images(), self.request.fps, hold=0, name=self.request.output)
 
-    def _record(self, drawn: Drawn) -> dict[str, Any]:
+    def _record(self, drawn: GeneratedImage) -> dict[str, Any]:
         extra = {"command": "stream", "source": Path(self.request.source).name, "strength": self.request.strength}
         return make_record(drawn, self._session.model, extra)
 
@@ -191,30 +191,30 @@ class Stream(Task):
     def _source(self) -> Iterator[np.ndarray]:
         """Frames (H, W, C) in [0, 1]."""
         if self.request.source == "-":
-            yield from frames.of_pipe()
+            yield from frames.read_pipe()
             return
         for path in files_of(self.request.source):
-            if frames.is_film(path):
-                yield from frames.of_film(path)
+            if frames.is_video(path):
+                yield from frames.read_video(path)
             else:
                 yield from frames.of_images(path)
 
-    def _drawn(self) -> Iterator[Drawn]:
-        """A picture for every frame, in order; frames that were left out repeat the one before."""
+    def _drawn(self) -> Iterator[GeneratedImage]:
+        """An image for every frame, in order; frames that were left out repeat the one before."""
         model = load_model(self.settings, load=self.load)
         self._session = session = open_sampler(model, self.settings)
         with session.attached() as network:
             yield from self._streamed(session, self._batch(session, network))
 
-    def _streamed(self, session: Sampler, batch: StreamBatch) -> Iterator[Drawn]:
+    def _streamed(self, session: Sampler, batch: StreamBatch) -> Iterator[GeneratedImage]:
         model = session.model
         similar = Similarity(self.request.similarity, self.request.longest, self.seed)
-        waiting: deque[int] = deque()  # pictures that each frame on its way stands for
+        waiting: deque[int] = deque()  # images that each frame on its way stands for
         for frame in self._source():
             if self.stopping():
                 break
             self.frames += 1
-            pixels = to_model(whole(frame.shape[:2], session.size).cut(frame), model.alpha)
+            pixels = to_model(whole_image(frame.shape[:2], session.size).cut(frame), model.alpha)
             if similar.skips(pixels[0]):
                 self.skipped_frames += 1
                 yield from self._repeat(waiting)
@@ -225,20 +225,20 @@ class Stream(Task):
         yield from self._decoded(waiting, batch.flush())
         self.calls = batch.calls
 
-    def _repeat(self, waiting: deque[int]) -> Iterator[Drawn]:
-        """One more picture of the latest frame: later, if that is still on its way."""
+    def _repeat(self, waiting: deque[int]) -> Iterator[GeneratedImage]:
+        """One more image of the latest frame: later, if that is still on its way."""
         if waiting:
             waiting[-1] += 1
         else:
             yield self._last
 
-    def _decoded(self, waiting: deque[int], latents: Iterable[Any]) -> Iterator[Drawn]:
-        """The picture of latents that have left, as often as frames wait for it."""
+    def _decoded(self, waiting: deque[int], latents: Iterable[Any]) -> Iterator[GeneratedImage]:
+        """The image of latents that have left, as often as frames wait for it."""
         session = self._session
         for x in latents:
             pixels = session.model.codec.decode(x)[0]
             job = Job(0, self.request.prompts[0], self.seed, self.settings)
-            self._last = Drawn(job, pixels, session.plan, *session.size, 0.0)
+            self._last = GeneratedImage(job, pixels, session.plan, *session.size, 0.0)
             for _ in range(waiting.popleft()):
                 yield self._last
 
@@ -257,14 +257,14 @@ class Stream(Task):
 
 
 def film_of(request: Request) -> Path | None:
-    """The film that frames are written to, if ``-o`` names one."""
+    """The video that frames are written to, if ``-o`` names one."""
     path = Path(request.output or "")
-    return path if path.suffix.lower() in FILMS else None
+    return path if path.suffix.lower() in VIDEO_SUFFIXES else None
 
 
 def files_of(source: str) -> list[Path]:
-    """The files of the frames: a film, or pictures. Raises InputError where there are none."""
-    return [Path(source)] if Path(source).is_file() else expand([source])
+    """The files of the frames: a video, or images. Raises InputError where there are none."""
+    return [Path(source)] if Path(source).is_file() else expand_inputs([source])
 
 
 def frames_hash(source: str) -> list[str]:
@@ -276,12 +276,12 @@ def frames_hash(source: str) -> list[str]:
 
 
 def _output_kind(request: Request, settings: Settings) -> str:
-    """The format of the pictures. Raises UsageError or InputError for a place that cannot be written to."""
-    film = film_of(request)
-    if film is not None:
-        fastest = animation.FASTEST[film.suffix.lower()]
+    """The format of the images. Raises UsageError or InputError for a place that cannot be written to."""
+    video = film_of(request)
+    if video is not None:
+        fastest = animation.MAX_FPS[video.suffix.lower()]
         if not 0 < request.fps <= fastest:
-            raise UsageError(f"--fps {request.fps:g}: out of range", f"{film.suffix} takes up to {fastest:g}")
+            raise UsageError(f"--fps {request.fps:g}: out of range", f"{video.suffix} takes up to {fastest:g}")
         return "png"
     if Outputs(request.output).kind == "file":
         raise UsageError(f"-o {request.output}: one file for many frames", "give a folder/, a .mp4 or .gif, or -")

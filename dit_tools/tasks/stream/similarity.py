@@ -35,7 +35,7 @@ class Similarity:
 
 
 def cosine(one: np.ndarray, two: np.ndarray) -> float:
-    """Cosine of two pictures; 1 for two black ones."""
+    """Cosine of two images; 1 for two black ones."""
     import numpy as np
 
     a, b = (array.astype(np.float64).ravel() for array in (one, two))

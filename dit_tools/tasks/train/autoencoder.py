@@ -21,9 +21,9 @@ from torch.nn.functional import avg_pool2d
 
 from dit_tools.core.errors import ModelError
 from dit_tools.tasks.train import checkpoint, dataset, losses
-from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels, muon_and_adamw
+from dit_tools.tasks.train.optimizers import Optimizers, factor, is_kernel, muon_and_adamw
 from dit_tools.tasks.train.recipe import Recipe
-from dit_tools.tasks.train.session import Interrupted, Meter, Session, check_loss, check_space
+from dit_tools.tasks.train.training_run import Interrupted, Meter, TrainingRun, check_loss, check_space
 
 CHECKPOINT = "vae.pt"
 COLOURS = (
@@ -36,7 +36,7 @@ COARSE = 8  # pixels: flat colours are most of a drawing
 WARMUP, DECAY = 100, 0.5  # steps; part of the run
 
 
-def build(recipe: Recipe) -> Any:
+def build_autoencoder(recipe: Recipe) -> Any:
     """The untrained autoencoder of the recipe."""
     a = recipe.autoencoder
     levels, channels = len(a.channels), cast(Any, a.channels)
@@ -78,7 +78,7 @@ def loss(model: Any, x: torch.Tensor, recipe: Recipe, spread: Any = None) -> tor
     return value if more is None else value + more
 
 
-def train(recipe: Recipe, session: Session) -> Any:
+def train_autoencoder(recipe: Recipe, session: TrainingRun) -> Any:
     """Train, or resume, and return the finished autoencoder; saved as ``run/vae``.
 
     Raises Interrupted when the user stopped it, or ``session.stop`` steps were made; Diverged;
@@ -90,11 +90,11 @@ def train(recipe: Recipe, session: Session) -> Any:
     team.check(recipe.autoencoder.batch_size, "[autoencoder]")
     spread = _spread(recipe)
     torch.manual_seed(recipe.seed)
-    data, _ = dataset.read(recipe.data, skin_tones=True, tell=session.tell)
+    data, _ = dataset.read_dataset(recipe.data, skin_tones=True, tell=session.tell)
     a = recipe.autoencoder
-    model = build(recipe).to(session.device, memory_format=torch.channels_last)
+    model = build_autoencoder(recipe).to(session.device, memory_format=torch.channels_last)
     check_space(run, 12 * sum(p.numel() for p in model.parameters()))
-    optimizers = muon_and_adamw([model], a.learning_rate, a.muon_learning_rate, kernels, 0.01)
+    optimizers = muon_and_adamw([model], a.learning_rate, a.muon_learning_rate, is_kernel, 0.01)
     steps = a.pictures // a.batch_size
     first = _resume(session, model, optimizers)
     meter = Meter(session, "autoencoder", first, steps, a.batch_size)
@@ -124,12 +124,12 @@ def train(recipe: Recipe, session: Session) -> Any:
 
 def _spread(recipe: Recipe) -> Any:
     """The term of variance expansion when the recipe has it and it does something."""
-    chosen = losses.parse(recipe.autoencoder.objectives, "autoencoder")
+    chosen = losses.parse_objectives(recipe.autoencoder.objectives, "autoencoder")
     found = [each.begin(None) for each in chosen]
     return found[0] if found and found[0].hooks else None
 
 
-def _save(session: Session, step: int, model: Any, optimizers: Optimizers) -> None:
+def _save(session: TrainingRun, step: int, model: Any, optimizers: Optimizers) -> None:
     """Write the checkpoint, with the state of the random numbers that the loss draws."""
     state = {
         "step": step,
@@ -142,9 +142,9 @@ def _save(session: Session, step: int, model: Any, optimizers: Optimizers) -> No
     session.save(CHECKPOINT, state)
 
 
-def _resume(session: Session, model: Any, optimizers: Optimizers) -> int:
+def _resume(session: TrainingRun, model: Any, optimizers: Optimizers) -> int:
     path = session.run / CHECKPOINT
-    state = checkpoint.load(path)
+    state = checkpoint.load_checkpoint(path)
     if state is None:
         return 0
     try:
@@ -160,7 +160,7 @@ def _resume(session: Session, model: Any, optimizers: Optimizers) -> int:
 
 
 def _batch(data: np.ndarray, size: int, rng: np.random.Generator) -> torch.Tensor:
-    """Random pictures, half of them mirrored, shifted by up to 6 pixels over transparent white."""
+    """Random images, half of them mirrored, shifted by up to 6 pixels over transparent white."""
     x = data[rng.integers(len(data), size=size)]
     x = np.where(rng.random((size, 1, 1, 1)) < 0.5, x, x[..., ::-1])
     edge = np.array([255, 255, 255, 0], np.uint8)[None, :, None, None]
@@ -179,7 +179,7 @@ def to_tensor(x: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def encode(model: Any, data: np.ndarray, batch_size: int = 64) -> torch.Tensor:
-    """Latents (N, C, h, w) of uint8 pictures."""
+    """Latents (N, C, h, w) of uint8 images."""
     parts = [data[i : i + batch_size] for i in range(0, len(data), batch_size)]
     device = next(model.parameters()).device
     made = [model.encode(to_tensor(part).to(device)).latent_dist.mean for part in parts]
@@ -188,7 +188,7 @@ def encode(model: Any, data: np.ndarray, batch_size: int = 64) -> torch.Tensor:
 
 @torch.no_grad()
 def psnr(model: Any, data: np.ndarray) -> float:
-    """Reconstruction PSNR in dB of uint8 pictures, over the three colour channels on white."""
+    """Reconstruction PSNR in dB of uint8 images, over the three colour channels on white."""
     device = next(model.parameters()).device
     y = model.decode(encode(model, data).to(device)).sample.clamp(-1, 1).cpu()
     error = (y - to_tensor(data))[:, :3].square().mean(dim=(1, 2, 3)) / 4

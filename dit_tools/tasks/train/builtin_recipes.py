@@ -1,4 +1,4 @@
-"""The recipes that come with dit: those of the built-in models, beside their weights."""
+"""The recipes that come with dit: those of the built-in models, next to their weights."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ Rows = dict[str, list[dict[str, Any]]]
 """Lines of a run's log by stage."""
 
 
-def write(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: int) -> None:
+def write_card(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: int) -> None:
     """Write ``README.md`` into a pipeline folder of that step."""
-    (folder / "README.md").write_text(text(folder, recipe, source, rows, step), encoding="utf-8")
+    (folder / "README.md").write_text(card_text(folder, recipe, source, rows, step), encoding="utf-8")
 
 
-def text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: int) -> str:
+def card_text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: int) -> str:
     """The card: what it is, how it was made, what was measured, what nobody has said yet."""
     t, d = recipe.transformer, recipe.data
     steps = t.samples // t.batch_size
@@ -26,7 +26,7 @@ def text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: in
     lines = [
         f"# {recipe.name}",
         "",
-        f"A text-to-image diffusion transformer for {d.size} px pictures with opacity, trained with dit {__version__}.",
+        f"A text-to-image diffusion transformer for {d.size} px images with opacity, trained with dit {__version__}.",
         "",
         f"- **Transformer**: PixArtTransformer2DModel, {t.layers} blocks of width {t.width}, "
         f"{_millions(folder / 'transformer')}, {(recipe.side // t.patch_size) ** 2} tokens, "
@@ -40,7 +40,7 @@ def text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: in
         "",
         "## Training",
         "",
-        f"- Step {step} of {steps}, {step * t.batch_size:,} pictures seen{loss}.",
+        f"- Step {step} of {steps}, {step * t.batch_size:,} images seen{loss}.",
         f"- Objectives: {', '.join(t.objectives) or 'rectified flow, logit-normal times'}.",
     ]
     if t.sibling_of:
@@ -52,7 +52,7 @@ def text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: in
         )
     if rows.get("autoencoder"):
         lines.append(
-            f"- Autoencoder: PSNR {rows['autoencoder'][-1]['psnr']} dB on some of the pictures it was trained on."
+            f"- Autoencoder: PSNR {rows['autoencoder'][-1]['psnr']} dB on some of the images it was trained on."
         )
     if source is not None:
         lines += ["", "## Recipe", "", "```toml", source.read_text("utf-8").rstrip(), "```"]
@@ -60,7 +60,7 @@ def text(folder: Path, recipe: Recipe, source: Path | None, rows: Rows, step: in
         "",
         "## Data, licence and limits",
         "",
-        "Not stated: say here what the pictures are, what their licence allows, and what "
+        "Not stated: say here what the images are, what their licence allows, and what "
         "the model should not be used for.",
         "",
     ]

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written beside and renamed, read with weights only."""
+"""Checkpoints of a training run: written to a temporary file and renamed, read with weights only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dit_tools.core.errors import ModelError
 from dit_tools.jobs.atomic import write_error
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, nested dicts) so that a kill never leaves half a file.
 
     Raises InputError when it cannot be written.
@@ -34,7 +34,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise write_error(path, cause) from error
 
 
-def load(path: Path, device: str = "cpu") -> dict[str, Any] | None:
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
     """The state last saved at ``path``, or None when there is none yet.
 
     Raises ModelError for a damaged file.
@@ -50,7 +50,7 @@ def load(path: Path, device: str = "cpu") -> dict[str, Any] | None:
 
 
 def save_folder(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a folder beside ``path``, which then takes its name."""
+    """Let ``write`` fill a folder next to ``path``, which then takes its name."""
     part, old = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.old")
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""The judge: a small picture and text encoder that never saw the generator, for ``dit eval``.
+"""The image-text model: a small image and text encoder that never saw the generator, for ``dit eval``.
 
-``tools/train_clip.py dit_tools/models/clip64/recipe.toml`` trains it on real pictures with their
+``tools/train_clip.py dit_tools/models/clip64/recipe.toml`` trains it on real images with their
 names and keywords (symmetric InfoNCE, Radford et al. 2021, Fig. 3) and writes ``picture.onnx``,
-``text.onnx`` and ``judge.json``. One tenth of the pictures is held out; the retrieval on those is
-the ceiling that generated pictures are compared with.
+``text.onnx`` and ``judge.json``. One tenth of the images is held out; the retrieval on those is
+the ceiling that generated images are compared with.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from dit_tools.nn.clip import PictureEncoder
 from dit_tools.tasks.train import checkpoint, dataset
 from dit_tools.tasks.train.recipe import Data
 
-HELD_OUT = 10  # one picture in ten
+HELD_OUT = 10  # one image in ten
 SAVE_EVERY = 100  # steps
 
 
 @dataclass(frozen=True)
-class JudgeRecipe:
-    """What decides the outcome of the run, apart from the pictures."""
+class ClipRecipe:
+    """What decides the outcome of the run, apart from the images."""
 
     captions: str
     styles: tuple[str, ...]
@@ -52,7 +52,7 @@ class JudgeRecipe:
 class TextEncoder(nn.Module):
     """Hashed n-gram counts (B, BUCKETS) to unit features (B, F)."""
 
-    def __init__(self, recipe: JudgeRecipe):
+    def __init__(self, recipe: ClipRecipe):
         super().__init__()
         self.embed = nn.Linear(BUCKETS, 2 * recipe.features, bias=False)
         self.head = nn.Linear(2 * recipe.features, recipe.features)
@@ -63,10 +63,10 @@ class TextEncoder(nn.Module):
         return functional.normalize(self.head(functional.gelu(self.embed(counts))), dim=-1)
 
 
-class Judge(nn.Module):
+class Clip(nn.Module):
     """Both encoders and the temperature of their comparison."""
 
-    def __init__(self, recipe: JudgeRecipe):
+    def __init__(self, recipe: ClipRecipe):
         super().__init__()
         self.picture = PictureEncoder(recipe.widths, recipe.blocks, recipe.features)
         self.text = TextEncoder(recipe)
@@ -80,32 +80,32 @@ class Judge(nn.Module):
         return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.mT, target)) / 2
 
 
-def load(path: Path) -> JudgeRecipe:
+def load_recipe(path: Path) -> ClipRecipe:
     """Read the recipe."""
     table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    return JudgeRecipe(**{key: _frozen(value) for key, value in table.items()})
+    return ClipRecipe(**{key: _frozen(value) for key, value in table.items()})
 
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def train(recipe: JudgeRecipe, run: Path, stop: int | None = None) -> dict[str, Any]:
+def train_clip(recipe: ClipRecipe, run: Path, stop: int | None = None) -> dict[str, Any]:
     """Train, or resume, and write the graphs and ``judge.json`` to ``run``; returns the facts.
 
     ``stop`` ends this session after that many steps in all.
     """
     data = Data(recipe.captions, recipe.styles, recipe.size, {}, {}, {})
-    images, captions = dataset.read(data, skin_tones=False)
+    images, captions = dataset.read_dataset(data, skin_tones=False)
     held = np.random.default_rng(recipe.seed).permutation(len(images)) % HELD_OUT == 0
     concepts: dict[str, list[int]] = {}
     for row in np.flatnonzero(~held):
         concepts.setdefault(captions[row].name, []).append(int(row))
     torch.manual_seed(recipe.seed)
-    judge: Any = Judge(recipe)
+    judge: Any = Clip(recipe)
     judge.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(judge.parameters(), recipe.learning_rate, weight_decay=0.05)
-    first, state = 0, checkpoint.load(run / "judge.pt")
+    first, state = 0, checkpoint.load_checkpoint(run / "judge.pt")
     if state is not None:
         judge.load_state_dict(state["judge"])
         optimizer.load_state_dict(state["optimizer"])
@@ -123,7 +123,7 @@ def train(recipe: JudgeRecipe, run: Path, stop: int | None = None) -> dict[str, 
         optimizer.zero_grad()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
             state = {"step": step + 1, "judge": judge.state_dict(), "optimizer": optimizer.state_dict()}
-            checkpoint.save(run / "judge.pt", state)
+            checkpoint.save_checkpoint(run / "judge.pt", state)
             rate = (step + 1 - first) * recipe.batch_size / (time.time() - start)
             found = retrieval(judge, images[held], [c.name for c, h in zip(captions, held, strict=True) if h])
             line = {"step": step + 1, "loss": round(value.item(), 4), "retrieval": round(found, 3)}
@@ -131,8 +131,8 @@ def train(recipe: JudgeRecipe, run: Path, stop: int | None = None) -> dict[str, 
     return _write(judge, recipe, run, images, captions, held)
 
 
-def _batch(recipe: JudgeRecipe, step: int, images, captions, concepts):
-    """Batch ``step``: distinct concepts, one picture of each, a little disturbed."""
+def _batch(recipe: ClipRecipe, step: int, images, captions, concepts):
+    """Batch ``step``: distinct concepts, one image of each, a little disturbed."""
     rng = random.Random(f"{recipe.seed}-{step}")
     rows = [rng.choice(concepts[name]) for name in rng.sample(list(concepts), recipe.batch_size)]
     texts = []
@@ -147,15 +147,15 @@ def _batch(recipe: JudgeRecipe, step: int, images, captions, concepts):
     seen = seen[:, :, 6 + dy : 6 + dy + recipe.size, 6 + dx : 6 + dx + recipe.size]
     if rng.random() < 0.5:
         seen = seen.flip(-1)
-    if rng.random() < 0.5:  # generated pictures are soft: what they show must count, not edges
+    if rng.random() < 0.5:  # generated images are soft: what they show must count, not edges
         seen = functional.avg_pool2d(seen, 3, 1, 1, count_include_pad=False)
     seen = (seen + 0.02 * torch.randn(seen.shape)).to(memory_format=torch.channels_last)
     return seen, torch.from_numpy(buckets(texts))
 
 
 @torch.no_grad()
-def retrieval(judge: Judge, images: np.ndarray, names: list[str], among: int = 100) -> float:
-    """Share of pictures (N, 4, S, S) whose own name is the nearest of ``among`` random ones."""
+def retrieval(judge: Clip, images: np.ndarray, names: list[str], among: int = 100) -> float:
+    """Share of images (N, 4, S, S) whose own name is the nearest of ``among`` random ones."""
     from dit_tools.models.clip import share_found
 
     seen = torch.from_numpy(images[:, :3]).float() / 255
@@ -164,12 +164,12 @@ def retrieval(judge: Judge, images: np.ndarray, names: list[str], among: int = 1
     return share_found(features, texts, names, among)
 
 
-def _write(judge: Judge, recipe: JudgeRecipe, run: Path, images, captions, held) -> dict[str, Any]:
+def _write(judge: Clip, recipe: ClipRecipe, run: Path, images, captions, held) -> dict[str, Any]:
     run.mkdir(parents=True, exist_ok=True)
     judge.eval()
-    picture, counts = torch.rand(2, 3, recipe.size, recipe.size), torch.rand(2, BUCKETS)
+    image, counts = torch.rand(2, 3, recipe.size, recipe.size), torch.rand(2, BUCKETS)
     for name, module, given in (
-        ("picture", judge.picture, {"pictures": picture}),
+        ("picture", judge.picture, {"pictures": image}),
         ("text", judge.text, {"counts": counts}),
     ):
         (argument, example), *_ = given.items()

@@ -1,7 +1,7 @@
-"""Captioned pictures for training, as small arrays in memory.
+"""Captioned images for training, as small arrays in memory.
 
-A picture is stored as uint8 ``(4, H, W)``: red, green, blue composited over white, and alpha. White
-compositing keeps the colour of transparent pixels defined, which a straight-alpha picture does not.
+An image is stored as uint8 ``(4, H, W)``: red, green, blue composited over white, and alpha. White
+compositing keeps the colour of transparent pixels defined, which a straight-alpha image does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dit_tools.tasks.train.recipe import Data
 
 @dataclass(frozen=True)
 class Caption:
-    """What is known about one picture: style, exact name, loose keywords, group."""
+    """What is known about one image: style, exact name, loose keywords, group."""
 
     style: str
     name: str
@@ -46,7 +46,7 @@ def data_root(data: Data | None = None) -> Path:
     return Path(place)
 
 
-def read(
+def read_dataset(
     data: Data, skin_tones: bool, tell: image_folder.Tell = lambda event: None
 ) -> tuple[np.ndarray, list[Caption]]:
     """The recipe's images, ``(N, 4, size, size)`` uint8, and their captions.
@@ -55,10 +55,10 @@ def read(
     an autoencoder only. ``tell`` hears of what is left out. Raises InputError for missing data.
     """
     if data.folder:
-        pixels, texts = image_folder.read(Path(data.folder), data.size, tell, data.strict)
+        pixels, texts = image_folder.read_folder(Path(data.folder), data.size, tell, data.strict)
         return pixels, [Caption("", text, (), "") for text in texts]
     root = data_root(data)
-    pictures, captions, archives = [], [], {}
+    images, captions, archives = [], [], {}
     try:
         lines = (root / data.captions).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -73,24 +73,24 @@ def read(
         archive, member = row["file"].split("/", 1)
         if archive not in archives:
             archives[archive] = zipfile.ZipFile((root / data.captions).parent / archive)
-        pictures.append(_decode(archives[archive].read(member), data.size))
+        images.append(_decode(archives[archive].read(member), data.size))
         keywords = tuple(word.replace("_", " ").lower() for word in row["keywords"])
         captions.append(Caption(row["style"], row["name"].lower(), keywords, row["group"]))
-    if not pictures:
-        raise InputError(f"{root / data.captions}: no picture in styles {', '.join(data.styles)}")
-    return np.stack(pictures), captions
+    if not images:
+        raise InputError(f"{root / data.captions}: no image in styles {', '.join(data.styles)}")
+    return np.stack(images), captions
 
 
 def _decode(content: bytes, size: int) -> np.ndarray:
-    picture = Image.open(io.BytesIO(content)).convert("RGBA")
-    white = Image.new("RGBA", picture.size, "white")
-    flat = Image.alpha_composite(white, picture).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    alpha = picture.getchannel("A").resize((size, size), Image.Resampling.LANCZOS)
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    flat = Image.alpha_composite(white, image).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    alpha = image.getchannel("A").resize((size, size), Image.Resampling.LANCZOS)
     return np.concatenate([np.asarray(flat), np.asarray(alpha)[..., None]], 2).transpose(2, 0, 1)
 
 
-def weights(captions: list[Caption], data: Data) -> np.ndarray:
-    """Probability of drawing each picture, from the recipe's group and style weights.
+def sampling_weights(captions: list[Caption], data: Data) -> np.ndarray:
+    """Probability of drawing each image, from the recipe's group and style weights.
 
     Recoloured copies are ``data.recoloured_share`` of all draws.
     """
@@ -105,11 +105,11 @@ def weights(captions: list[Caption], data: Data) -> np.ndarray:
 
 
 def prompt(caption: Caption, data: Data, rng: random.Random) -> str:
-    """One of the many prompts that ask for this picture.
+    """One of the many prompts that ask for this image.
 
     Mostly the exact name, sometimes with keywords or only with them. The first style of the recipe
     is the default: it is named in a third of its prompts, every other style in all of them.
-    Pictures of a user's folder have no styles: the prompt is the caption.
+    Images of a user's folder have no styles: the prompt is the caption.
     """
     if not caption.style:
         return caption.name

@@ -86,7 +86,7 @@ class Team:
             self.wait()
 
 
-def gather(device: str) -> tuple[Team, str]:
+def join_team(device: str) -> tuple[Team, str]:
     """The team that this process was started in, and its own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Team(), device

@@ -1,7 +1,7 @@
-"""Captioned pictures of a user: a folder, or a zip of one.
+"""Captioned images of a user: a folder, or a zip of one.
 
 Captions come from ``captions.jsonl`` (rows with ``file`` and ``caption``), else ``captions.csv``
-(columns of these names), else from a ``.txt`` beside each picture (``cat.png``, ``cat.txt``).
+(columns of these names), else from a ``.txt`` next to each image (``cat.png``, ``cat.txt``).
 ``file`` is relative to the file that names it. What cannot be used is reported and left out, never
 trained on.
 """
@@ -24,7 +24,7 @@ from dit_tools.core.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 TABLES = ("captions.jsonl", "captions.csv")
 FILE_KEYS, CAPTION_KEYS = ("file", "file_name", "image"), ("caption", "text", "prompt")
-LONGEST = 2000  # characters of a caption
+MAX_CAPTION = 2000  # characters of a caption
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -43,9 +43,7 @@ class Files:
                 self.archive = zipfile.ZipFile(source)
             except (OSError, zipfile.BadZipFile) as error:
                 reason = error.strerror if isinstance(error, OSError) else "it is not a zip"
-                raise InputError(
-                    f"{source}: cannot be read: {reason}", "give a folder of pictures, or its zip"
-                ) from None
+                raise InputError(f"{source}: cannot be read: {reason}", "give a folder of images, or its zip") from None
             self.names = sorted(i.filename for i in self.archive.infolist() if not i.is_dir())
         hidden = (".", "__MACOSX")
         self.names = [n for n in self.names if not any(part.startswith(hidden) for part in PurePosixPath(n).parts)]
@@ -57,12 +55,12 @@ class Files:
         return (self.source / name).read_bytes()
 
 
-def read(source: Path, size: int, tell: Tell, strict: bool = False) -> tuple[np.ndarray, list[str]]:
-    """The usable pictures, uint8 ``(N, 4, size, size)``, and their captions.
+def read_folder(source: Path, size: int, tell: Tell, strict: bool = False) -> tuple[np.ndarray, list[str]]:
+    """The usable images, uint8 ``(N, 4, size, size)``, and their captions.
 
     Args:
         source: folder or zip.
-        size: pictures are cropped in the middle to a square and resized to it, pixels.
+        size: images are cropped in the middle to a square and resized to it, pixels.
         tell: gets ``{"type": "skipped", "file", "reason"}`` for everything that is left out.
         strict: refuse instead of leaving out.
 
@@ -76,22 +74,22 @@ def read(source: Path, size: int, tell: Tell, strict: bool = False) -> tuple[np.
         nonlocal skipped
         skipped += 1
         if strict:
-            raise InputError(f"{source}/{name}: {reason}", "mend it, or set strict = false")
+            raise InputError(f"{source}/{name}: {reason}", "fix it, or set strict = false")
         tell({"type": "skipped", "file": f"{source}/{name}", "reason": reason})
 
     pixels, captions = [], []
     for name, caption in _captioned(files, skip):
         try:
-            picture = decode(files.read(name), size)
+            image = decode_image(files.read(name), size)
         except Exception as error:  # noqa: BLE001  Pillow raises whatever a damaged file provokes
-            skip(name, f"not a picture that can be read ({_reason(error)})")
+            skip(name, f"not an image that can be read ({_reason(error)})")
             continue
-        pixels.append(picture)
+        pixels.append(image)
         captions.append(caption)
     if not pixels:
         raise InputError(
-            f"{source}: no picture with a caption" + (f", {skipped} skipped" if skipped else ""),
-            "put a .txt beside each picture, or add captions.jsonl or captions.csv",
+            f"{source}: no image with a caption" + (f", {skipped} skipped" if skipped else ""),
+            "put a .txt next to each image, or add captions.jsonl or captions.csv",
         )
     return np.stack(pixels), captions
 
@@ -100,30 +98,30 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:80]
 
 
-def decode(content: bytes, size: int) -> np.ndarray:
-    """A picture as uint8 ``(4, size, size)``: colour over white, opacity; cropped to a square."""
+def decode_image(content: bytes, size: int) -> np.ndarray:
+    """An image as uint8 ``(4, size, size)``: colour over white, opacity; cropped to a square."""
     with Image.open(io.BytesIO(content)) as opened:
         opened.load()
-        picture = ImageOps.exif_transpose(opened)
-    if picture.mode.startswith(("I", "F")):  # 16 bits; Pillow would clip them
-        values = np.asarray(picture, np.float32)
-        picture = Image.fromarray((values / 257).clip(0, 255).astype(np.uint8))
-    picture = ImageOps.fit(picture.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
-    white = Image.new("RGBA", picture.size, "white")
-    flat = np.asarray(Image.alpha_composite(white, picture))[..., :3]
-    alpha = np.asarray(picture.getchannel("A"))[..., None]
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith(("I", "F")):  # 16 bits; Pillow would clip them
+        values = np.asarray(image, np.float32)
+        image = Image.fromarray((values / 257).clip(0, 255).astype(np.uint8))
+    image = ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.LANCZOS)
+    white = Image.new("RGBA", image.size, "white")
+    flat = np.asarray(Image.alpha_composite(white, image))[..., :3]
+    alpha = np.asarray(image.getchannel("A"))[..., None]
     return np.concatenate([flat, alpha], 2).transpose(2, 0, 1)
 
 
 def _captioned(files: Files, skip: Callable[[str, str], None]) -> Iterator[tuple[str, str]]:
-    """Every picture that has a caption, with it."""
-    pictures = [n for n in files.names if n.lower().endswith(SUFFIXES)]
+    """Every image that has a caption, with it."""
+    images = [n for n in files.names if n.lower().endswith(SUFFIXES)]
     tables = [n for n in files.names if PurePosixPath(n).name in TABLES]
     tables.sort(key=lambda n: (n.count("/"), TABLES.index(PurePosixPath(n).name)))
     if not tables:
-        yield from _beside(files, pictures, skip)
+        yield from _beside(files, images, skip)
         return
-    known, named = set(pictures), set()
+    known, named = set(images), set()
     folder = PurePosixPath(tables[0]).parent
     for line, file, caption in _rows(files, tables[0], skip):
         name = (folder / file).as_posix()
@@ -137,7 +135,7 @@ def _captioned(files: Files, skip: Callable[[str, str], None]) -> Iterator[tuple
         else:
             named.add(name)
             skip(name, "its caption is empty or too long")
-    for name in pictures:
+    for name in images:
         if name not in named:
             skip(name, f"no caption in {tables[0]}")
 
@@ -163,7 +161,7 @@ def _beside(files: Files, pictures: list[str], skip: Callable[[str, str], None])
 def _good(caption: Any) -> str:
     """The caption in one line; empty when it cannot be used."""
     text = " ".join(caption.split()) if isinstance(caption, str) else ""
-    return text if len(text) <= LONGEST else ""
+    return text if len(text) <= MAX_CAPTION else ""
 
 
 def _rows(files: Files, table: str, skip: Callable[[str, str], None]) -> Iterator[tuple[int, str, Any]]:

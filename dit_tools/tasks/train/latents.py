@@ -1,4 +1,4 @@
-"""Latents of the training pictures, encoded once and kept beside the checkpoint."""
+"""Latents of the training images, encoded once and kept next to the checkpoint."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from safetensors.torch import save_file
 from dit_tools.jobs.atomic import atomic_path
 from dit_tools.tasks.train import autoencoder
 
-NAME = "latents.safetensors"
+LATENTS_FILE = "latents.safetensors"
 
 
-def cached(run: Path, vae: Any, data: np.ndarray, other: Path | None = None, keep: bool = True) -> torch.Tensor:
-    """Latents (N, C, h, w) of uint8 pictures, from ``run`` where they are those of this data.
+def cached_latents(run: Path, vae: Any, data: np.ndarray, other: Path | None = None, keep: bool = True) -> torch.Tensor:
+    """Latents (N, C, h, w) of uint8 images, from ``run`` where they are those of this data.
 
-    The file carries a hash of pictures and autoencoder; another one is computed anew. ``other``:
+    The file carries a hash of images and autoencoder; another one is computed again. ``other``:
     the folder of another run, which may have them too. ``keep``: whether to write the file.
     """
     wanted = _fingerprint(vae, data)
     for place in (run, other):
-        if place is not None and (found := _read(place / NAME, wanted)) is not None:
+        if place is not None and (found := _read(place / LATENTS_FILE, wanted)) is not None:
             return found
     made = autoencoder.encode(vae, data).contiguous()
     if keep:
         run.mkdir(parents=True, exist_ok=True)
-        with atomic_path(run / NAME) as part:
+        with atomic_path(run / LATENTS_FILE) as part:
             save_file({"latents": made}, part, {"of": wanted})
     return made
 

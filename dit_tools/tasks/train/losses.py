@@ -15,10 +15,10 @@ from dit_tools.core.errors import UsageError
 from dit_tools.core.paths import VP, Path, scales
 from dit_tools.core.prediction import Prediction
 from dit_tools.methods.objectives import Condition, Denoise, NetworkInfo, Objective, Term, TrainingStep
-from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.training_run import TrainingRun
 
 
-def parse(texts: Sequence[str], stage: str) -> list[Any]:
+def parse_objectives(texts: Sequence[str], stage: str) -> list[Any]:
     """The objectives of these specs. Raises UsageError for one of the other stage, or twice."""
     chosen = [spec.parse("objectives", text) for text in texts]
     for i, each in enumerate(chosen):
@@ -58,7 +58,7 @@ class Terms:
         path: Path,
         seed: int,
         rate: float,
-        session: Session,
+        session: TrainingRun,
     ):
         self.names = [each.info.name for each in objectives]
         self.all: list[Term] = [each.begin(network) for each in objectives]
@@ -118,7 +118,7 @@ class Terms:
         return found
 
     def step(self, factor: float) -> None:
-        """Update what terms train beside the network."""
+        """Update what terms train next to the network."""
         if self.optimizer is not None:
             self.team.average(self.modules.parameters())
             torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)

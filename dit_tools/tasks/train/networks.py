@@ -85,8 +85,10 @@ def tokenize(words, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def draw(networks: Networks, vae, words, prompts, steps: int = 20, scale: float = 4.0, seed: int = 0) -> torch.Tensor:
-    """Pictures (N, 4, H, W) in [-1, 1] by Euler steps and classifier-free guidance."""
+def sample_images(
+    networks: Networks, vae, words, prompts, steps: int = 20, scale: float = 4.0, seed: int = 0
+) -> torch.Tensor:
+    """Images (N, 4, H, W) in [-1, 1] by Euler steps and classifier-free guidance."""
     count = len(prompts)
     device = next(networks.parameters()).device
     transformer: Any = networks.transformer
@@ -102,15 +104,15 @@ def draw(networks: Networks, vae, words, prompts, steps: int = 20, scale: float 
     return vae.decode(x).sample.clamp(-1, 1)
 
 
-def sheet(networks: Networks, vae, words, recipe: Recipe, prompts) -> Image.Image:
+def sample_sheet(networks: Networks, vae, words, recipe: Recipe, prompts) -> Image.Image:
     """A contact sheet of ``prompts`` with 20 steps, seed 0, on white."""
-    y = (draw(networks, vae, words, prompts)[:, :3] + 1) * 127.5
+    y = (sample_images(networks, vae, words, prompts)[:, :3] + 1) * 127.5
     y = y.round().byte().permute(0, 2, 3, 1).cpu()
     size = recipe.data.size
-    picture = Image.new("RGB", (8 * size, -(-len(prompts) // 8) * size))
+    image = Image.new("RGB", (8 * size, -(-len(prompts) // 8) * size))
     for i, tile in enumerate(y.numpy()):
-        picture.paste(Image.fromarray(tile), (i % 8 * size, i // 8 * size))
-    return picture
+        image.paste(Image.fromarray(tile), (i % 8 * size, i // 8 * size))
+    return image
 
 
 def pipeline(recipe: Recipe, words, networks: Networks, vae) -> PixArtSigmaPipeline:

@@ -21,7 +21,7 @@ from dit_tools.tasks.train import image_folder
 BATCH = 16  # images that go through the autoencoder together
 
 
-def fitted(model: Any, pixels: np.ndarray, captions: Sequence[str], ridge: float) -> Any:
+def fit_images(model: Any, pixels: np.ndarray, captions: Sequence[str], ridge: float) -> Any:
     """The step of images, uint8 (N, 4, size, size), and their captions."""
     size, text, latents = pixels.shape[-1], [], []
     channels = 4 if model.alpha else 3
@@ -31,7 +31,7 @@ def fitted(model: Any, pixels: np.ndarray, captions: Sequence[str], ridge: float
         text.append(one_more_step.pooled(model.encode(asked)["cond"]))
         part = pixels[start : start + BATCH, :channels].astype(np.float32) / 255
         latents.append(to_numpy(model.codec.encode(part)))
-    return one_more_step.fit(np.concatenate(text), np.concatenate(latents), ridge)
+    return one_more_step.fit_step(np.concatenate(text), np.concatenate(latents), ridge)
 
 
 def fit(folder: Path, images: Path, tell: image_folder.Tell = lambda event: None, ridge: float = 1.0) -> Path:
@@ -45,5 +45,5 @@ def fit(folder: Path, images: Path, tell: image_folder.Tell = lambda event: None
     if not folder.is_dir():
         raise ModelError(f"{folder}: not a folder", "give the folder of a model, which the step is written into")
     model = load(str(folder))
-    pixels, captions = image_folder.read(images, model.defaults.size, tell)
-    return one_more_step.write(fitted(model, pixels, captions, ridge), folder)
+    pixels, captions = image_folder.read_folder(images, model.defaults.size, tell)
+    return one_more_step.write_step(fit_images(model, pixels, captions, ridge), folder)

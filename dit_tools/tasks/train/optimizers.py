@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dit_tools.tasks.train.session import has_bfloat16
+from dit_tools.tasks.train.training_run import has_bfloat16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024, quintic coefficients
 
@@ -71,7 +71,7 @@ def in_blocks(name: str, parameter: torch.Tensor) -> bool:
     return inside and "table" not in name and "relative_attention" not in name
 
 
-def kernels(name: str, parameter: torch.Tensor) -> bool:
+def is_kernel(name: str, parameter: torch.Tensor) -> bool:
     """Whether Muon takes this parameter of an autoencoder: kernels between hidden channels."""
     return parameter.ndim == 4 and min(parameter.shape[:2]) > 4 and "quant_conv" not in name
 

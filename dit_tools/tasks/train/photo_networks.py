@@ -15,10 +15,10 @@ import torch
 from dit_tools.core.errors import ModelError
 from dit_tools.nn.photo_networks import Restorer, Upscaler
 from dit_tools.tasks.train import checkpoint
-from dit_tools.tasks.train.optimizers import Optimizers, factor, kernels, muon_and_adamw
+from dit_tools.tasks.train.optimizers import Optimizers, factor, is_kernel, muon_and_adamw
 from dit_tools.tasks.train.photo_recipe import PhotoRecipe, Training
 from dit_tools.tasks.train.photographs import Patches, data_root, read
-from dit_tools.tasks.train.session import Interrupted, Meter, Session, check_loss, check_space
+from dit_tools.tasks.train.training_run import Interrupted, Meter, TrainingRun, check_loss, check_space
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
 
@@ -31,7 +31,7 @@ def build(recipe: PhotoRecipe) -> Any:
     return Restorer(n.widths, n.blocks)
 
 
-def train(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> Path:
+def train(recipe: PhotoRecipe, session: TrainingRun, folder: str | None = None) -> Path:
     """Train, or go on where an earlier session stopped; the file of the finished weights.
 
     Raises Interrupted when the user stopped it or ``session.stop`` steps were made; Diverged;
@@ -41,7 +41,7 @@ def train(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> P
     model = build(recipe).to(session.device, memory_format=torch.channels_last)
     check_space(session.run, 16 * sum(p.numel() for p in model.parameters()))
     t = recipe.training
-    optimizers = muon_and_adamw([model], t.learning_rate, t.muon_learning_rate, kernels)
+    optimizers = muon_and_adamw([model], t.learning_rate, t.muon_learning_rate, is_kernel)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(t.ema_decay)
     )
@@ -87,7 +87,7 @@ class _Clock:
         return self.before + time.process_time() - self.cpu
 
 
-def _loss(recipe: PhotoRecipe, patches: Patches, model: Any, step: int, session: Session) -> torch.Tensor:
+def _loss(recipe: PhotoRecipe, patches: Patches, model: Any, step: int, session: TrainingRun) -> torch.Tensor:
     if recipe.task == "superres":
         scale, given, wanted = patches.upscaling(step)
     else:
@@ -103,16 +103,16 @@ def _tensor(batch: Any, device: str) -> torch.Tensor:
     return torch.from_numpy(batch).to(device).permute(0, 3, 1, 2)
 
 
-def _save(session: Session, step: int, spent: float, model: Any, average: Any, optimizers: Optimizers) -> None:
+def _save(session: TrainingRun, step: int, spent: float, model: Any, average: Any, optimizers: Optimizers) -> None:
     session.save(CHECKPOINT, {
         "step": step, "cpu_seconds": spent, "model": model.state_dict(),
         "average": average.state_dict(), "optimizers": optimizers.state_dict(),
     })  # fmt: skip
 
 
-def _resume(session: Session, model: Any, average: Any, optimizers: Optimizers) -> tuple[int, float]:
+def _resume(session: TrainingRun, model: Any, average: Any, optimizers: Optimizers) -> tuple[int, float]:
     path = session.run / CHECKPOINT
-    state = checkpoint.load(path)
+    state = checkpoint.load_checkpoint(path)
     if state is None:
         return 0, 0.0
     try:

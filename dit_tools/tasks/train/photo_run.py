@@ -8,13 +8,13 @@ from typing import Any
 from dit_tools.tasks.train import photo_networks
 from dit_tools.tasks.train.photo_recipe import PhotoRecipe
 from dit_tools.tasks.train.photographs import Patches, data_root, read
-from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.training_run import TrainingRun
 
 MODEL = "model"
 CALIBRATION = 24  # images whose activations give the ranges of int8
 
 
-def run(recipe: PhotoRecipe, session: Session, folder: str | None = None) -> Path:
+def run(recipe: PhotoRecipe, session: TrainingRun, folder: str | None = None) -> Path:
     """Train, or go on, and write ``session.run``/model; its path.
 
     For the errors see ``photo_networks.train``.

@@ -10,7 +10,7 @@ WIDTH, HEIGHT, EDGE = 640, 360, 48  # pixels of a panel
 INK, PALE, LINE = (60, 60, 60), (225, 225, 225), (40, 90, 200)
 
 
-def rows(run: Path) -> dict[str, list[dict[str, Any]]]:
+def read_rows(run: Path) -> dict[str, list[dict[str, Any]]]:
     """Stage -> its log lines in order of steps; a step that was made twice counts once."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     if (run / "log.jsonl").exists():
@@ -24,20 +24,22 @@ def rows(run: Path) -> dict[str, list[dict[str, Any]]]:
     return {stage: [table[step] for step in sorted(table)] for stage, table in found.items()}
 
 
-def curve(run: Path) -> None:
+def plot_curve(run: Path) -> None:
     """Draw ``loss.png``, one panel a stage with at least two points; nothing without any."""
     from PIL import Image
 
     panels = [
-        (stage, [(row["step"], row["loss"]) for row in table]) for stage, table in rows(run).items() if len(table) > 1
+        (stage, [(row["step"], row["loss"]) for row in table])
+        for stage, table in read_rows(run).items()
+        if len(table) > 1
     ]
     if not panels:
         return
-    picture = Image.new("RGB", (WIDTH, HEIGHT * len(panels)), "white")
+    image = Image.new("RGB", (WIDTH, HEIGHT * len(panels)), "white")
     for i, (stage, points) in enumerate(panels):
-        picture.paste(_panel(stage, points), (0, i * HEIGHT))
+        image.paste(_panel(stage, points), (0, i * HEIGHT))
     beside = run / "loss.part.png"
-    picture.save(beside)
+    image.save(beside)
     beside.replace(run / "loss.png")
 
 
@@ -47,8 +49,8 @@ def _panel(stage: str, points: list[tuple[int, float]]) -> Any:
 
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(image)
     logs = [math.log10(max(loss, 1e-12)) for _, loss in points]
     low, high = min(logs), max(logs) + 1e-3
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
@@ -64,4 +66,4 @@ def _panel(stage: str, points: list[tuple[int, float]]) -> Any:
         draw.text((place(step, low)[0] - 12, HEIGHT - EDGE + 8), f"{step:.0f}", fill=INK)
     draw.line([place(step, log) for (step, _), log in zip(points, logs, strict=True)], LINE, 2)
     draw.text((EDGE, 12), f"{stage}: loss by step", fill=INK)
-    return picture
+    return image

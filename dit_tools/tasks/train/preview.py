@@ -9,13 +9,13 @@ from dit_tools.models.loading import validation
 from dit_tools.models.loading.resolve import builtin_names, resolve
 from dit_tools.tasks.train import dataset, plot
 from dit_tools.tasks.train.recipe import REPETITIONS, Recipe
-from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.training_run import TrainingRun
 
 FLOAT = 4  # bytes of a number in float32
 KEPT = 5  # numbers a trained parameter: itself, its gradient, two moments, its average
 
 
-def preview(recipe: Recipe, session: Session) -> dict[str, Any]:
+def preview(recipe: Recipe, session: TrainingRun) -> dict[str, Any]:
     """The plan of a run, ready for JSON. Nothing is written and no network is built.
 
     ``images`` are those that can be used, ``stages`` has steps and batch size of each, ``done`` the
@@ -23,7 +23,7 @@ def preview(recipe: Recipe, session: Session) -> dict[str, Any]:
     gradients, optimizer, average, images and latents, without activations; None where the size of
     the model is not known on this machine. Raises InputError for missing data.
     """
-    images, _ = dataset.read(recipe.data, skin_tones=False, tell=session.tell)
+    images, _ = dataset.read_dataset(recipe.data, skin_tones=False, tell=session.tell)
     found: dict[str, Any] = {
         "type": "plan",
         "name": recipe.name,
@@ -33,7 +33,7 @@ def preview(recipe: Recipe, session: Session) -> dict[str, Any]:
         "images": len(images),
         "size": recipe.data.size,
     }
-    rows = plot.rows(session.run)
+    rows = plot.read_rows(session.run)
     about = _adapter(recipe, session, len(images)) if recipe.adapter.model else _networks(recipe)
     stages = {
         name: {"steps": steps, "batch_size": size, "done": rows[name][-1]["step"] if rows.get(name) else 0}
@@ -55,7 +55,7 @@ def _networks(recipe: Recipe) -> dict[str, Any]:
     stages = {"transformer": (t.samples // t.batch_size, t.batch_size)}
     with torch.device("meta"):
         parts = {"transformer": _count(Networks(recipe, recipe.tokenizer.vocab_size))}
-        parts["autoencoder"] = _count(autoencoder.build(recipe))
+        parts["autoencoder"] = _count(autoencoder.build_autoencoder(recipe))
     if not t.sibling_of:
         stages = {"autoencoder": (a.pictures // a.batch_size, a.batch_size), **stages}
     return {
@@ -66,7 +66,7 @@ def _networks(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _adapter(recipe: Recipe, session: Session, images: int) -> dict[str, Any]:
+def _adapter(recipe: Recipe, session: TrainingRun, images: int) -> dict[str, Any]:
     """An adapter: the frozen model's weights, counted in the headers of its files."""
     a = recipe.adapter
     samples = a.samples or REPETITIONS * images

@@ -1,6 +1,6 @@
 """A training recipe: a TOML file as frozen dataclasses and nothing else.
 
-A recipe names itself, says where its pictures are, and overrides what it wants of the rest: every
+A recipe names itself, says where its images are, and overrides what it wants of the rest: every
 other key has a default.
 """
 
@@ -25,9 +25,9 @@ class RecipeError(InputError, ValueError):
 
 @dataclass(frozen=True)
 class Data:
-    """Where the pictures come from and how often each is drawn.
+    """Where the images come from and how often each is drawn.
 
-    Either ``folder`` (a folder or zip of pictures with captions, see ``folders``) or ``captions``
+    Either ``folder`` (a folder or zip of images with captions, see ``folders``) or ``captions``
     (a JSON Lines file below ``root`` that names archives, styles and groups).
     """
 
@@ -39,9 +39,9 @@ class Data:
     style_weights: dict[str, float] = field(default_factory=dict)
     folder: str = ""
     root: str = ""  # the folder that ``captions`` is below; ``$DIT_DATA`` where it is not said
-    strict: bool = False  # refuse the data when one picture of the folder is bad
+    strict: bool = False  # refuse the data when one image of the folder is bad
     keyword_prompts: float = 0.1  # share of prompts that are keywords without the name
-    recoloured: int = 0  # copies of a picture in other colours, for the transformer (``recolour``)
+    recoloured: int = 0  # copies of an image in other colours, for the transformer (``recolour``)
     recoloured_share: float = 0.3  # share of the draws that are such copies
     not_recoloured: tuple[str, ...] = ()  # "COLOUR THING" that no copy may show
 
@@ -130,7 +130,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the outcome of a training run, apart from the pictures themselves."""
+    """Everything that decides the outcome of a training run, apart from the images themselves."""
 
     name: str
     data: Data
@@ -172,7 +172,7 @@ UNIT = {"prompt_dropout", "ema_decay", "decay_fraction", "keyword_prompts", "rec
 """Numbers that may not exceed 1."""
 
 
-def load(path: Path) -> Recipe:
+def load_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
     Raises RecipeError naming file, section, key and remedy.
@@ -202,7 +202,7 @@ def load(path: Path) -> Recipe:
     made = _start(made, path)
     if "adapter" in table:
         made = _adapter(made, table, path)
-    check(made, str(path))
+    check_recipe(made, str(path))
     return made
 
 
@@ -288,7 +288,7 @@ def _frozen(value: Any) -> Any:
     return value
 
 
-def check(recipe: Recipe, where: str) -> None:
+def check_recipe(recipe: Recipe, where: str) -> None:
     """Raise RecipeError for numbers out of range and sizes that do not fit each other."""
     _check_name(recipe.name, where)
     for name in SECTIONS:
@@ -318,7 +318,7 @@ def check(recipe: Recipe, where: str) -> None:
             f"give a multiple of {2 * t.heads}, twice the heads",
         ),
         (e.d_model % e.heads > 0, f"[text_encoder]: d_model {e.d_model}", f"give a multiple of {e.heads}, the heads"),
-        (a.pictures < a.batch_size, "[autoencoder]: pictures", "give at least a batch"),
+        (a.pictures < a.batch_size, "[autoencoder]: images", "give at least a batch"),
         (t.samples < t.batch_size, "[transformer]: samples", "give at least a batch"),
         (0 < recipe.adapter.samples < recipe.adapter.batch_size, "[adapter]: samples", "give at least a batch"),
         (not a.channels, "[autoencoder]: channels", "give one number a level"),

@@ -1,7 +1,7 @@
-"""Recoloured copies of training pictures, so that colour words bind to things.
+"""Recoloured copies of training images, so that colour words bind to things.
 
 An emoji mostly has one colour: a model that saw only red strawberries cannot know what "blue" asks
-of one. A copy turns the picture's main hue to another colour in CIELAB, keeps shading and what has
+of one. A copy turns the image's main hue to another colour in CIELAB, keeps shading and what has
 other hues (a stalk, eyes), and takes that colour's word into its caption.
 """
 
@@ -35,39 +35,41 @@ COLOURS = {
 """Word -> lightness, chroma and hue in degrees (CIELAB, D65) that a main colour is turned to."""
 OTHER_WORDS = ("light", "dark", "gold", "golden", "silver", "gray", "colored", "coloured")
 NEAR = 45.0  # degrees from the main hue that are turned whole; faded out over as many more
-LEAST = 0.4  # share of the drawn pixels that must have the main hue
+MIN_SHARE = 0.4  # share of the drawn pixels that must have the main hue
 VIVID = 15.0  # chroma from which on a pixel has a hue
 SHADING, SPREAD = 0.8, 0.5  # part of the differences of lightness, and of hue, that is kept
 SKIPPED = ("People & Body", "Flags")  # skin is not of a colour word; flags are their colours
 
 
-def add(pixels: np.ndarray, captions: list[Caption], data: Data, seed: int) -> tuple[np.ndarray, list[Caption]]:
-    """Pictures, uint8 (N, 4, H, W), and captions with ``data.recoloured`` copies of each behind.
+def add_recoloured(
+    pixels: np.ndarray, captions: list[Caption], data: Data, seed: int
+) -> tuple[np.ndarray, list[Caption]]:
+    """Images, uint8 (N, 4, H, W), and captions with ``data.recoloured`` copies of each behind.
 
-    Fewer of pictures that have few colours left: a name that a picture has already and the pairs of
-    ``data.not_recoloured`` are left out, and pictures without a main hue get none.
+    Fewer of images that have few colours left: a name that an image has already and the pairs of
+    ``data.not_recoloured`` are left out, and images without a main hue get none.
     """
     names = {caption.name for caption in captions}
     rng = random.Random(f"recolour-{seed}")
     copies, told = [], []
-    for picture, caption in zip(pixels, captions, strict=True):
+    for image, caption in zip(pixels, captions, strict=True):
         words = list(COLOURS)
         rng.shuffle(words)
-        if caption.group in SKIPPED or (hue := main_hue(picture)) is None:
+        if caption.group in SKIPPED or (hue := main_hue(image)) is None:
             continue
-        thing = bare(caption.name)
+        thing = without_colour(caption.name)
         good = [
             word
             for word in words
             if thing and f"{word} {thing}" not in names and not held_out(word, caption, data.not_recoloured)
         ]
         for word in good[: data.recoloured]:
-            copies.append(recolour(picture, hue, word))
+            copies.append(recolour(image, hue, word))
             told.append(replace(caption, name=f"{word} {thing}", keywords=(), recoloured=True))
     return np.stack([*pixels, *copies]), [*captions, *told]
 
 
-def bare(name: str) -> str:
+def without_colour(name: str) -> str:
     """A name without its words of colour."""
     kept = [word for word in name.split() if word not in COLOURS and word not in OTHER_WORDS]
     return " ".join(kept)
@@ -84,7 +86,7 @@ def held_out(word: str, caption: Caption, pairs: Sequence[str]) -> bool:
 
 
 def main_hue(picture: np.ndarray) -> float | None:
-    """The hue, in degrees, of most of a picture's drawn pixels; None when there is no such hue."""
+    """The hue, in degrees, of most of an image's drawn pixels; None when there is no such hue."""
     _, chroma, hue, alpha = _lch(picture)
     drawn = alpha > 0.5
     vivid = drawn & (chroma > VIVID)
@@ -94,7 +96,7 @@ def main_hue(picture: np.ndarray) -> float | None:
     smooth = sum(np.roll(counts, shift) for shift in range(-3, 4))
     peak = float(edges[int(np.argmax(smooth))]) + 5
     mine = vivid & (_apart(hue, peak) < NEAR)
-    if mine.sum() < LEAST * drawn.sum():
+    if mine.sum() < MIN_SHARE * drawn.sum():
         return None
     turned = np.deg2rad(hue[mine])  # their mean, on the circle: a peak of bins is a coarse one
     return float(np.rad2deg(np.arctan2(np.sin(turned).sum(), np.cos(turned).sum())) % 360)

@@ -1,4 +1,4 @@
-"""Every stage of a recipe in order, and what a run leaves beside its pipeline."""
+"""Every stage of a recipe in order, and what a run leaves next to its pipeline."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from dit_tools.core.errors import UsageError
 from dit_tools.tasks.train import card, plot, small_variant
 from dit_tools.tasks.train.recipe import Recipe
-from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.training_run import TrainingRun
 
 
-def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all") -> Path | None:
+def run(recipe: Recipe, session: TrainingRun, source: Path | None, stage: str = "all") -> Path | None:
     """Train the recipe's stages, resuming where an earlier session stopped.
 
     Writes below ``session.run``: checkpoints, ``log.jsonl``, ``loss.png``, sample sheets, and
@@ -23,25 +23,25 @@ def run(recipe: Recipe, session: Session, source: Path | None, stage: str = "all
         return _adapter(recipe, session, stage)
     from dit_tools.tasks.train import autoencoder, text_to_image
 
-    recipe = small_variant.resolve(recipe, session.run)
-    shared = small_variant.load(recipe) if recipe.transformer.sibling_of else None
+    recipe = small_variant.resolve_parent(recipe, session.run)
+    shared = small_variant.load_parent(recipe) if recipe.transformer.sibling_of else None
     if shared and stage == "autoencoder":
         raise UsageError("a model with sibling_of uses the autoencoder of its parent", "leave out --stage autoencoder")
     try:
-        vae: Any = shared.vae if shared else autoencoder.train(recipe, session)
+        vae: Any = shared.vae if shared else autoencoder.train_autoencoder(recipe, session)
         if stage == "autoencoder":
             return session.run / "vae"
         step, steps = text_to_image.train(recipe, session, vae, shared)
     finally:
         if session.team.leads:
-            plot.curve(session.run)
+            plot.plot_curve(session.run)
     folder = session.run / "pipeline"
     if session.team.leads:
-        card.write(folder, recipe, source, plot.rows(session.run), step)
+        card.write_card(folder, recipe, source, plot.read_rows(session.run), step)
     return folder if step == steps else None
 
 
-def _adapter(recipe: Recipe, session: Session, stage: str) -> Path | None:
+def _adapter(recipe: Recipe, session: TrainingRun, stage: str) -> Path | None:
     from dit_tools.tasks.train import train_adapter
 
     if stage != "all":
@@ -50,4 +50,4 @@ def _adapter(recipe: Recipe, session: Session, stage: str) -> Path | None:
         return train_adapter.train(recipe, session)
     finally:
         if session.team.leads:
-            plot.curve(session.run)
+            plot.plot_curve(session.run)

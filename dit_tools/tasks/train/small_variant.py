@@ -15,7 +15,7 @@ from dit_tools.core.errors import ModelError
 from dit_tools.models.loading import resolve as models
 from dit_tools.models.loading import validation
 from dit_tools.tasks.train import plot
-from dit_tools.tasks.train.recipe import Recipe, check
+from dit_tools.tasks.train.recipe import Recipe, check_recipe
 
 PARTS = ("vae", "text_encoder", "tokenizer")
 
@@ -34,10 +34,10 @@ class Shared:
     start: dict[str, Any] | None = None
 
 
-def resolve(recipe: Recipe, run: Path) -> Recipe:
+def resolve_parent(recipe: Recipe, run: Path) -> Recipe:
     """The recipe with the model's folder and sizes in place of its name; others come back as is.
 
-    The name is a folder (a run, or a model in diffusers format), else a run beside this one, else a
+    The name is a folder (a run, or a model in diffusers format), else a run next to this one, else a
     built-in model. Reads configs only. Raises ModelError when there is no such model, it is not
     finished, or it is not one that ``dit train`` makes.
     """
@@ -76,7 +76,7 @@ def resolve(recipe: Recipe, run: Path) -> Recipe:
         start = _folder(transformer.start_from, run, "start_from")
         transformer = replace(transformer, start_from=str(start))
     made = replace(recipe, **sizes, transformer=transformer)
-    check(made, where)
+    check_recipe(made, where)
     return made
 
 
@@ -90,7 +90,7 @@ def _folder(name: str, run: Path, key: str = "sibling_of") -> Path:
     if place.resolve() == run.resolve():
         raise ModelError(f"{key} = {name!r}: is this run itself", "name another one")
     if (place / "pipeline").is_dir():
-        rows = plot.rows(place).get("transformer", [])
+        rows = plot.read_rows(place).get("transformer", [])
         if rows and rows[-1]["step"] < rows[-1]["steps"]:
             done = f"step {rows[-1]['step']} of {rows[-1]['steps']}"
             raise ModelError(f"{place}: is not finished ({done})", "finish it first")
@@ -100,7 +100,7 @@ def _folder(name: str, run: Path, key: str = "sibling_of") -> Path:
     return place.resolve()
 
 
-def load(recipe: Recipe) -> Shared:
+def load_parent(recipe: Recipe) -> Shared:
     """The parts of a resolved recipe's model, in float32. Raises ModelError for damaged files."""
     import torch
     from diffusers import AutoencoderKL

@@ -26,12 +26,12 @@ from dit_tools.methods.objectives import NetworkInfo
 from dit_tools.models.loading.pipeline_folder import quiet
 from dit_tools.tasks.train import checkpoint, dataset, latents, losses, recolour, tokenizer
 from dit_tools.tasks.train.denoisers import FLOW, NetworksDenoise
-from dit_tools.tasks.train.networks import Networks, pipeline, sheet, tokenize
+from dit_tools.tasks.train.networks import Networks, pipeline, sample_sheet, tokenize
 from dit_tools.tasks.train.optimizers import muon_and_adamw
 from dit_tools.tasks.train.recipe import Recipe
-from dit_tools.tasks.train.session import Session, check_space
 from dit_tools.tasks.train.small_variant import Shared
 from dit_tools.tasks.train.trainer import Batch, Subject, Trainer
+from dit_tools.tasks.train.training_run import TrainingRun, check_space
 
 SHEET_PROMPTS = (
     "red heart",
@@ -95,7 +95,7 @@ class TextToImage(Subject):
     def __init__(
         self,
         recipe: Recipe,
-        session: Session,
+        session: TrainingRun,
         examples: Examples,
         data: np.ndarray,
         shared: Shared | None = None,
@@ -140,7 +140,7 @@ class TextToImage(Subject):
 
     def batch(self, step: int, terms: losses.Terms) -> Batch:
         """The recipe's batch ``step``, on the device."""
-        made, device = draw(self.recipe, step, self.examples, terms), self.session.device
+        made, device = draw_batch(self.recipe, step, self.examples, terms), self.session.device
         condition = {key: value.to(device) for key, value in made.condition.items()}
         return Batch(made.rows, made.x0.to(device), condition, made.t.to(device), made.noise.to(device))
 
@@ -173,7 +173,7 @@ class TextToImage(Subject):
         """Write the pipeline as it is now, and a sheet of samples."""
         run, words, networks = self.session.run, self.examples.words, self.averaged.module
         self.vae.to(self.session.device)
-        made = sheet(networks, self.vae, words, self.recipe, self.prompts)
+        made = sample_sheet(networks, self.vae, words, self.recipe, self.prompts)
         path = run / f"sheet-{step:06d}.png"
         made.save(path)
         with quiet():
@@ -182,7 +182,7 @@ class TextToImage(Subject):
         self.session.tell({"type": "sample", "path": str(path), "step": step})
 
 
-def train(recipe: Recipe, session: Session, vae: Any, shared: Shared | None = None) -> tuple[int, int]:
+def train(recipe: Recipe, session: TrainingRun, vae: Any, shared: Shared | None = None) -> tuple[int, int]:
     """Train, or resume, and write the pipeline folder ``run/pipeline``.
 
     ``shared``: what a sibling takes from its model, frozen. Returns the steps made and the steps in
@@ -191,14 +191,14 @@ def train(recipe: Recipe, session: Session, vae: Any, shared: Shared | None = No
     """
     run = session.run
     tell = session.tell if shared else lambda event: None  # otherwise told with the autoencoder
-    data, captions = dataset.read(recipe.data, skin_tones=False, tell=tell)
+    data, captions = dataset.read_dataset(recipe.data, skin_tones=False, tell=tell)
     named = captions
     if recipe.data.recoloured:
-        data, captions = recolour.add(data, captions, recipe.data, recipe.seed)
+        data, captions = recolour.add_recoloured(data, captions, recipe.data, recipe.seed)
     with session.team.first():
         words = shared.words if shared else _tokenizer(recipe, run, named)
-        made = latents.cached(run, vae, data, shared and shared.cache, session.team.leads)
-    examples = Examples(made, captions, dataset.weights(captions, recipe.data), words)
+        made = latents.cached_latents(run, vae, data, shared and shared.cache, session.team.leads)
+    examples = Examples(made, captions, dataset.sampling_weights(captions, recipe.data), words)
     subject = TextToImage(recipe, session, examples, data, shared, vae, sheet_prompts(recipe, named))
     trainer = Trainer(subject, recipe.seed, session)
     check_space(run, subject.size())
@@ -227,7 +227,7 @@ def _tokenizer(recipe: Recipe, run: Path, captions) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(run / "tokenizer")
 
 
-def draw(recipe: Recipe, step: int, examples: Examples, chosen: losses.Terms) -> Batch:
+def draw_batch(recipe: Recipe, step: int, examples: Examples, chosen: losses.Terms) -> Batch:
     """Batch ``step`` of the run, on the CPU; depends on nothing but seed, step and objectives."""
     r, captions = recipe.transformer, examples.captions
     rng, choice = np.random.default_rng([recipe.seed, step]), random.Random(f"{recipe.seed}-{step}")

@@ -26,7 +26,7 @@ from dit_tools.core.plan import Plan
 from dit_tools.core.size import Size
 from dit_tools.methods.objectives import NetworkInfo
 from dit_tools.models.family import ConditionRequest
-from dit_tools.models.loading.load import Wishes, load
+from dit_tools.models.loading.load import LoadOptions, load
 from dit_tools.models.loading.lora import ADAPTER
 from dit_tools.models.model import Model
 from dit_tools.sampling.sampler import Sampler
@@ -34,8 +34,8 @@ from dit_tools.tasks.train import collate, dataset, losses
 from dit_tools.tasks.train.denoisers import AveragedDenoise, ModelDenoise, ParameterAverage
 from dit_tools.tasks.train.optimizers import adamw
 from dit_tools.tasks.train.recipe import REPETITIONS, Adapter, Recipe
-from dit_tools.tasks.train.session import Session, check_space
 from dit_tools.tasks.train.trainer import Batch, Subject, Trainer
+from dit_tools.tasks.train.training_run import TrainingRun, check_space
 
 SHOWN = 8  # images of a sheet
 
@@ -62,7 +62,7 @@ class AdapterSubject(Subject):
     settings: Adapter
     denoise: ModelDenoise
 
-    def __init__(self, recipe: Recipe, session: Session, model: Model, examples: Examples):
+    def __init__(self, recipe: Recipe, session: TrainingRun, model: Model, examples: Examples):
         a = recipe.adapter
         self.recipe, self.session, self.model, self.examples = recipe, session, model, examples
         self.settings, self.path = a, model.path
@@ -213,18 +213,18 @@ class AdapterSubject(Subject):
         return path
 
 
-def train(recipe: Recipe, session: Session) -> Path | None:
+def train(recipe: Recipe, session: TrainingRun) -> Path | None:
     """Train, or resume; the file of the finished adapter, or None when it stopped early.
 
     Raises Interrupted when the user stopped it, Diverged, UnsupportedError for a model without an
     adapter in dit, ModelError for a foreign checkpoint, InputError for data or disk.
     """
     gpu = session.device.startswith("cuda") and session.dtype == "bfloat16"
-    wishes = Wishes(device=session.device, dtype="bfloat16" if gpu else "float32", backend="torch")
+    wishes = LoadOptions(device=session.device, dtype="bfloat16" if gpu else "float32", backend="torch")
     model = load(recipe.adapter.model, wishes)
     if model.pipeline is not None:
         raise UnsupportedError(f"{model.name}: no family of dit", "choose a model that has one")
-    subject = AdapterSubject(recipe, session, model, read(recipe, session, model))
+    subject = AdapterSubject(recipe, session, model, read_examples(recipe, session, model))
     check_space(session.run, 12 * sum(p.numel() for p in subject.trained))
     trainer = Trainer(subject, recipe.seed, session)
     trainer.resume()
@@ -232,15 +232,15 @@ def train(recipe: Recipe, session: Session) -> Path | None:
     return subject.write(trainer.step) if trainer.step == trainer.steps else None
 
 
-def read(recipe: Recipe, session: Session, model: Model) -> Examples:
+def read_examples(recipe: Recipe, session: TrainingRun, model: Model) -> Examples:
     """The recipe's images as latents. Raises UsageError for a size that the model cannot take."""
     size = recipe.data.size
     model.family.latent_shape(Size.square(size))
-    data, captions = dataset.read(recipe.data, skin_tones=False, tell=session.tell)
+    data, captions = dataset.read_dataset(recipe.data, skin_tones=False, tell=session.tell)
     layers = data if model.alpha else data[:, :3]
     parts = [model.codec.encode(layers[i : i + 8].astype(np.float32) / 255) for i in range(0, len(layers), 8)]
     found = torch.cat([torch.as_tensor(part) for part in parts]).float().to(session.device)
-    return Examples(found, captions, dataset.weights(captions, recipe.data), data)
+    return Examples(found, captions, dataset.sampling_weights(captions, recipe.data), data)
 
 
 def _plan(model: Model) -> Plan:

@@ -27,7 +27,7 @@ from dit_tools.methods.objectives import Condition, Denoise, NetworkInfo, Traini
 from dit_tools.tasks.train import checkpoint, losses
 from dit_tools.tasks.train.optimizers import Optimizers, factor
 from dit_tools.tasks.train.recipe import Adapter, Transformer
-from dit_tools.tasks.train.session import Interrupted, Meter, Session, check_loss
+from dit_tools.tasks.train.training_run import Interrupted, Meter, TrainingRun, check_loss
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Subject(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, beside step, optimizers and objectives."""
+        """What a checkpoint keeps, next to step, optimizers and objectives."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -112,10 +112,10 @@ class Trainer:
     processes cannot share.
     """
 
-    def __init__(self, subject: Subject, seed: int, session: Session):
+    def __init__(self, subject: Subject, seed: int, session: TrainingRun):
         self.subject, self.session, self.step = subject, session, 0
         settings = subject.settings
-        chosen = losses.parse(settings.objectives, "transformer")
+        chosen = losses.parse_objectives(settings.objectives, "transformer")
         session.team.check(settings.batch_size, f"[{subject.stage}]")
         network = subject.network() if chosen else None
         self.terms = losses.Terms(chosen, network, subject.path, seed, settings.learning_rate, session)
@@ -185,7 +185,7 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the run's checkpoint. Raises ModelError when it is that of another recipe."""
         path = self.session.run / self.subject.checkpoint_name
-        if (state := checkpoint.load(path, self.session.device)) is None:
+        if (state := checkpoint.load_checkpoint(path, self.session.device)) is None:
             return
         try:
             self.subject.load_state_dict(state)

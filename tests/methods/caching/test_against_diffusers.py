@@ -1,4 +1,4 @@
-"""Our caches beside diffusers' hooks of the same name on a tiny Flux.
+"""Our caches next to diffusers' hooks of the same name on a tiny Flux.
 
 The mathematics is the same in these places and is compared there:
 

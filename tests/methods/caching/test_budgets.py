@@ -11,8 +11,8 @@ import torch
 from dit_tools.core import spec
 from dit_tools.core.paths import Flow
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching.magcache import Growth
-from dit_tools.methods.caching.seacache import Spectral, filtered
+from dit_tools.methods.caching.magcache import RatioDrift
+from dit_tools.methods.caching.seacache import Spectral, apply_filter
 from dit_tools.models.calibration import Calibration
 from tests.support import small
 
@@ -36,15 +36,15 @@ def decisions(policy, calls: int) -> list[bool]:
 
 def test_growth_adds_up_the_distance_of_the_product_from_one():
     """Ratios 0.9: costs 0.1, 0.19, 0.271 since the last full call."""
-    assert decisions(Growth(0.1001, 0, ratios=[0.9] * 8), 6) == [True, False] * 3
-    assert decisions(Growth(0.3, 0, ratios=[0.9] * 8), 6) == [True, True, False] * 2
-    assert decisions(Growth(0.3, 1, ratios=[0.9] * 8), 4) == [True, False] * 2
-    assert decisions(Growth(0.05, 0, ratios=[0.9] * 8), 3) == [False] * 3
+    assert decisions(RatioDrift(0.1001, 0, ratios=[0.9] * 8), 6) == [True, False] * 3
+    assert decisions(RatioDrift(0.3, 0, ratios=[0.9] * 8), 6) == [True, True, False] * 2
+    assert decisions(RatioDrift(0.3, 1, ratios=[0.9] * 8), 4) == [True, False] * 2
+    assert decisions(RatioDrift(0.05, 0, ratios=[0.9] * 8), 3) == [False] * 3
 
 
 def test_ratios_that_undo_each_other_cost_little_and_calls_beyond_the_table_nothing():
-    assert decisions(Growth(0.25, 0, ratios=[1.2, 1 / 1.2]), 4) == [True] * 4
-    assert decisions(Growth(0.0, 0, ratios=[1.0] * 4), 3) == [False] * 3
+    assert decisions(RatioDrift(0.25, 0, ratios=[1.2, 1 / 1.2]), 4) == [True] * 4
+    assert decisions(RatioDrift(0.0, 0, ratios=[1.0] * 4), 3) == [False] * 3
 
 
 def test_magcache_reads_the_ratios_of_its_branches(model):
@@ -98,15 +98,15 @@ def test_the_filter_is_the_wiener_filter_of_a_falling_spectrum():
 
     gains = np.array([gain(f) for f in np.fft.fftfreq(n)])
     expected = gain(2 / n) * gain(0.0) / gains.mean() ** 2
-    np.testing.assert_allclose(filtered(x, alpha, sigma, power), x * expected, rtol=1e-4, atol=1e-5)
-    theirs = filtered(torch.from_numpy(x.copy()), alpha, sigma, power)
+    np.testing.assert_allclose(apply_filter(x, alpha, sigma, power), x * expected, rtol=1e-4, atol=1e-5)
+    theirs = apply_filter(torch.from_numpy(x.copy()), alpha, sigma, power)
     np.testing.assert_allclose(theirs.numpy(), x * expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_noise_and_without_signal_the_filter_is_finite():
     x = np.random.default_rng(0).standard_normal((1, 2, 4, 4)).astype("float32")
-    np.testing.assert_allclose(filtered(x, 1.0, 0.0, 2.0), x, atol=1e-3)
-    assert np.isfinite(filtered(x, 0.0, 1.0, 2.0)).all()
+    np.testing.assert_allclose(apply_filter(x, 1.0, 0.0, 2.0), x, atol=1e-3)
+    assert np.isfinite(apply_filter(x, 0.0, 1.0, 2.0)).all()
 
 
 def test_fine_noise_counts_less_than_coarse_structure_at_much_noise():

@@ -16,7 +16,7 @@ from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.methods.caching.ertacache import Ertacache
 from dit_tools.models import calibration
-from dit_tools.models.calibration import Calibration, find, key_of, read, table
+from dit_tools.models.calibration import Calibration, find_calibration, key_of, read_calibration, table
 from tests.support import numpy_model, small
 
 STEPS = 6
@@ -25,7 +25,7 @@ STEPS = 6
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch):
     """A folder of calibrations of its own."""
-    monkeypatch.setattr(calibration, "folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(calibration, "calibration_folder", lambda: tmp_path / "kept")
     (tmp_path / "kept").mkdir()
     return tmp_path / "kept"
 
@@ -109,7 +109,7 @@ def test_a_start_midway_is_refused(kept, model):
     kept_as(kept, model, plan(), arrays())
     chosen = plan()
     with pytest.raises(UnsupportedError, match="whole runs at other times"):
-        find(chosen.cache, model, chosen, (0.5, 0.25, 0.0))
+        find_calibration(chosen.cache, model, chosen, (0.5, 0.25, 0.0))
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
@@ -121,7 +121,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     save_file({"x": np.array([np.nan], np.float32)}, str(bad), key)
     for path in (empty, text, foreign, bad, tmp_path):
         with pytest.raises(InputError, match="calibration"):
-            read(path)
+            read_calibration(path)
 
 
 def test_tables_of_other_shapes_are_refused():
@@ -173,7 +173,7 @@ def test_corrected_times_are_sampled_unless_unwanted(kept, model):
 
 def test_ilf_without_training_is_reuse_and_zero_gamma_is_the_same(kept):
     from dit_tools.nn.feedback import Feedback
-    from dit_tools.tasks.calibrate.session import Probe
+    from dit_tools.tasks.calibrate.calibration_run import Probe
 
     model = small.pixart()
     block = model.network.blocks()[2]

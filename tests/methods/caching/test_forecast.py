@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dit_tools.core.forecast import Forecast, each, relative_error
+from dit_tools.core.forecast import Forecast, map_tree, relative_error
 
 KINDS = {"numpy": np.asarray, "torch": torch.as_tensor}
 ASIDE = np.array([0.5, -1.0, 2.0])  # several elements at once
@@ -130,9 +130,9 @@ def test_half_precision_comes_back_as_such_but_loses_nothing_on_the_way():
 
 
 def test_each_pairs_elements_of_equal_trees_only():
-    assert each(lambda a, b: a - b, (5, None, (1, 2)), (3, 4, (1, 0))) == (2, None, (0, 2))
+    assert map_tree(lambda a, b: a - b, (5, None, (1, 2)), (3, 4, (1, 0))) == (2, None, (0, 2))
     with pytest.raises(ValueError):
-        each(lambda a, b: a, (1, 2), (1, 2, 3))
+        map_tree(lambda a, b: a, (1, 2), (1, 2, 3))
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -12,7 +12,7 @@ from dit_tools.core.errors import UsageError
 from dit_tools.core.paths import Flow
 from dit_tools.core.plan import Plan
 from dit_tools.core.prediction import Prediction
-from dit_tools.core.steps import posterior
+from dit_tools.core.steps import posterior_std
 from dit_tools.methods.composition import SECOND, Stage
 from dit_tools.methods.composition.superdiff import Superdiff, _Pair, gain, mean
 from dit_tools.methods.guidance.cfg import Cfg
@@ -72,7 +72,7 @@ def test_the_estimate_along_a_path_is_the_log_ratio_of_the_densities(case):
         first, second = (gaussian.Gaussian(*gaussian.CASES[case], m, SPREAD) for m in (0.3, -0.3))
         x, lead = noise.fresh(), 0.0
         for t, s in pairwise(times_of(case, count)[:-1]):
-            spread = posterior(first.path, t, s)
+            spread = posterior_std(first.path, t, s)
             one, two = first(x, t), second(x, t)
             x = mean(one, s, spread) + spread * noise.fresh()
             lead = lead + gain(one, two, x, s)

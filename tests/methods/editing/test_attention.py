@@ -12,10 +12,10 @@ from dit_tools.core import spec
 from dit_tools.core.blocks import CROSS, Block, BlockSpec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.jobs.models import open_sampler
-from dit_tools.jobs.settings import merge
-from dit_tools.methods.editing._source_target_pair import pair, tokens
+from dit_tools.jobs.settings import merge_settings
+from dit_tools.methods.editing._source_target_pair import invert_pair, token_count
 from dit_tools.models.loading.load import load
-from dit_tools.models.words import PADDING, aligned, where
+from dit_tools.models.prompt_tokens import PADDING, align_tokens, token_positions
 from dit_tools.nn.attention_control import ALL, AttentionCall, control_attention, replace_text_maps, text_maps
 from dit_tools.nn.attention_injection import Appearance, Maps, PromptToPrompt
 from tests.methods.editing import test_methods as methods
@@ -35,7 +35,7 @@ def emoji():
 def scene_of(family="emoji", source="a red apple", target="a green apple", mask=None, **values):
     if family != "emoji":
         return methods.scene_of(family, source, target, mask=mask, **values)
-    session = open_sampler(emoji(), merge([methods.QUICK, values]))
+    session = open_sampler(emoji(), merge_settings([methods.QUICK, values]))
     x0 = torch.randn(1, *session.shape, generator=torch.Generator().manual_seed(1))
     scene = methods.scene_of("emoji", source, target, **values)
     scene.session, scene.x0 = session, x0
@@ -45,12 +45,12 @@ def scene_of(family="emoji", source="a red apple", target="a green apple", mask=
 
 def controlled(scene, control):
     blocks = scene.session.model.network.blocks()
-    return control_attention(blocks, lambda: tokens(scene), control, "--x", kinds=ALL, same_places=True)
+    return control_attention(blocks, lambda: token_count(scene), control, "--x", kinds=ALL, same_places=True)
 
 
 def rows(scene, control, target=None):
     """The target and its source after a run of equal starts, the source held to nothing."""
-    both = pair(scene, scene.times, 1.0, 3.0)
+    both = invert_pair(scene, scene.times, 1.0, 3.0)
     x = torch.cat([both.trajectory[-1]] * 2)
     with controlled(scene, control(scene, both)):
         for t in scene.times[:-1]:
@@ -62,7 +62,7 @@ def everything(scene, both):
     """A control that shares all there is."""
     family, pipe = scene.session.model.family, scene.session.model.pipe
     ids = [family.words(pipe, text, both.length) for text in (scene.source, scene.target)]
-    pairs, _, new = aligned(*ids)
+    pairs, _, new = align_tokens(*ids)
     return PromptToPrompt(scene.session.state, pairs, new, 0.0, 0.0)
 
 
@@ -125,11 +125,11 @@ def test_an_appearance_takes_keys_and_values_of_image_tokens_alone():
 
 def test_words_are_aligned_as_they_stand():
     source, target = [5, 6, 7, PADDING], [5, 8, 9, 7]
-    pairs, old, new = aligned(source, target)
+    pairs, old, new = align_tokens(source, target)
     assert (old, new) == ([1], [1, 2])
     assert (0, 0, 1.0) in pairs and (2, 3, 1.0) in pairs
     assert {(1, 1, 0.5), (1, 2, 0.5)} <= set(pairs)
-    assert (1, 1, 0.5) not in aligned(source, target, swap=False)[0]
+    assert (1, 1, 0.5) not in align_tokens(source, target, swap=False)[0]
 
 
 @pytest.mark.parametrize("family", ["emoji", *FAMILIES])
@@ -150,9 +150,9 @@ def test_the_words_of_a_family_are_found_where_its_text_states_change(family):
         differs = (states[0] - states[1]).abs().amax(-1) > 1e-6
         assert int(differs.nonzero()[0]) == first
     spell = functools.partial(model.family.words, model.pipe, length=length)
-    assert where(spell, "a cat", "Cat")[0] == first
-    assert len(where(spell, "a cat, a cat", "a cat")) == 2 * len(where(spell, "a cat", "a cat"))
-    assert where(spell, "a cat", "at") == where(spell, "a cat", "dog") == []
+    assert token_positions(spell, "a cat", "Cat")[0] == first
+    assert len(token_positions(spell, "a cat, a cat", "a cat")) == 2 * len(token_positions(spell, "a cat", "a cat"))
+    assert token_positions(spell, "a cat", "at") == token_positions(spell, "a cat", "dog") == []
 
 
 def test_attention_to_new_words_can_be_raised():
@@ -175,7 +175,7 @@ def test_blending_and_masks_keep_the_source_where_nothing_may_change():
 
 def test_maps_are_watched_without_changing_the_run():
     scene = scene_of()
-    both = pair(scene, scene.times, 1.0, 1.0)
+    both = invert_pair(scene, scene.times, 1.0, 1.0)
     x, maps = torch.cat([both.trajectory[-1]] * 2), Maps([(0, [0]), (1, [0, 1])])
     plain = both.denoise(x, 0.5).raw
     with controlled(scene, maps.watch):
@@ -183,7 +183,7 @@ def test_maps_are_watched_without_changing_the_run():
     assert torch.equal(both.denoise(x, 0.5).raw, plain)  # and the hooks are gone
     for i in (0, 1):
         found = maps.of(i)
-        assert found is not None and found.shape == (tokens(scene),) and found.max() == 1
+        assert found is not None and found.shape == (token_count(scene),) and found.max() == 1
     assert Maps([(0, [])]).of(0) is None
 
 

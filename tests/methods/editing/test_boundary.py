@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dit_tools.methods.editing.boundary import separate
+from dit_tools.methods.editing.boundary import svm_normal
 from tests.support.scenes import half, of, scene_of
 
 
@@ -13,10 +13,10 @@ def test_the_normal_is_that_of_the_widest_margin():
     side = random.uniform(-3, 3, (20, 1))
     gap = 1 + random.uniform(0, 1, (20, 1)) ** 4  # nearest to the plane: about 1 away
     one, two = np.hstack([-gap, side]), np.hstack([gap, side + 0.1])
-    found = separate(one, two, c=1e4)
+    found = svm_normal(one, two, c=1e4)
     assert np.isclose(np.linalg.norm(found), 1) and found[0] > 0.99
     means = (two - one).mean(axis=0)
-    assert np.allclose(separate(7 * one + 5, 7 * two + 5, c=1e4), found, atol=1e-6)
+    assert np.allclose(svm_normal(7 * one + 5, 7 * two + 5, c=1e4), found, atol=1e-6)
     assert (two @ found > one @ found).all() and means @ found > 0
 
 
@@ -27,7 +27,7 @@ def test_no_other_normal_has_a_wider_margin():
     two[:, 1] += 8
     middle = np.concatenate([one, two]).mean(axis=0)
     both = np.concatenate([middle - one, two - middle])
-    w = separate(one, two, c=1e6, passes=5000)
+    w = svm_normal(one, two, c=1e6, passes=5000)
     others = w + 0.05 * random.normal(size=(2000, 3))
     others /= np.linalg.norm(others, axis=1, keepdims=True)
     assert (both @ w).min() > (both @ others.T).min(axis=0).max() - 1e-4
@@ -35,7 +35,7 @@ def test_no_other_normal_has_a_wider_margin():
 
 def test_kinds_that_are_the_same_have_no_normal():
     same = np.ones((4, 5))
-    assert not separate(same, same).any()
+    assert not svm_normal(same, same).any()
 
 
 def test_the_latents_cross_the_gap_once():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core.paths import Flow
-from dit_tools.methods.editing import level
+from dit_tools.methods.editing import time_of_noise
 from tests.support.gaussian import LINEAR
 from tests.support.scenes import half, of, scene_of
 
@@ -35,8 +35,8 @@ def test_calls():
 
 def test_levels_are_shares_of_noise_on_any_path():
     for share in (0.3, 0.618, 0.769):
-        assert np.isclose(level(Flow(), share), share)
-        t = level(LINEAR, share)
+        assert np.isclose(time_of_noise(Flow(), share), share)
+        t = time_of_noise(LINEAR, share)
         assert np.isclose(LINEAR.sigma(t) / (LINEAR.sigma(t) + LINEAR.alpha(t)), share, atol=1e-4)
 
 

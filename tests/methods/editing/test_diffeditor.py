@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dit_tools.core.arrays import precise
+from dit_tools.core.arrays import to_precision
 from dit_tools.core.errors import UsageError
-from dit_tools.core.steps import capped
+from dit_tools.core.steps import cap_times
 from dit_tools.media.image import Picture
 from dit_tools.methods.editing import _copy_paste
 from dit_tools.methods.editing.diffeditor import _arranged, _Job
-from dit_tools.nn.feature_capture import features, likeness, mean_likeness, sampled
+from dit_tools.nn.feature_capture import features, mean_similarity, sampled, token_similarity
 from tests.support.scenes import half, of, scene_of
 
 
@@ -28,10 +28,10 @@ def scene_with_disc(text, x=40, y=64, radius=22, **values):
     """A scene of the built-in model with a disc at x, y, which is masked."""
     pixels, thing = disc(x, y, radius, 128)
     scene = scene_of("emoji-torch", "red circle", "red circle", pixels=pixels, **values)
-    scene.x0 = precise(scene.session.encode(pixels), "float32")
+    scene.x0 = to_precision(scene.session.encode(pixels), "float32")
     scene.selection = thing
     region = of(text).region(thing > 0).astype(np.float32)
-    cells = _copy_paste.cells(region, 32).repeat(2, axis=0).repeat(2, axis=1)
+    cells = _copy_paste.to_cells(region, 32).repeat(2, axis=0).repeat(2, axis=1)
     scene.mask = torch.from_numpy(cells)[None, None]
     return scene
 
@@ -95,10 +95,10 @@ def test_energies():
     a, b = torch.randn(2, 1, 5, 4, 4)
     one = torch.zeros(1, 1, 4, 4)
     one[..., 1, 2] = 1
-    assert torch.isclose(likeness(a, a, one), torch.tensor(1.0))
+    assert torch.isclose(token_similarity(a, a, one), torch.tensor(1.0))
     expected = torch.nn.functional.cosine_similarity(a[0, :, 1, 2], b[0, :, 1, 2], dim=0)
-    assert torch.isclose(likeness(a, b, one), expected)
-    assert torch.isclose(mean_likeness(a, b, one, one), (expected + 1) / 2)
+    assert torch.isclose(token_similarity(a, b, one), expected)
+    assert torch.isclose(mean_similarity(a, b, one, one), (expected + 1) / 2)
     places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="xy"), -1)
     assert torch.allclose(sampled(a, places), a, atol=1e-5)
     shifted = sampled(a, places - torch.tensor([1.0, 0.0]))
@@ -126,7 +126,7 @@ def test_features_are_the_image_tokens_and_carry_gradients(family):
 def test_guidance_lowers_the_energy():
     scene = scene_with_disc("diffeditor:right=48", steps=10)
     method = of("diffeditor:right=48")
-    times = capped(scene.times[3:], scene.path)
+    times = cap_times(scene.times[3:], scene.path)
     job = _Job.of(method, scene, times)
     x = job.start()
 
@@ -160,7 +160,7 @@ def test_no_displacement_is_no_edit(text):
 def test_pasting_follows_the_reference_and_needs_one():
     scene = scene_with_disc("diffeditor:task=paste", steps=4)
     made = of("diffeditor:task=paste,strength=0.5").edit(scene)
-    rough = precise(
+    rough = to_precision(
         scene.session.encode(_arranged(of("diffeditor:task=paste"), scene).pixels[None].astype(np.float32)), "float32"
     )
     inside = scene.mask.expand_as(made) > 0

@@ -1,11 +1,11 @@
-"""EIM: conditions that are moved, pictures that follow, in proportion."""
+"""EIM: conditions that are moved, images that follow, in proportion."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from dit_tools.methods.editing.eim import mixed
+from dit_tools.methods.editing.eim import mix_conditions
 from tests.support import numpy_model
 from tests.support.scenes import half, of, scene_of
 
@@ -14,7 +14,7 @@ def test_conditions_are_moved_along_the_difference_and_masks_are_joined():
     states = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
     mask = np.array([[1, 1, 0], [1, 0, 0]], np.int64)
     for amount in (-1.0, 0.5, 1.0):
-        made = mixed({"states": states, "mask": mask, "attention_mask": mask > 0}, amount)
+        made = mix_conditions({"states": states, "mask": mask, "attention_mask": mask > 0}, amount)
         assert np.allclose(made["states"][0], states[0])
         assert np.allclose(made["states"][1], states[0] + amount * (states[1] - states[0]))
         assert np.array_equal(made["mask"], [[1, 1, 0], [1, 1, 0]])

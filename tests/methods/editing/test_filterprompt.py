@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import UsageError
-from dit_tools.methods.editing._filters import filtered
+from dit_tools.methods.editing._filters import filter_image
 from tests.support.scenes import of, scene_of
 
 RANDOM = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 32, 32)).astype(np.float32)
@@ -21,38 +21,38 @@ def test_none_is_img2img_bit_for_bit():
     made = of("filterprompt:filter=none,strength=0.7").edit(scene_of(steps=4))
     plain = of("img2img:strength=0.7").edit(scene_of(steps=4, solver="euler"))
     assert np.array_equal(made, plain)
-    assert filtered(RANDOM, "none", 1.0) is RANDOM
+    assert filter_image(RANDOM, "none", 1.0) is RANDOM
 
 
 def test_gray_takes_the_colour_and_leaves_brightness_and_opacity():
-    made = filtered(RANDOM, "gray", 1.0)
+    made = filter_image(RANDOM, "gray", 1.0)
     assert np.ptp(made[0, :3], axis=0).max() < 1e-6
     luma = np.tensordot([0.299, 0.587, 0.114], RANDOM[0, :3], 1)
     assert np.allclose(made[0, 0], luma, atol=1e-6) and np.array_equal(made[:, 3], RANDOM[:, 3])
-    assert saturation(filtered(RANDOM, "gray", 0.5)) == pytest.approx(saturation(RANDOM) / 2, 1e-3)
+    assert saturation(filter_image(RANDOM, "gray", 0.5)) == pytest.approx(saturation(RANDOM) / 2, 1e-3)
 
 
 def test_frequencies_are_cut_where_asked_and_both_halves_make_the_whole():
     fine = np.indices((32, 32)).sum(axis=0) % 2
     pixels = np.broadcast_to(fine.astype(np.float32), (1, 3, 32, 32)).copy()
-    assert abs(filtered(pixels, "lowpass", 0.5) - 0.5).max() < 1e-5
+    assert abs(filter_image(pixels, "lowpass", 0.5) - 0.5).max() < 1e-5
     calm = 0.4 + 0.2 * RANDOM[:, :3]
-    low, high = filtered(calm, "lowpass", 0.7), filtered(calm, "highpass", 0.3)
+    low, high = filter_image(calm, "lowpass", 0.7), filter_image(calm, "highpass", 0.3)
     assert np.allclose(low + high - 0.5, calm, atol=1e-5)
 
 
 def test_blur_flattens_and_edges_are_lines_on_white():
-    assert filtered(RANDOM, "blur", 0.5)[:, :3].std() < 0.4 * RANDOM[:, :3].std()
+    assert filter_image(RANDOM, "blur", 0.5)[:, :3].std() < 0.4 * RANDOM[:, :3].std()
     step = np.ones((1, 3, 32, 32), np.float32)
     step[..., 16:] = 0
-    made = filtered(step, "edge", 1.0)
+    made = filter_image(step, "edge", 1.0)
     assert made[0, 0, 5, 15] < 0.1 and made[0, 0, 5, 3] == 1 and made[0, 0, 5, 28] == 1
 
 
 def test_colours_are_matched_in_mean_and_covariance():
     other = (0.5 + 0.1 * np.random.default_rng(1).normal(size=(1, 3, 32, 32))).astype(np.float32)
     other[:, 1] += 0.3 * (other[:, 0] - 0.5)
-    made = filtered(0.4 + 0.1 * RANDOM, "colormatch", 1.0, other)
+    made = filter_image(0.4 + 0.1 * RANDOM, "colormatch", 1.0, other)
     a, b = made[0, :3].reshape(3, -1), other[0].reshape(3, -1)
     assert np.allclose(a.mean(axis=1), b.mean(axis=1), atol=1e-3)
     assert np.allclose(np.cov(a), np.cov(b), atol=2e-3)

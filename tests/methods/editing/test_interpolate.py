@@ -27,7 +27,7 @@ def test_the_mixture_is_the_papers():
 
 
 def test_noise_stays_at_its_level_whatever_the_share():
-    """a^2 + c^2 + gamma^2 = 1: the noise of two independent pictures keeps its variance."""
+    """a^2 + c^2 + gamma^2 = 1: the noise of two independent images keeps its variance."""
     scene, t = scene_of(), 0.5
     random = np.random.default_rng(3)
     clean = scene.x0, scene.references[0].x0

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dit_tools.core.registry import names
-from dit_tools.core.steps import moved
+from dit_tools.core.steps import ode_step
 from dit_tools.jobs.models import open_sampler
-from dit_tools.jobs.settings import merge
-from dit_tools.methods.editing import late
+from dit_tools.jobs.settings import merge_settings
+from dit_tools.methods.editing import last_times
 from tests.support import loop, numpy_model
 from tests.support.scenes import QUICK, half, model_of, of, scene_of
 
@@ -36,9 +36,9 @@ def test_identity_parameters_give_the_latents_themselves(name):
 
 
 def test_late():
-    assert late((1.0, 0.5, 0.0), 0.0) == (0.0,)
-    assert late((1.0, 0.5, 0.0), 0.01) == (0.5, 0.0)
-    assert late((1.0, 0.5, 0.0), 1.0) == (1.0, 0.5, 0.0)
+    assert last_times((1.0, 0.5, 0.0), 0.0) == (0.0,)
+    assert last_times((1.0, 0.5, 0.0), 0.01) == (0.5, 0.0)
+    assert last_times((1.0, 0.5, 0.0), 1.0) == (1.0, 0.5, 0.0)
 
 
 def test_img2img_at_full_strength_is_generation_with_the_same_seed():
@@ -154,7 +154,7 @@ def test_direct_inversion_runs_the_source_beside_the_edit():
     for inversion in ("direct", "ddim"):
         scene = scene_of("emoji", "red heart", "blue heart", inversion=inversion, steps=4)
         edits[inversion] = of("inversion").edit(scene)
-    assert np.allclose(edits["direct"], edits["ddim"], atol=1e-3)  # share = 0: no help from beside
+    assert np.allclose(edits["direct"], edits["ddim"], atol=1e-3)  # share = 0: no help from alongside
     scene = scene_of("emoji", "red heart", "blue heart", inversion="direct:share=1", steps=4)
     assert abs(of("inversion").edit(scene) - edits["ddim"]).max() > 1e-3
 
@@ -173,7 +173,7 @@ def test_prompts_matter_on_the_built_in_model(name):
 @pytest.mark.parametrize("family", ["sd3", "flux", "pixart", "sana"])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_on_every_family(name, family):
-    session = open_sampler(model_of(family), merge([QUICK]))
+    session = open_sampler(model_of(family), merge_settings([QUICK]))
     scene = scene_of(family, "", "2", mask=half(session.shape))
     made = of(EXAMPLES.get(name, name)).edit(scene)
     assert isinstance(made, torch.Tensor) and made.shape == scene.x0.shape
@@ -195,4 +195,4 @@ def test_every_inversion_is_exact_on_every_family(family, inversion):
 def test_the_path_of_a_session_is_the_models():
     scene = scene_of()
     p = scene.ask("target")(scene.x0, 0.5)
-    assert p.path == scene.path and np.allclose(moved(p, scene.x0, 0.5, 0.5), scene.x0)
+    assert p.path == scene.path and np.allclose(ode_step(p, scene.x0, 0.5, 0.5), scene.x0)

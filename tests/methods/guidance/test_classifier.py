@@ -1,4 +1,4 @@
-"""Classifier guidance: the formula, and the judge's gradient through a decoder."""
+"""Classifier guidance: the formula, and the image-text model's gradient through a decoder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dit_tools.core.prediction import Prediction
 from dit_tools.core.run import RunState
 from dit_tools.methods.guidance.cfg import Cfg
 from dit_tools.methods.guidance.classifier import Classifier
-from dit_tools.models.clip import judge
-from dit_tools.tasks.generate.scorer import WORDS, Critic
+from dit_tools.models.clip import clip64
+from dit_tools.tasks.generate.scorer import CLASS_NAMES, LatentScorer
 from tests.support import small
 from tests.support.branches import guided
 
@@ -33,7 +33,7 @@ class Codec:
 
 @pytest.fixture(scope="module")
 def critic():
-    return Critic(SimpleNamespace(codec=Codec()), ["cat", "red apple"])
+    return LatentScorer(SimpleNamespace(codec=Codec()), ["cat", "red apple"])
 
 
 def pictures(seed=0):
@@ -64,18 +64,18 @@ def test_the_clean_reading_moves_by_the_weighed_gradient(t):
 
 def test_scores_are_the_cosines_of_the_judge(critic):
     x0 = pictures()
-    features = judge().pictures(Codec().decode(x0))
-    expected = (features * judge().texts(["cat", "red apple"])).sum(1)
+    features = clip64().pictures(Codec().decode(x0))
+    expected = (features * clip64().texts(["cat", "red apple"])).sum(1)
     assert np.allclose(critic.scores(x0), expected, atol=1e-6)
 
 
 def test_the_gradient_is_that_of_the_calibrated_logit(critic):
     """Finite differences of ``joint f_y - log sum_c exp(marginal f_c)`` along a direction."""
     x0, joint, marginal = pictures().clamp(-0.9, 0.9), 10.0, 5.0
-    texts, words = judge().texts(["cat", "red apple"]), judge().texts(WORDS)
+    texts, words = clip64().texts(["cat", "red apple"]), clip64().texts(CLASS_NAMES)
 
     def value(x):
-        features = judge().pictures(Codec().decode(x))
+        features = clip64().pictures(Codec().decode(x))
         own = (features * texts).sum(1, keepdims=True)
         every = np.concatenate([own, features @ words.T], 1)
         return joint * own[:, 0] - np.log(np.exp(marginal * every).sum(1))
@@ -98,7 +98,7 @@ def test_following_the_gradient_makes_the_judge_surer(critic):
 
 def test_rows_are_guided_each_for_itself(critic):
     x0 = pictures()
-    alone = Critic(SimpleNamespace(codec=Codec()), ["cat"])
+    alone = LatentScorer(SimpleNamespace(codec=Codec()), ["cat"])
     assert torch.allclose(alone.gradient(x0[:1], 20.0, 10.0), critic.gradient(x0, 20.0, 10.0)[:1], atol=1e-5)
 
 

@@ -48,14 +48,14 @@ def test_each_sample_gets_the_scale_that_its_critic_likes_best():
 
 
 def test_a_choice_holds_for_every_evaluations():
-    critic = Likes(2.0, 2.0)
-    guide = Feedback(scale=2.0, factors="0.5+1+3", every=3).begin(seeing(critic))
+    scorer = Likes(2.0, 2.0)
+    guide = Feedback(scale=2.0, factors="0.5+1+3", every=3).begin(seeing(scorer))
     x, made = np.zeros((2, 1, 4, 4)), []
     for i in range(6):
-        critic.wishes = (1.0 if i == 1 else 2.0,) * 2 if i < 3 else (6.0, 1.0)
+        scorer.wishes = (1.0 if i == 1 else 2.0,) * 2 if i < 3 else (6.0, 1.0)
         made.append(guided(guide, evaluate, x, 0.5).raw.mean((1, 2, 3)).tolist())
     assert made == [[2.0, 2.0]] * 3 + [[6.0, 1.0]] * 3
-    assert critic.asked == 2 * 3  # two choices among three
+    assert scorer.asked == 2 * 3  # two choices among three
 
 
 def test_one_candidate_is_plain_guidance_bit_for_bit():

@@ -11,7 +11,7 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
-from dit_tools.methods.highres._bands import FILTERS, _low, enlarged, sharpened, with_low_band
+from dit_tools.methods.highres._bands import FILTERS, _low, resize_bicubic, sharpen, with_low_band
 from dit_tools.sampling.images import ImageBatch
 from dit_tools.sampling.sampler import Sampler
 from tests.support import small
@@ -70,11 +70,11 @@ def test_sides_that_cannot_be_halved_are_refused():
 
 def test_enlarging_and_sharpening():
     flat = np.full((1, 2, 4, 6), 0.5, np.float32)
-    assert enlarged(flat, (8, 12)).shape == (1, 2, 8, 12)
-    np.testing.assert_allclose(sharpened(enlarged(flat, (8, 12)), 1.0), 0.5, atol=1e-6)
+    assert resize_bicubic(flat, (8, 12)).shape == (1, 2, 8, 12)
+    np.testing.assert_allclose(sharpen(resize_bicubic(flat, (8, 12)), 1.0), 0.5, atol=1e-6)
     edge = np.zeros((1, 1, 6, 6), np.float32) + 0.25
     edge[..., 3:] = 0.75
-    sharp = sharpened(edge, 1.0)
+    sharp = sharpen(edge, 1.0)
     assert sharp[0, 0, 0, 3] > 0.75 and sharp[0, 0, 0, 2] < 0.25
 
 
@@ -107,7 +107,7 @@ def test_it_draws_small_enlarges_and_draws_the_rest():
 def test_without_the_low_band_it_is_sdedit():
     made = scene("diffusehigh:share=0.3,guided=0,sharpness=0")
     ours, found = final(made)
-    g = torch.as_tensor(enlarged(found[9].x.numpy(), (16, 16)))
+    g = torch.as_tensor(resize_bicubic(found[9].x.numpy(), (16, 16)))
     x, noise = start(made.sampler.model, made.sampler.plan, (4, 16, 16), (3,))
     times = made.sampler.plan.times(made.sampler.model, x.shape)[7:]
     x = (1 - times[0]) * g + times[0] * x
@@ -119,7 +119,7 @@ def test_the_low_band_stays_near_the_small_picture():
     def drift(guided: int) -> float:
         made = scene(f"diffusehigh:share=0.5,guided={guided},wave=haar,sharpness=0")
         x, found = final(made)
-        g = enlarged(found[9].x.numpy(), (16, 16))
+        g = resize_bicubic(found[9].x.numpy(), (16, 16))
         gap = with_low_band(x.numpy(), g, "haar", 1) - x.numpy()
         return float((gap**2).mean())
 

@@ -11,7 +11,7 @@ from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
 from dit_tools.core import spec
 from dit_tools.core.run import RunState
-from dit_tools.methods.highres._positions import attention_factor, interpolated, ntk, plain
+from dit_tools.methods.highres._positions import attention_factor, interpolate_frequencies, ntk, trained_frequencies
 
 
 def made(text: str, scale: float, t: float = 0.5, dim: int = 16, native: int = 64) -> list[float]:
@@ -19,7 +19,7 @@ def made(text: str, scale: float, t: float = 0.5, dim: int = 16, native: int = 6
 
 
 def test_ntk_keeps_the_highest_frequency_and_divides_the_lowest():
-    trained, ours = plain(16, 10000.0), made("ntk", 2.5)
+    trained, ours = trained_frequencies(16, 10000.0), made("ntk", 2.5)
     assert ours[0] == trained[0] == 1.0
     assert ours[-1] == pytest.approx(trained[-1] / 2.5, rel=1e-12)
     assert all(a <= b for a, b in zip(ours, trained, strict=True))
@@ -27,7 +27,7 @@ def test_ntk_keeps_the_highest_frequency_and_divides_the_lowest():
 
 
 def test_yarn_interpolates_long_waves_and_keeps_short_ones():
-    trained = plain(16, 10000.0)
+    trained = trained_frequencies(16, 10000.0)
     ours = made("yarn:fast=4,slow=1", 2.0, native=64)
     turns = [64 * theta / (2 * math.pi) for theta in trained]
     for theta, new, r in zip(trained, ours, turns, strict=True):
@@ -42,7 +42,7 @@ def test_yarn_interpolates_long_waves_and_keeps_short_ones():
 
 def test_time_aware_is_interpolation_and_then_another_base_as_in_diffusers():
     early, late = made("time-aware", 1.5, t=0.9), made("time-aware", 1.5, t=0.5)
-    assert early == interpolated(16, 10000.0, 1.5)
+    assert early == interpolate_frequencies(16, 10000.0, 1.5)
     for ours, factors in ((early, {"linear_factor": 1.5}), (late, {"ntk_factor": 1.5})):
         options: dict[str, Any] = {"freqs_dtype": torch.float64, **factors}
         theirs = get_1d_rotary_pos_embed(16, 2, **options)
@@ -66,7 +66,7 @@ def test_attention_grows_with_the_log_of_the_tokens():
 
 def test_proportional_attention_multiplies_logits():
     from dit_tools.nn.attention_control import control_attention
-    from dit_tools.nn.positions import sharpened
+    from dit_tools.nn.positions import sharpen_attention
     from tests.support import small
 
     model, seen = small.pixart(), []
@@ -80,7 +80,7 @@ def test_proportional_attention_multiplies_logits():
     blocks = model.network.blocks()[:1]
     with control_attention(blocks, lambda: 16, look, "--x", name="looking"):
         model.network(**inputs)
-    with sharpened(blocks, run, 1.25, "--x"):
+    with sharpen_attention(blocks, run, 1.25, "--x"):
         with control_attention(blocks, lambda: 16, look, "--x", name="looking"):  # outside: sees the result
             model.network(**inputs)
     torch.testing.assert_close(seen[0] * 1.25, seen[1])

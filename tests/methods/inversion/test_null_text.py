@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from dit_tools.core import spec
-from dit_tools.core.arrays import plain
+from dit_tools.core.arrays import to_numpy_same_dtype
 from dit_tools.core.errors import DitError, UnsupportedError
 from dit_tools.jobs.models import open_sampler
-from dit_tools.jobs.settings import merge
+from dit_tools.jobs.settings import merge_settings
 from dit_tools.media import image
-from dit_tools.media.latent_file import Latent, pack, unpack
+from dit_tools.media.latent_file import Latent, pack_latent, unpack_latent
 from dit_tools.methods.inversion.null_text import MASK, STATES, _saying
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from dit_tools.models.loading.load import load
@@ -44,9 +44,9 @@ def disc():
 
 
 def run(text, family="emoji", steps=4, prompt="a red circle", scale=5.0, save=None):
-    """The session's picture, what was found, and what comes back."""
+    """The session's image, what was found, and what comes back."""
     chosen = spec.parse("inversion", text)
-    session = open_sampler(model_of(family), merge([{"cfg_scale": scale, "steps": steps}]))
+    session = open_sampler(model_of(family), merge_settings([{"cfg_scale": scale, "steps": steps}]))
     if family == "emoji":
         x0 = session.encode(disc())
     else:
@@ -92,8 +92,8 @@ def test_it_runs_on_every_family_with_a_text(family):
 
 
 def test_repeated_tokens_say_what_one_says():
-    """The room for tuning, but for its jitter, leaves the prediction as it is."""
-    session = open_sampler(model_of("emoji"), merge([{"cfg_scale": 5.0, "steps": 2}]))
+    """The space for tuning, but for its jitter, leaves the prediction as it is."""
+    session = open_sampler(model_of("emoji"), merge_settings([{"cfg_scale": 5.0, "steps": 2}]))
     with session.prompted(["x"]) as plain_:
         empty = plain_.conditions["uncond"]
     own = empty[STATES][:1, : int(empty[MASK].sum())]
@@ -108,7 +108,7 @@ def test_without_guidance_it_is_refused():
     with pytest.raises(UnsupportedError, match="add --cfg-scale 5"):
         run("null-text", scale=1.0)
     with pytest.raises(UnsupportedError, match="another length"):
-        session = open_sampler(model_of("emoji"), merge([{"cfg_scale": 5.0}]))
+        session = open_sampler(model_of("emoji"), merge_settings([{"cfg_scale": 5.0}]))
         _saying(session.conditions(session.request(["x"]))["uncond"], torch.zeros(1, 7))
 
 
@@ -119,19 +119,21 @@ def test_its_file_comes_back_and_edits_with_the_guidance_it_was_made_for(tmp_pat
     values = {"steps": 3, "cfg_scale": 5.0}
     for chosen in ("ddim", "null-text:iterations=40"):
         asked = invert.Request([str(picture)], "a red circle", values, chosen, output=out, overwrite=True)
-        invert.assemble(asked, events.append, lambda *_: model_of("emoji")).start()
+        invert.plan_inversion(asked, events.append, lambda *_: model_of("emoji")).start()
     plain_one, item = (e for e in events if e["type"] == "item")
     assert item["psnr"] > plain_one["psnr"] + 10 and item["calls_back"] == 6
-    latent = unpack(out)
+    latent = unpack_latent(out)
     assert latent.state["nulls"].shape[0] == 3 and "scale=5" in latent.record["guidance"]
     assert "scale=5" in str(from_latent.settings_of(latent, {}, own_prompt=False).guidance)
     made = []
     for prompt in ((), ("a blue circle",)):
         back = from_latent.Request(out, prompt, output=str(tmp_path / f"{len(made)}.png"))
-        from_latent.assemble(back, print, lambda *_: model_of("emoji")).start()
+        from_latent.plan_from_latent(back, print, lambda *_: model_of("emoji")).start()
         made.append(image.read(tmp_path / f"{len(made)}.png").pixels)
     assert abs(made[0] - made[1]).mean() > 0.002
     bad = tmp_path / "bad.latent"
-    bad.write_bytes(pack(Latent({**latent.arrays, "nulls": plain(np.zeros((2, 3)))}, latent.record)))
+    bad.write_bytes(
+        pack_latent(Latent({**latent.arrays, "nulls": to_numpy_same_dtype(np.zeros((2, 3)))}, latent.record))
+    )
     with pytest.raises(DitError, match="nulls does not fit its times"):
-        unpack(bad)
+        unpack_latent(bad)

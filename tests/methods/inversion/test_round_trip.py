@@ -9,7 +9,7 @@ from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Flow
 from dit_tools.core.prediction import Prediction
 from dit_tools.core.registry import names
-from dit_tools.core.steps import capped, relate
+from dit_tools.core.steps import cap_times, transfer_coefficients
 from dit_tools.methods.inversion.bdia import Recurrence
 from dit_tools.methods.inversion.edict import Coupled
 from tests.support.gaussian import LINEAR, Gaussian
@@ -142,7 +142,7 @@ def constant(path=None, value=0.3):
 
 def test_edict_with_constant_noise_is_ddim_and_keeps_the_pair_together():
     denoise, x = constant(), np.ones((1, *SHAPE))
-    a, b = relate(LINEAR, 0.6, 0.3)
+    a, b = transfer_coefficients(LINEAR, 0.6, 0.3)
     (step,) = Coupled(x, 0.93).steps(denoise, x, (0.6, 0.3), None)
     assert np.allclose(step.x, a * x + b * 0.3, rtol=1e-14)
     back = of("edict").invert(denoise, FLOW.data(), uniform(8, 0.9))
@@ -153,7 +153,7 @@ def test_edict_is_the_papers_algorithm():
     random = np.random.default_rng(0)
     x, y, p = random.standard_normal((1, *SHAPE)), random.standard_normal((1, *SHAPE)), 0.93
     denoise = Gaussian(LINEAR, "eps")
-    a, b = relate(LINEAR, 0.7, 0.4)
+    a, b = transfer_coefficients(LINEAR, 0.7, 0.4)
     x1 = a * x + b * denoise(y, 0.7).eps
     y1 = a * y + b * denoise(x1, 0.7).eps
     x2 = p * x1 + (1 - p) * y1
@@ -171,7 +171,7 @@ def test_edict_with_the_wrong_parity_does_not_come_back():
 
 def test_edict_starts_where_a_little_signal_is_left():
     assert of("edict").usable(uniform(100), Flow())[0] == pytest.approx(0.98)
-    assert capped((0.9, 0.5, 0.0), Flow()) == (0.9, 0.5, 0.0)
+    assert cap_times((0.9, 0.5, 0.0), Flow()) == (0.9, 0.5, 0.0)
     with pytest.raises(UnsupportedError, match="edict.*--strength"):
         of("edict").invert(FLOW, FLOW.data(), uniform(4))
 

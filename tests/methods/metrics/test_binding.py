@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dit_tools.methods.metrics import binding
-from dit_tools.methods.metrics._colours import WORDS, shares
-from dit_tools.methods.metrics.binding import Binding, join, split
+from dit_tools.methods.metrics._colours import COLOURS, colour_shares
+from dit_tools.methods.metrics.binding import Binding, join_prompt, split_prompt
 from dit_tools.models import clip
 
 RGB = {
@@ -36,16 +36,16 @@ def disc(colour: str, rest: str = "", radius: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize("colour", RGB)
 def test_every_colour_word_fits_its_colour_best(colour: str) -> None:
-    found = shares(disc(colour))
-    assert set(found) == set(WORDS) == set(RGB)
+    found = colour_shares(disc(colour))
+    assert set(found) == set(COLOURS) == set(RGB)
     assert found[colour] > 0.95 and found[colour] == max(found.values())
-    assert shares(disc(colour, radius=0.3))[colour] > 0.9  # of what is drawn, not of the picture
+    assert colour_shares(disc(colour, radius=0.3))[colour] > 0.9  # of what is drawn, not of the image
 
 
 def test_white_is_not_drawn_and_grey_has_no_colour() -> None:
-    assert max(shares(np.ones((3, 8, 8), np.float32)).values()) == 0
-    assert max(shares(np.full((3, 8, 8), 0.6, np.float32)).values()) == 0
-    found = shares(disc("red", "green"))
+    assert max(colour_shares(np.ones((3, 8, 8), np.float32)).values()) == 0
+    assert max(colour_shares(np.full((3, 8, 8), 0.6, np.float32)).values()) == 0
+    found = colour_shares(disc("red", "green"))
     assert 0.1 < found["green"] < 0.4 < found["red"] < 0.9
 
 
@@ -58,40 +58,40 @@ def test_white_is_not_drawn_and_grey_has_no_colour() -> None:
     ],
 )
 def test_prompts_are_split_and_joined(text: str, pair: tuple[str, str]) -> None:
-    assert split(text) == pair and join(*pair) == text.lower()
+    assert split_prompt(text) == pair and join_prompt(*pair) == text.lower()
 
 
 @pytest.mark.parametrize("text", ["apple", "blue", "with a hat", "beautiful apple", ""])
 def test_a_prompt_without_an_attribute_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="neither COLOUR THING nor THING with ATTRIBUTE"):
-        split(text)
+        split_prompt(text)
 
 
 class Knows:
     """A judge that reads the colour and size of a disc: large is an apple, small a key."""
 
     def pictures(self, a):
-        found = [shares(p) for p in a]
+        found = [colour_shares(p) for p in a]
         drawn = (a.min(axis=1) < 0.93).mean(axis=(1, 2))
         return np.array(
-            [[f[w] for w in WORDS] + [2.0 * (d > 0.2), 2.0 * (d <= 0.2)] for f, d in zip(found, drawn, strict=True)]
+            [[f[w] for w in COLOURS] + [2.0 * (d > 0.2), 2.0 * (d <= 0.2)] for f, d in zip(found, drawn, strict=True)]
         )
 
     def texts(self, texts):
         return np.array(
-            [[float(w in t.split()) for w in WORDS] + [2.0 * ("apple" in t), 2.0 * ("key" in t)] for t in texts]
+            [[float(w in t.split()) for w in COLOURS] + [2.0 * ("apple" in t), 2.0 * ("key" in t)] for t in texts]
         )
 
 
 def measure(pictures, texts, **options) -> float:
     meter = Binding(**options).begin()
-    for picture, text in zip(pictures, texts, strict=True):
-        meter.update(picture[None], [text])
+    for image, text in zip(pictures, texts, strict=True):
+        meter.update(image[None], [text])
     return meter.value()
 
 
 def test_right_pairs_count_and_swapped_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "judge", Knows)
+    monkeypatch.setattr(clip, "clip64", Knows)
     texts = ["blue apple", "red key"]
     right = [disc("blue"), disc("red", radius=0.4)]
     swapped = [disc("red"), disc("blue", radius=0.4)]
@@ -103,17 +103,17 @@ def test_right_pairs_count_and_swapped_ones_do_not(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_colour_must_fill_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "judge", Knows)
+    monkeypatch.setattr(clip, "clip64", Knows)
     texts = ["blue apple", "red key"]
-    pictures = [disc("blue", "red"), disc("red", radius=0.4)]
-    assert measure(pictures, texts, share=0.25) == 100
-    assert measure(pictures, texts, share=0.95) == 50
+    images = [disc("blue", "red"), disc("red", radius=0.4)]
+    assert measure(images, texts, share=0.25) == 100
+    assert measure(images, texts, share=0.95) == 50
 
 
 def test_swaps_have_the_same_kind_of_attribute_and_the_thing_alone_where_it_has_one() -> None:
     meter = Binding(swaps=9).begin()
-    meter._pairs = [split(t) for t in ("blue apple", "red key", "cat with halo", "dog with hat")]
-    meter._colours = [dict.fromkeys(WORDS, 0.0)] * 4
+    meter._pairs = [split_prompt(t) for t in ("blue apple", "red key", "cat with halo", "dog with hat")]
+    meter._colours = [dict.fromkeys(COLOURS, 0.0)] * 4
     assert set(meter._swapped(0)) == {"red apple", "blue cat", "blue dog", "blue key"}
     assert set(meter._swapped(2)) == {"cat with hat", "apple with halo", "dog with halo", "key with halo", "cat"}
     with pytest.raises(ValueError, match="two different prompts"):
@@ -126,4 +126,4 @@ def test_with_the_shipped_judge_plain_shapes_of_the_right_colour_beat_the_wrong_
     right = measure([*discs, discs[0]], texts)
     wrong = measure([discs[1], discs[2], discs[0], discs[1]], texts)
     assert right >= 50 and wrong == 0
-    assert binding.split("red circle") == ("red", "circle")
+    assert binding.split_prompt("red circle") == ("red", "circle")

@@ -23,7 +23,7 @@ def test_batches_add_up_and_measurements_share_no_state() -> None:
     meter.update(a[:1], b[:1])
     meter.update(a[1:], b[1:])
     assert meter.value() == pytest.approx(Psnr().mean(a, b))
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         Psnr().begin().value()
 
 

@@ -8,7 +8,7 @@ import pytest
 from dit_tools.methods.metrics.frechet import Frechet, frechet
 from dit_tools.methods.metrics.nearest import Nearest
 from dit_tools.methods.metrics.retrieval import Retrieval
-from dit_tools.models.clip import BUCKETS, buckets, judge, share_found
+from dit_tools.models.clip import BUCKETS, buckets, clip64, share_found
 
 
 def test_frechet_of_two_gaussians_by_equation_6() -> None:
@@ -22,12 +22,12 @@ def test_frechet_of_two_gaussians_by_equation_6() -> None:
 
 
 def test_frechet_falls_to_nothing_for_the_same_pictures_and_needs_two() -> None:
-    pictures = np.random.default_rng(0).random((6, 3, 64, 64)).astype("float32")
+    images = np.random.default_rng(0).random((6, 3, 64, 64)).astype("float32")
     meter = Frechet().begin()
-    meter.update(pictures, pictures[:0])
-    meter.update(pictures[:0], pictures)
+    meter.update(images, images[:0])
+    meter.update(images[:0], images)
     assert meter.value() == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="two pictures"):
+    with pytest.raises(ValueError, match="two images"):
         Frechet().begin().value()
 
 
@@ -57,7 +57,7 @@ def test_the_share_found_is_exact_on_orthogonal_features() -> None:
 
 
 def test_the_judge_tells_a_drawn_heart_from_other_things() -> None:
-    """Pictures that the judge has not seen: plain shapes drawn here."""
+    """Images that the image-text model has not seen: plain shapes drawn here."""
     rows, columns = np.mgrid[-1.3:1.3:64j, -1.3:1.3:64j]
     x, y = columns, -rows + 0.1
     heart = (x**2 + y**2 - 0.8) ** 3 - 0.9 * x**2 * y**3 < 0
@@ -65,22 +65,22 @@ def test_the_judge_tells_a_drawn_heart_from_other_things() -> None:
     drawn = np.ones((2, 3, 64, 64), np.float32)
     drawn[0, :, heart] = [0.9, 0.1, 0.15]
     drawn[1, :, disc] = [0.2, 0.3, 0.9]
-    found = judge().pictures(drawn)
+    found = clip64().pictures(drawn)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
-    similarity = found @ judge().texts(["red heart", "blue circle", "hamburger", "bicycle"]).T
+    similarity = found @ clip64().texts(["red heart", "blue circle", "hamburger", "bicycle"]).T
     assert similarity[0].argmax() == 0 and similarity[1].argmax() == 1
     large = drawn.repeat(2, 2).repeat(2, 3)
-    np.testing.assert_allclose(judge().pictures(large), found, atol=0.02)
+    np.testing.assert_allclose(clip64().pictures(large), found, atol=0.02)
 
 
 def test_retrieval_counts_what_the_judge_finds() -> None:
     rng = np.random.default_rng(0)
-    pictures = rng.random((3, 3, 64, 64)).astype("float32")
+    images = rng.random((3, 3, 64, 64)).astype("float32")
     names = ["red heart", "pizza", "dog face"]
     meter = Retrieval(among=3).begin()
-    meter.update(pictures[:1], names[:1])
-    meter.update(pictures[1:], names[1:])
-    expected = (judge().pictures(pictures) @ judge().texts(names).T).argmax(1) == np.arange(3)
+    meter.update(images[:1], names[:1])
+    meter.update(images[1:], names[1:])
+    expected = (clip64().pictures(images) @ clip64().texts(names).T).argmax(1) == np.arange(3)
     assert meter.value() == pytest.approx(100 * expected.mean())
     with pytest.raises(ValueError, match="two different prompts"):
         Retrieval().begin().value()

@@ -12,7 +12,7 @@ from dit_tools.core.paths import VP, Flow
 from dit_tools.core.prediction import Prediction
 from dit_tools.methods.noise.oms import Oms
 from dit_tools.methods.solvers.ddim import Ddim
-from dit_tools.models.one_more_step import MASK, NAME, STATES, Terminal, fit, pooled, read, write
+from dit_tools.models.one_more_step import FILE_NAME, MASK, STATES, OneMoreStep, fit_step, pooled, read_step, write_step
 
 SHAPE = (1, 2, 2)
 FLAWED = VP(tuple(np.cumprod(1 - np.linspace(1e-4, 0.012, 1000))))  # alpha_T = 0.05
@@ -26,11 +26,11 @@ def condition(features):
 
 
 def regression(count=400):
-    """Pictures as bright as their one feature says, from -3 to 3."""
+    """Images as bright as their one feature says, from -3 to 3."""
     random = np.random.default_rng(0)
     bright = np.linspace(-3, 3, count)[:, None]
     latents = bright[:, :, None, None] + SPREAD * random.standard_normal((count, *SHAPE))
-    return fit(pooled(condition(bright)), latents, 1e-3)
+    return fit_step(pooled(condition(bright)), latents, 1e-3)
 
 
 def model(path=FLAWED, terminal=None):
@@ -91,20 +91,20 @@ def test_padding_does_not_count():
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
     made = regression()
-    assert read(tmp_path) is None
-    write(made, tmp_path)
-    back = read(tmp_path)
+    assert read_step(tmp_path) is None
+    write_step(made, tmp_path)
+    back = read_step(tmp_path)
     assert back is not None and back.shape == made.shape
     assert np.array_equal(back.weight, made.weight) and np.array_equal(back.bias, made.bias)
 
 
 def test_a_damaged_file_is_told(tmp_path):
-    (tmp_path / NAME).write_bytes(b"\xff" * 40)
-    with pytest.raises(ModelError, match=NAME):
-        read(tmp_path)
-    write(Terminal(np.ones((1, 4), "float32"), np.ones(3, "float32"), (1, 2, 2)), tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(b"\xff" * 40)
+    with pytest.raises(ModelError, match=FILE_NAME):
+        read_step(tmp_path)
+    write_step(OneMoreStep(np.ones((1, 4), "float32"), np.ones(3, "float32"), (1, 2, 2)), tmp_path)
     with pytest.raises(ModelError, match="do not fit each other"):
-        read(tmp_path)
+        read_step(tmp_path)
 
 
 def test_what_cannot_be_is_refused_with_the_reason():

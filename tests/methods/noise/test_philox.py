@@ -38,6 +38,6 @@ def test_it_is_standard_normal(noise):
 
 
 def test_known_numbers():
-    """The numbers of seed 42, which must never change: pictures are reproduced from them."""
+    """The numbers of seed 42, which must never change: images are reproduced from them."""
     drawn = spec.parse("noise", "philox").draw((4,), (42,))[0]
     assert drawn.tolist() == pytest.approx([-1.4838411, -0.3366286, 0.2008333, -0.3036521], abs=1e-6)

@@ -18,12 +18,12 @@ from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.paths import Flow
 from dit_tools.core.registry import get, names
 from dit_tools.methods.objectives import NetworkInfo, TrainingStep
-from dit_tools.methods.objectives._assign import assign
+from dit_tools.methods.objectives._assign import assign_columns
 from dit_tools.methods.objectives.interval_clustering import intervals
 from dit_tools.tasks.train import dataset, losses, text_to_image, tokenizer
 from dit_tools.tasks.train import recipe as recipes
-from dit_tools.tasks.train.session import Session
 from dit_tools.tasks.train.trainer import Trainer
+from dit_tools.tasks.train.training_run import TrainingRun
 
 BOLD = {
     "logit-normal": "logit-normal:mean=0.5",
@@ -76,7 +76,7 @@ def trainer(examples: text_to_image.Examples, tmp_path: Path):
     data = np.random.default_rng(0).integers(0, 255, (8, 4, 16, 16), dtype=np.uint8)
 
     def make(*objectives: str, folder: str = "run", **more: Any) -> Trainer:
-        session, chosen = Session(tmp_path / folder, dtype="float32"), recipe(*objectives, **more)
+        session, chosen = TrainingRun(tmp_path / folder, dtype="float32"), recipe(*objectives, **more)
         return Trainer(text_to_image.TextToImage(chosen, session, examples, data), chosen.seed, session)
 
     return make
@@ -239,7 +239,7 @@ def test_the_assignment_is_the_best_of_all() -> None:
     for _ in range(10):
         cost = rng.standard_normal((6, 6))
         best = min(sum(cost[i, p[i]] for i in range(6)) for p in itertools.permutations(range(6)))
-        found = assign(cost)
+        found = assign_columns(cost)
         assert sorted(found) == list(range(6))
         assert cost[range(6), found].sum() == pytest.approx(best)
 
@@ -346,9 +346,9 @@ def test_an_objective_of_the_other_stage_or_given_twice_is_refused() -> None:
     from dit_tools.core.errors import UsageError
 
     with pytest.raises(UsageError, match=r"put it in \[autoencoder\]"):
-        losses.parse(["variance-expansion"], "transformer")
+        losses.parse_objectives(["variance-expansion"], "transformer")
     with pytest.raises(UsageError, match="given twice"):
-        losses.parse(["sra", "sra:weight=1"], "transformer")
+        losses.parse_objectives(["sra", "sra:weight=1"], "transformer")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.registry import get, names
-from dit_tools.methods.quantization import Seen
+from dit_tools.methods.quantization import ActivationStats
 from dit_tools.nn.packed import linear_of, restore, unpack
 from dit_tools.nn.packed_layout import Layout
-from dit_tools.nn.quantizers import learned, nearest, output_error, scales, snr, value
-from dit_tools.nn.vector_quantization import calibrated, closest, kmeans
+from dit_tools.nn.quantizers import learn_rounding, nearest, output_error, scales, snr, value
+from dit_tools.nn.vector_quantization import calibrate_codebook, closest, kmeans
 
 ROOM = "quantization"
 
@@ -32,8 +32,8 @@ def inputs(columns: int = 64, tokens: int = 4000, seed: int = 1) -> torch.Tensor
     return torch.randn(tokens, columns, generator=generator) @ mix + 0.1
 
 
-def seen(x: torch.Tensor) -> Seen:
-    return Seen(x.T @ x / len(x), x.abs().amax(0), x[:: len(x) // 128][:128])
+def seen(x: torch.Tensor) -> ActivationStats:
+    return ActivationStats(x.T @ x / len(x), x.abs().amax(0), x[:: len(x) // 128][:128])
 
 
 def weight(rows: int = 48, columns: int = 64, seed: int = 0) -> torch.Tensor:
@@ -83,7 +83,7 @@ def test_learned_rounding_lessens_the_error_and_moves_by_one_step(kind: str, bit
     layout = Layout(*w.shape, kind, bits, 16)
     found = scales(w, layout, 80)
     near = nearest(w, found, layout)
-    made = learned(w, found, layout, seen(x).moments, 300)
+    made = learn_rounding(w, found, layout, seen(x).moments, 300)
     errors = [output_error(w, value(c, found, layout), seen(x).moments) for c in (near, made)]
     assert errors[1] < (0.5 if kind == "int" else 0.65) * errors[0]
     if kind == "int":
@@ -96,7 +96,7 @@ def test_learning_with_white_inputs_has_nothing_to_gain() -> None:
     w = weight()
     layout = Layout(*w.shape, "int", 4, 16)
     found = scales(w, layout)
-    made = learned(w, found, layout, torch.eye(64), 50)
+    made = learn_rounding(w, found, layout, torch.eye(64), 50)
     assert torch.equal(made, nearest(w, found, layout))
 
 
@@ -182,7 +182,7 @@ def test_a_large_layer_is_decomposed_some_rows_at_a_time(monkeypatch) -> None:
 
     whole = lost()
     monkeypatch.setattr(low_rank_approximation, "EXACT", 0)
-    monkeypatch.setattr(quantization, "PIECE", 7 * 64)
+    monkeypatch.setattr(quantization, "BLOCK_WEIGHTS", 7 * 64)
     assert whole != lost() < 1.05 * whole
 
 
@@ -266,7 +266,7 @@ def test_signal_to_noise_of_vector_quantized_gaussian_weights(text: str, expecte
 def test_calibration_changes_some_assignments_to_their_neighbours() -> None:
     x, w = inputs(128), weight(64, 128)
     codebook, before = kmeans(w.reshape(-1, 4), 256)
-    book, after = calibrated(w, codebook, seen(x).moments, 2, 200)
+    book, after = calibrate_codebook(w, codebook, seen(x).moments, 2, 200)
     near, _ = closest(w.reshape(-1, 4), codebook, 2)
     assert ((after == near[:, 0]) | (after == near[:, 1])).all()
     assert 0.005 < float((after != before).float().mean()) < 0.6

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import UsageError
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.methods.schedules._ramps import beta_quantile
 from dit_tools.methods.schedules.native import Native
-from dit_tools.models.scheduler import facts
+from dit_tools.models.scheduler import scheduler_facts
 
 FLOW = "FlowMatchEulerDiscreteScheduler"
 DYNAMIC = {"use_dynamic_shifting": True}
@@ -21,7 +21,7 @@ MULTISTEP = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 
 def target(scheduler, tokens=1024, passes_sigmas=False):
     config = {"_class_name": type(scheduler).__name__, **dict(scheduler.config)}
-    return Target(facts(config).path, tokens, config, passes_sigmas)
+    return ModelInfo(scheduler_facts(config).path, tokens, config, passes_sigmas)
 
 
 def flux_mu(tokens, config):
@@ -57,7 +57,7 @@ def test_flow_match_euler(config, passes_sigmas, steps):
     scheduler.set_timesteps(steps, **extra)
     times = Native().times(steps, target(scheduler, passes_sigmas=passes_sigmas))
     assert times == pytest.approx(scheduler.sigmas.tolist(), abs=3e-7)
-    assert isinstance(facts(target(scheduler).scheduler).path, Flow)
+    assert isinstance(scheduler_facts(target(scheduler).scheduler).path, Flow)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 20, 37])
@@ -68,7 +68,7 @@ def test_flow_sigmas_of_multistep_schedulers(name, shift, steps):
     scheduler.set_timesteps(steps)
     times = Native().times(steps, target(scheduler))
     assert times == pytest.approx(scheduler.sigmas.tolist(), abs=1e-7)
-    given = [facts(target(scheduler).scheduler).timestep(t) for t in times[:-1]]
+    given = [scheduler_facts(target(scheduler).scheduler).timestep(t) for t in times[:-1]]
     assert given == scheduler.timesteps.tolist()
 
 
@@ -103,7 +103,7 @@ def test_sigma_conversions(name, flag, schedule):
     ratios = [made.path.sigma(t) / made.path.alpha(t) for t in times]
     assert ratios == pytest.approx(scheduler.sigmas.tolist(), rel=1e-4, abs=1e-7)
     if schedule != "squaredcos_cap_v2":
-        rounded = [facts(made.scheduler).timestep(t) for t in times[:-1]]
+        rounded = [scheduler_facts(made.scheduler).timestep(t) for t in times[:-1]]
         assert rounded == scheduler.timesteps.tolist()
 
 
@@ -133,7 +133,7 @@ def test_config_of_a_file_may_leave_defaults_out():
     full = diffusers.DPMSolverMultistepScheduler()
     full.set_timesteps(10)
     config = json.loads('{"_class_name": "DPMSolverMultistepScheduler"}')
-    made = Target(facts(config).path, 4, config)
+    made = ModelInfo(scheduler_facts(config).path, 4, config)
     indices = [made.path.index(t) for t in Native().times(10, made)[:-1]]
     assert indices == pytest.approx(full.timesteps.tolist(), abs=1e-9)
 

@@ -1,4 +1,4 @@
-"""Furniture of schedules: Beta quantiles from first principles."""
+"""Helpers of schedules: Beta quantiles from first principles."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dit_tools.methods.schedules._ramps import beta_cdf, beta_quantile, linspace, single
+from dit_tools.methods.schedules._ramps import beta_cdf, beta_quantile, linspace, round_to_float32
 
 SHAPES = st.floats(0.3, 30)
 
@@ -53,4 +53,4 @@ def test_linspace_is_numpys_bit_for_bit(count):
 
 
 def test_single_precision():
-    assert single([0.1, 1 / 3]) == np.array([0.1, 1 / 3], dtype=np.float32).tolist()
+    assert round_to_float32([0.1, 1 / 3]) == np.array([0.1, 1 / 3], dtype=np.float32).tolist()

@@ -7,15 +7,15 @@ import pytest
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UsageError
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.core.registry import names
 from dit_tools.methods.schedules.beta import Beta
 from dit_tools.methods.schedules.karras import Karras
 from dit_tools.methods.schedules.shifted import Shifted
 from tests.support.gaussian import LINEAR
 
-FLOW = Target(Flow(), 1024, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
-VP = Target(LINEAR, 1024, {"_class_name": "DDIMScheduler"})
+FLOW = ModelInfo(Flow(), 1024, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
+VP = ModelInfo(LINEAR, 1024, {"_class_name": "DDIMScheduler"})
 TEXTS = (
     *names("schedules"),
     "shifted:shift=none",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core import spec
-from dit_tools.methods.seed_search.elect import _Trial, inconsistency, scaled
+from dit_tools.methods.seed_search.elect import _Trial, inconsistency, scale_map
 from tests.support.scenes import half, of, scene_of
 
 
@@ -72,9 +72,9 @@ def test_inconsistency_is_the_weighted_distance():
 def test_maps_are_0_to_1_and_outliers_do_not_set_the_scale():
     values = np.linspace(1, 2, 100).reshape(10, 10)
     values[0, 0] = 1e6
-    made = scaled(values)
+    made = scale_map(values)
     assert made.min() == 0 and made.max() == 1 and 0.3 < made[5, 5] < 0.7
-    assert not scaled(np.ones((3, 3))).any()
+    assert not scale_map(np.ones((3, 3))).any()
 
 
 def trial(seed, picture, edit):
@@ -84,12 +84,12 @@ def trial(seed, picture, edit):
 
 
 def test_the_kept_background_wins_and_no_edit_at_all_does_not():
-    picture = np.full((3, 16, 16), 0.5, np.float32)
+    image = np.full((3, 16, 16), 0.5, np.float32)
     edit = np.zeros((8, 8))
     edit[:, :4] = 1
 
     def changed(inside, outside):
-        made = picture[None].copy()
+        made = image[None].copy()
         made[..., :8] += inside
         made[..., 8:] += outside
         return made
@@ -98,11 +98,11 @@ def test_the_kept_background_wins_and_no_edit_at_all_does_not():
         return x
 
     trials = [trial(1, changed(0.3, 0.2), edit), trial(2, changed(0.3, 0.05), edit), trial(3, changed(0, 0), edit)]
-    assert elect().choose(trials, picture, same).seed == 2
+    assert elect().choose(trials, image, same).seed == 2
     assert trials[2].score == 0 and trials[0].score > trials[1].score
-    assert elect("elect:least=0").choose(trials, picture, same).seed == 3
+    assert elect("elect:least=0").choose(trials, image, same).seed == 3
     equal = [trial(5, changed(0.3, 0.1), edit), trial(6, changed(0.3, 0.1), edit)]
-    assert elect().choose(equal, picture, same).seed == 5 and equal[0].score == equal[1].score
+    assert elect().choose(equal, image, same).seed == 5 and equal[0].score == equal[1].score
 
 
 def test_the_early_score_ranks_as_the_final_one():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core import spec
-from dit_tools.methods.solvers.bdia import Bdia, undone
+from dit_tools.methods.solvers.bdia import Bdia, undo_step
 from dit_tools.methods.solvers.euler import Euler
 from tests.support.gaussian import CASES, Gaussian, end, slope, start
 
@@ -57,7 +57,7 @@ def turned(gamma, case, dtype):
     z = taken(gamma, case, EVEN, dtype)
     data, after, here = Gaussian(*CASES[case]), z[-1], z[-2]
     for i in range(len(EVEN) - 2, 0, -1):
-        before = undone(after, data(here, EVEN[i]), EVEN[i - 1], EVEN[i + 1], gamma)
+        before = undo_step(after, data(here, EVEN[i]), EVEN[i - 1], EVEN[i + 1], gamma)
         after, here = here, before
     return abs(here - z[0]).max()
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.methods.schedules.native import Native
 from dit_tools.methods.solvers.ddim import Ddim
-from dit_tools.models.scheduler import facts
+from dit_tools.models.scheduler import scheduler_facts
 from tests.support.gaussian import LINEAR, Gaussian, end, scheduler_run, start
 
 KINDS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
@@ -42,10 +42,10 @@ def test_equals_ddim_scheduler(prediction, spacing, extra):
         prediction_type=prediction, timestep_spacing=spacing, **{"clip_sample": False} | extra
     )
     config = {"_class_name": "DDIMScheduler", **dict(scheduler.config)}
-    known = facts(config)
+    known = scheduler_facts(config)
     data = Gaussian(known.path, KINDS[prediction])
     x = torch.as_tensor(start("float32"))
-    times = Native().times(20, Target(known.path, 4, config))
+    times = Native().times(20, ModelInfo(known.path, 4, config))
     clip = extra.get("clip_sample_range")
     assert known.solver == ("ddim" if clip is None else "ddim:clip=0.8")
     mine = end(Ddim(clip=clip), data, x, times)
@@ -57,10 +57,10 @@ def test_zero_terminal_signal():
         prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False, rescale_betas_zero_snr=True
     )
     config = {"_class_name": "DDIMScheduler", **dict(scheduler.config)}
-    path = facts(config).path
+    path = scheduler_facts(config).path
     data = Gaussian(path, "v")
     x = torch.as_tensor(start("float32"))
-    mine = end(Ddim(), data, x, Native().times(10, Target(path, 4, config)))
+    mine = end(Ddim(), data, x, Native().times(10, ModelInfo(path, 4, config)))
     assert path.alpha(1.0) == pytest.approx(0.0, abs=1e-7)
     assert abs(mine - scheduler_run(scheduler, data, x, 10)).max() < 1e-5
 

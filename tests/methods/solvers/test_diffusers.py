@@ -6,11 +6,11 @@ import torch
 
 from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.methods.noise.philox import Philox
 from dit_tools.methods.noise.torch_cpu import TorchCpu
 from dit_tools.methods.solvers import diffusers as solver_module
-from dit_tools.models.scheduler import facts
+from dit_tools.models.scheduler import scheduler_facts
 from tests.support.gaussian import LINEAR, Gaussian, end, start
 
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False, "timestep_spacing": "trailing"}
@@ -19,7 +19,7 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 
 def bound(name, config=DDIM, **extra):
     """The solver, bound to a model with this scheduler config."""
-    target = Target(facts(config).path, 1024, config, **extra)
+    target = ModelInfo(scheduler_facts(config).path, 1024, config, **extra)
     return spec.parse("solvers", f"diffusers:class={name}").bind(target)
 
 
@@ -109,7 +109,7 @@ def test_dynamic_shift_reaches_the_scheduler(passes):
     config = {**FLOW, "use_dynamic_shifting": True}
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     sigmas = {"sigmas": [1 - i / 6 for i in range(6)]} if passes else {}
-    mu = Target(Flow(), 1024, config).mu
+    mu = ModelInfo(Flow(), 1024, config).mu
     scheduler.set_timesteps(6, mu=mu, **sigmas)
     data = Gaussian(Flow(), "flow")
     solver = bound("FlowMatchEulerDiscreteScheduler", config, passes_sigmas=passes)
@@ -127,7 +127,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_without_a_class_it_is_the_models_own_scheduler():
-    solver = spec.parse("solvers", "diffusers").bind(Target(LINEAR, 4, DDIM))
+    solver = spec.parse("solvers", "diffusers").bind(ModelInfo(LINEAR, 4, DDIM))
     assert solver.name == "DDIMScheduler"
 
 
@@ -165,7 +165,7 @@ def test_every_scheduler_ends_at_clean_data_or_is_refused(name, config):
 
     0.25 at 4 steps was the fault of DEIS on a flow. And data of a spread: that comes out, too.
     """
-    path = facts(config).path
+    path = scheduler_facts(config).path
     kind, noise = ("flow" if config is FLOW else "eps"), TorchCpu().stream((2, 8, 8), tuple(range(8)))
     x = noise.fresh()
     try:

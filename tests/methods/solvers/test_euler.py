@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.methods.schedules.native import Native
 from dit_tools.methods.solvers.ddim import Ddim
 from dit_tools.methods.solvers.euler import Euler
@@ -17,7 +17,7 @@ def test_every_step_equals_flow_match_euler(steps, shift):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(steps)
     data = Gaussian(Flow(), "flow")
-    times = Native().times(steps, Target(Flow(), 4, dict(scheduler.config)))
+    times = Native().times(steps, ModelInfo(Flow(), 4, dict(scheduler.config)))
     x = theirs = torch.as_tensor(start("float32"))
     for i, step in enumerate(Euler().steps(data, x, times, None)):
         raw = data(theirs, float(scheduler.sigmas[i])).raw

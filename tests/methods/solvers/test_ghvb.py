@@ -6,7 +6,7 @@ import pytest
 from dit_tools.core.paths import Flow
 from dit_tools.core.prediction import Prediction
 from dit_tools.methods.solvers.euler import Euler
-from dit_tools.methods.solvers.ghvb import Ghvb, combined, weights
+from dit_tools.methods.solvers.ghvb import Ghvb, combine_slopes, slope_weights
 from tests.support.gaussian import CASES, Gaussian, end, start
 
 EVEN = [1 - i / 10 for i in range(11)]
@@ -27,14 +27,14 @@ class Linear:
 )
 def test_without_damping_the_weights_are_adams_bashforths(order, table):
     scale = {2: 2, 3: 12, 4: 24, 5: 720}[order]
-    assert weights(order, 1.0) == pytest.approx([w / scale for w in table])
+    assert slope_weights(order, 1.0) == pytest.approx([w / scale for w in table])
 
 
 @pytest.mark.parametrize("order", range(1, 6))
 @pytest.mark.parametrize("b", [0.3, 0.7, 1.0])
 def test_weights_sum_to_one_so_that_a_constant_slope_is_followed(order, b):
-    assert sum(weights(order, b)) == pytest.approx(1.0)
-    assert combined([np.array([2.0])] * order, b) == pytest.approx([2.0])
+    assert sum(slope_weights(order, b)) == pytest.approx(1.0)
+    assert combine_slopes([np.array([2.0])] * order, b) == pytest.approx([2.0])
 
 
 @pytest.mark.parametrize("order", range(2, 6))
@@ -47,7 +47,7 @@ def test_weights_undo_the_lag_of_the_momentum_on_polynomials(order, b):
     for slope in slopes[::-1]:
         momentum = (1 - b) * momentum + b * slope
         kept = [momentum, *kept][:order]
-    assert combined(kept, b) == pytest.approx(1 / (power + 1), rel=1e-6)
+    assert combine_slopes(kept, b) == pytest.approx(1 / (power + 1), rel=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -66,10 +66,10 @@ def test_equals_a_plain_loop_of_the_published_rule(form):
         if form == "ghvb":
             velocity = slope if velocity is None else (1 - beta) * velocity + beta * slope
             kept = [velocity, *kept][:order]
-            along = sum(w * k for w, k in zip(weights(len(kept), beta), kept, strict=True))
+            along = sum(w * k for w, k in zip(slope_weights(len(kept), beta), kept, strict=True))
         else:
             kept = [slope, *kept][:order]
-            ab = sum(w * k for w, k in zip(weights(len(kept), 1.0), kept, strict=True))
+            ab = sum(w * k for w, k in zip(slope_weights(len(kept), 1.0), kept, strict=True))
             velocity = ab if velocity is None else (1 - beta) * velocity + beta * ab
             along = velocity
         wanted += (EVEN[i + 1] - EVEN[i]) * along

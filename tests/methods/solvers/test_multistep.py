@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from dit_tools.core import spec
-from dit_tools.core.paths import Flow, Target
+from dit_tools.core.paths import Flow, ModelInfo
 from dit_tools.methods.schedules.native import Native
-from dit_tools.models.scheduler import facts
+from dit_tools.models.scheduler import scheduler_facts
 from tests.support.gaussian import Gaussian, end, scheduler_run, start
 
 CONFIGS = {
@@ -29,12 +29,12 @@ def runs(name, config, steps, dtype):
     """Our latents and diffusers', from the solver and times that the config means."""
     scheduler = getattr(diffusers, name)(**config)
     full = {"_class_name": name, **dict(scheduler.config)}
-    known = facts(full)
+    known = scheduler_facts(full)
     data = Gaussian(known.path, known.kind)
     if config.get("use_karras_sigmas"):
         data = AtSigmas(data, scheduler)
     x = start(dtype)
-    times = Native().times(steps, Target(known.path, 4, full))
+    times = Native().times(steps, ModelInfo(known.path, 4, full))
     mine = end(spec.parse("solvers", known.solver), Gaussian(known.path, known.kind), torch.as_tensor(x), times)
     return known.solver, mine, scheduler_run(scheduler, data, x, steps)
 
@@ -85,7 +85,7 @@ def test_unipc_equals_its_scheduler(case, order, steps):
 def test_other_multistep_configs_fall_back_on_diffusers(config):
     name = "DPMSolverMultistepScheduler"
     full = dict(getattr(diffusers, name)(**config).config)
-    assert facts({"_class_name": name, **full}).solver == f"diffusers:class={name}"
+    assert scheduler_facts({"_class_name": name, **full}).solver == f"diffusers:class={name}"
 
 
 def test_dpmpp_is_finite_where_alpha_or_sigma_is_zero():

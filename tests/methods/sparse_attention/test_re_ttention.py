@@ -7,7 +7,7 @@ import torch
 
 from dit_tools.core.blocks import JOINT
 from dit_tools.nn.attention_control import AttentionCall
-from dit_tools.nn.reattention import Memory, corrected, learned, window_tiling
+from dit_tools.nn.reattention import Memory, correct_output, learn_statistics, window_tiling
 from dit_tools.nn.window_attention import tiling
 from tests.support import small
 
@@ -44,20 +44,20 @@ def test_share_residual_and_correction_are_the_papers(start, masked):
     weights = scores.softmax(-1)
     share = (weights * inside).sum(-1, keepdim=True)
     sparse = scores.masked_fill(~inside, -torch.inf).softmax(-1) @ p.v
-    output, memory = learned(p, 30, window_tiling(GRID, 0.25), 0)
+    output, memory = learn_statistics(p, 30, window_tiling(GRID, 0.25), 0)
     image = slice(start, start + 30)
     torch.testing.assert_close(output, weights @ p.v)
     torch.testing.assert_close(memory.share, share[:, :, image], atol=1e-5, rtol=1e-4)
     residual = (weights @ p.v - share * sparse)[:, :, image]
     torch.testing.assert_close(memory.residual, residual, atol=1e-5, rtol=1e-4)
     # on a call like the last full one, share * sparse + residual is full attention
-    again = corrected(p, 30, window_tiling(GRID, 0.25), memory)
+    again = correct_output(p, 30, window_tiling(GRID, 0.25), memory)
     torch.testing.assert_close(again, output, atol=1e-5, rtol=1e-4)
 
 
 def test_a_window_of_the_whole_grid_leaves_no_residual():
     p = product()
-    _, memory = learned(p, 30, window_tiling(GRID, 1.0), 0)
+    _, memory = learn_statistics(p, 30, window_tiling(GRID, 1.0), 0)
     torch.testing.assert_close(memory.share, torch.ones_like(memory.share))
     assert memory.residual.abs().max() < 1e-5
 
@@ -65,13 +65,13 @@ def test_a_window_of_the_whole_grid_leaves_no_residual():
 def test_share_and_residual_each_bring_it_nearer_to_full_attention():
     """A little later, when queries have moved: band alone > share > share and residual."""
     old, tiles = product(), window_tiling(GRID, 0.1)
-    _, memory = learned(old, 30, tiles, 0)
+    _, memory = learn_statistics(old, 30, tiles, 0)
     draw = torch.Generator().manual_seed(9)
     q, k, v = (x + 0.2 * torch.randn(x.shape, generator=draw) for x in (old.q, old.k, old.v))
     now = old.having(q=q, k=k, v=v)
     ones, zeros = torch.ones_like(memory.share), torch.zeros_like(memory.residual)
     choices = [(ones, zeros), (memory.share, zeros), (memory.share, memory.residual)]
-    errors = [(corrected(now, 30, tiles, Memory(*given, 0)) - now.run()).norm() for given in choices]
+    errors = [(correct_output(now, 30, tiles, Memory(*given, 0)) - now.run()).norm() for given in choices]
     assert errors[0] > errors[1] > errors[2]
 
 

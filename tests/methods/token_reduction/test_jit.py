@@ -14,7 +14,7 @@ from dit_tools.core.prediction import KINDS, Prediction
 from dit_tools.core.run import RunState
 from dit_tools.core.steps import transfer
 from dit_tools.methods.token_reduction.jit import data_of, raw_of
-from dit_tools.nn.token_interpolation import Filling, first_anchors, grown, importance
+from dit_tools.nn.token_interpolation import Interpolation, add_tokens, first_anchors, importance
 from tests.support import small
 
 PATHS = [Flow(), VP(tuple(0.999**i * 0.998**i for i in range(1, 1001)))]
@@ -26,7 +26,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_constants_are_filled_in_exactly_and_anchors_keep_their_own():
     anchors = first_anchors((6, 5), 11, 2)
-    fill = Filling(anchors, (6, 5))
+    fill = Interpolation(anchors, (6, 5))
     constant = torch.full((2, 3, 12, 10), 1.5)
     torch.testing.assert_close(fill(constant), constant)
     x = draw(2, 3, 12, 10)
@@ -54,7 +54,7 @@ def test_tokens_wake_where_the_velocity_varies():
     velocity[:, :, 4:, 4:] = draw(1, 2, 4, 4)
     weight = importance(velocity, (4, 4))
     assert weight[0, 0] == 0 and weight[0, 15] > 0
-    woken = grown(torch.tensor([[0, 1]]), weight, 5)[0].tolist()
+    woken = add_tokens(torch.tensor([[0, 1]]), weight, 5)[0].tolist()
     assert woken[:2] == [0, 1] and all(token // 4 >= 1 and token % 4 >= 1 for token in woken[2:])
 
 
@@ -122,7 +122,7 @@ def test_waking_tokens_have_the_noise_of_the_time():
 
 def watch_data(whole, anchors):
     """Variance of Phi(x0) on all tokens."""
-    return float(Filling(anchors[None], (64, 64))(whole.x0).var())
+    return float(Interpolation(anchors[None], (64, 64))(whole.x0).var())
 
 
 def test_stages_compute_their_share_of_tokens():

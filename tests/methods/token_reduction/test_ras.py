@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dit_tools.core import spec
-from dit_tools.methods.token_reduction.ras import left_out, scores
+from dit_tools.methods.token_reduction.ras import select_skipped, token_scores
 from tests.support import small
 
 
@@ -16,18 +16,18 @@ def ras(text: str = ""):
 
 def test_a_token_counts_by_the_deviation_over_channels_of_its_cells():
     velocity = torch.randn(2, 4, 6, 4, generator=torch.Generator().manual_seed(0))
-    m = scores(velocity, (3, 2), "std")
+    m = token_scores(velocity, (3, 2), "std")
     cell = velocity[1, :, 2:4, 2:4]  # row 1, column 1: token 3
     expected = cell.var(0, correction=0).sqrt().mean()
     assert m.shape == (2, 6) and m[1, 3] == pytest.approx(expected.item(), rel=1e-5)
-    norm = scores(velocity, (3, 2), "norm")
+    norm = token_scores(velocity, (3, 2), "norm")
     assert norm[1, 3] == pytest.approx(cell.norm(dim=0).mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("high", "expected"), [(1.0, {4, 5, 6, 7}), (0.0, {0, 1, 2, 3}), (0.5, {0, 1, 6, 7})])
 def test_tokens_are_left_out_from_both_ends_of_the_scores(high, expected):
     score = torch.arange(1.0, 9.0)[None]
-    left = left_out(score, torch.zeros(1, 8), ras(f"high={high}"))
+    left = select_skipped(score, torch.zeros(1, 8), ras(f"high={high}"))
     assert set(left[0].tolist()) == expected
 
 
@@ -37,7 +37,7 @@ def test_left_out_tokens_come_back_and_without_kappa_they_do_not(high):
     for kappa, starved in ((0.1, False), (0.0, True)):
         drops, away, longest = torch.zeros(1, 16), torch.zeros(16), torch.zeros(16)
         for _ in range(80):
-            left = left_out(score, drops, ras(f"kappa={kappa},high={high}"))[0]
+            left = select_skipped(score, drops, ras(f"kappa={kappa},high={high}"))[0]
             drops[0, left] += 1
             out = torch.zeros(16).index_fill(0, left, 1.0)
             away = (away + 1) * out

@@ -11,7 +11,7 @@ import torch
 from dit_tools.core.errors import ExitCode, ModelError, UnsupportedError, UsageError
 from dit_tools.core.plan import Plan
 from dit_tools.core.size import Size
-from dit_tools.models.backends.pipeline_model import Passthrough, model_of
+from dit_tools.models.backends.pipeline_model import PipelineModel, model_of
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from tests.support import chroma, stable_diffusion
@@ -30,7 +30,7 @@ def prompts(*texts: str, negative: str = "", side: int = 32, **options) -> Condi
 
 def runs(pipe, chosen: Plan | None = None, seeds=(5,), asked: ConditionRequest | None = None, **options):
     asked = asked or prompts(*["a red apple"] * len(seeds))
-    pipeline = Passthrough(pipe)
+    pipeline = PipelineModel(pipe)
     return pipeline.pixels(asked, seeds, pipeline.accept(chosen or plan()), **options)
 
 
@@ -98,14 +98,14 @@ def test_another_scheduler_of_diffusers_is_taken_for_one_run():
 )
 def test_a_method_it_cannot_take_is_refused_in_one_line(field, spec, option):
     with pytest.raises(UnsupportedError) as caught:
-        Passthrough(stable_diffusion.pipeline()).accept(plan(**{field: spec}))
+        PipelineModel(stable_diffusion.pipeline()).accept(plan(**{field: spec}))
     text = str(caught.value)
     assert text.startswith(f"{option}: StableDiffusionPipeline ") and "\n" not in text
     assert caught.value.code == ExitCode.UNSUPPORTED
 
 
 def test_a_scheduler_that_does_not_fit_is_refused():
-    flow = Passthrough(chroma.pipeline())
+    flow = PipelineModel(chroma.pipeline())
     with pytest.raises(UnsupportedError, match="DDIMScheduler: ChromaPipeline"):
         flow.accept(plan(solver="diffusers:class=DDIMScheduler"))
     flow.accept(plan(solver="diffusers:class=FlowMatchHeunDiscreteScheduler"))
@@ -114,7 +114,7 @@ def test_a_scheduler_that_does_not_fit_is_refused():
 
 
 def test_the_plan_tells_the_noise_that_is_used():
-    accepted = Passthrough(chroma.pipeline()).accept(plan())
+    accepted = PipelineModel(chroma.pipeline()).accept(plan())
     assert accepted.specs() == DEFAULT | {"noise": "torch-cpu"}
 
 
@@ -149,8 +149,8 @@ def test_pipelines_that_make_no_pictures_from_text_are_refused():
 
     for kind, message in ((Upscaler, "needs image"), (Unconditional, "Unconditional makes no")):
         with pytest.raises(UnsupportedError, match=message):
-            Passthrough(kind())
-    with pytest.raises(UnsupportedError, match="Songs makes no pictures"):
+            PipelineModel(kind())
+    with pytest.raises(UnsupportedError, match="Songs makes no images"):
         runs(Songs())
 
 

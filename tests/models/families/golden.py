@@ -32,7 +32,7 @@ def compare(
 ) -> None:
     """Run diffusers' pipeline and our path from one start and assert that they agree.
 
-    Final latents: norm of the difference at most 1e-4 of the norm. Pictures: 1/255 everywhere.
+    Final latents: norm of the difference at most 1e-4 of the norm. Images: 1/255 everywhere.
     ``guidance`` replaces the family's ``default_guidance`` at scale ``cfg`` (``none`` for a ``cfg``
     of 1); ``embedded`` is our embedded guidance, ``max_tokens`` goes to both, ``call`` to the
     pipeline alone (it may override the arguments made here, such as ``guidance_scale``).
@@ -57,8 +57,8 @@ def agree(pipe: Any, latents: Any, pixels: Any, asked: dict[str, Any]) -> None:
     """Assert that the pipeline, called with ``asked``, gives these latents and pixels."""
     # Copies, because ZImagePipeline overwrites the list of prompts that it is given.
     theirs = pipe(**copy.deepcopy(asked), output_type="latent").images
-    picture = pipe(**copy.deepcopy(asked), output_type="np").images
-    assert_close(packed(pipe, latents).reshape(theirs.shape), theirs, pixels, picture)
+    image = pipe(**copy.deepcopy(asked), output_type="np").images
+    assert_close(packed(pipe, latents).reshape(theirs.shape), theirs, pixels, image)
 
 
 def assert_close(latents: Any, theirs: Any, pixels: Any, picture: Any) -> None:

@@ -29,8 +29,8 @@ def check(pipe, monkeypatch, *, cfg, batch, steps=4, negatives=None):
     start = golden.noise((batch, 4, 8, 8))
     guidance = f"cfg:scale={cfg}" if cfg > 1 else "none"
     latents, pixels = golden.ours(pipe, start, prompts, steps, guidance)
-    theirs, picture = run_pipeline(pipe, monkeypatch, start, cfg=cfg, steps=steps)
-    golden.assert_close(latents, theirs, pixels, picture)
+    theirs, image = run_pipeline(pipe, monkeypatch, start, cfg=cfg, steps=steps)
+    golden.assert_close(latents, theirs, pixels, image)
 
 
 def run_pipeline(pipe, monkeypatch, start, *, cfg, steps):

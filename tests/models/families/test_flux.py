@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import UsageError
-from dit_tools.core.plan import target
+from dit_tools.core.plan import model_info
 from dit_tools.core.size import Size
 from dit_tools.models.families.flux import positions
 from dit_tools.models.family import ConditionRequest
@@ -106,7 +106,7 @@ def test_positions_are_rows_then_columns():
 def test_mu_is_that_of_the_pipeline(dev):
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-    made = target(golden.model_from(dev), (1, 4, 12, 8))
+    made = model_info(golden.model_from(dev), (1, 4, 12, 8))
     assert made.tokens == 24
     assert made.mu == pytest.approx(calculate_shift(24, 256, 4096, 0.5, 1.15))
     assert made.passes_sigmas

@@ -72,7 +72,7 @@ def test_sizes_that_the_pipeline_refuses(pipe: Any, height: int, width: int, opt
 
 
 def test_tokens_are_those_of_the_shift(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline gives its shift the number of channels, whatever the size of the picture."""
+    """The pipeline gives its shift the number of channels, whatever the size of the image."""
     seen = spies.shift_tokens(pipe, monkeypatch)
     pipe("a", num_inference_steps=1, output_type="latent", guidance_scale=1.0, **SIZE)
     family = golden.model_from(pipe).family

@@ -19,7 +19,7 @@ from dit_tools.models import families
 from dit_tools.models.backends.onnx_network import OnnxNetwork
 from dit_tools.models.loading import lora
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
-from dit_tools.models.onnx_session import opened
+from dit_tools.models.onnx_session import open_session
 from dit_tools.tasks.export import graphs, write
 from tests.support import chequer, scenes, small
 
@@ -100,11 +100,11 @@ def test_its_graph_gives_what_torch_gives(model: Any, tmp_path: Path) -> None:
     transformer = model.network.module
     save_file(transformer.state_dict(), tmp_path / "transformer/x.safetensors")
     graph = graphs.transformer_graph(model.family, transformer)
-    facts = write.write(graph, tmp_path, 17, True)
+    facts = write.write_graph(graph, tmp_path, 17, True)
     assert facts["difference"] < 1e-4
     x = np.random.default_rng(0).standard_normal((2, 4, 12, 8)).astype(np.float32)
     text = np.random.default_rng(1).standard_normal((2, 12, 16)).astype(np.float32)
-    made = OnnxNetwork(opened(tmp_path / "transformer.onnx", ["CPUExecutionProvider"]))(
+    made = OnnxNetwork(open_session(tmp_path / "transformer.onnx", ["CPUExecutionProvider"]))(
         **model.family.inputs(x, 0.4, {"encoder_hidden_states": text})
     )
     inputs = model.family.inputs(torch.as_tensor(x), 0.4, {"encoder_hidden_states": torch.as_tensor(text)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dit_tools.core.errors import UsageError
-from dit_tools.core.plan import target
+from dit_tools.core.plan import model_info
 from dit_tools.core.size import Size
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.from_pipeline import family_of
@@ -43,7 +43,7 @@ def test_shift_by_token_count_golden():
 def test_mu_is_that_of_the_pipeline(pipe):
     from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
-    made = target(golden.model_from(pipe), (1, 4, 12, 8))
+    made = model_info(golden.model_from(pipe), (1, 4, 12, 8))
     assert made.tokens == (12 // 2) * (8 // 2)
     assert made.mu == pytest.approx(calculate_shift(24, 256, 4096, 0.5, 1.15))
 

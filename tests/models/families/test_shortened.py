@@ -1,4 +1,4 @@
-"""Text that no picture reads is left out of a call, and changes nothing but rounding."""
+"""Text that no image reads is left out of a call, and changes nothing but rounding."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_inputs_are_lists_of_true_lengths(pipe: Any) -> None:
     condition = model.encode(ConditionRequest(tuple(texts), ("", ""), Size(64, 96)))["cond"]
     expected, _ = pipe.encode_prompt(texts, do_classifier_free_guidance=False)
     made = model.family.inputs(torch.randn(2, 4, 8, 12), 0.5, condition)
-    assert [picture.shape for picture in made["x"]] == [(4, 1, 8, 12)] * 2
+    assert [image.shape for image in made["x"]] == [(4, 1, 8, 12)] * 2
     assert len(made["cap_feats"][0]) < len(made["cap_feats"][1])
     for text, other in zip(made["cap_feats"], expected, strict=True):
         assert torch.equal(text, other)

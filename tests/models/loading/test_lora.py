@@ -19,7 +19,7 @@ PIPELINES = {"flux": flux.pipeline, "sd3": sd3.pipeline, "pixart": pixart.pipeli
 
 
 def draw(pipe):
-    """A picture of a fixed seed, as an array."""
+    """An image of a fixed seed, as an array."""
     own = {"use_resolution_binning": False} if type(pipe).__name__.startswith("PixArt") else {}
     result = pipe(
         "a red apple",

@@ -9,7 +9,7 @@ from dit_tools.core.arrays import Array
 from dit_tools.core.blocks import JOINT, LAST, AttentionSpec, BlockSpec
 from dit_tools.models.family import ConditionRequest, Family
 from dit_tools.models.onnx_recipe import BATCH, LATENTS, TEXT, OnnxRecipe, Sizes, random_states
-from dit_tools.models.words import tokens
+from dit_tools.models.prompt_tokens import tokens
 
 
 class Chequer(Family):

@@ -13,16 +13,23 @@ from dit_tools.core.errors import InputError, UnsupportedError, UsageError
 from dit_tools.models.calibration import Calibration
 from dit_tools.models.loading.from_pipeline import model_from_pipeline
 from dit_tools.tasks.calibrate import ertacache, harmonica, ilf, magcache
-from dit_tools.tasks.calibrate.run import calibrate, check, check_output, computed, judge, write
-from dit_tools.tasks.calibrate.session import Session
+from dit_tools.tasks.calibrate.calibration_run import CalibrationRun
+from dit_tools.tasks.calibrate.run import (
+    calibrate,
+    check_cache,
+    check_output,
+    computed,
+    evaluate_calibration,
+    write_calibration,
+)
 from tests.support import numpy_model, pixart, small
 
 STEPS = 8
 
 
-def of(model, cache: str, size: int, prompts=("red",), rounds=2, guidance="cfg:scale=2") -> Session:
+def of(model, cache: str, size: int, prompts=("red",), rounds=2, guidance="cfg:scale=2") -> CalibrationRun:
     chosen = small.plan(cache, STEPS, guidance)
-    return Session(model, chosen, prompts, (size, size), rounds)
+    return CalibrationRun(model, chosen, prompts, (size, size), rounds)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +49,11 @@ def numbers():
 
 def test_corrected_times_keep_their_ends_and_shorten_the_steps_that_are_named():
     times = (1.0, 0.75, 0.5, 0.25, 0.0)
-    assert ertacache.corrected(times, {}) == pytest.approx(times)
-    made = ertacache.corrected(times, {1: 0.5})
+    assert ertacache.correct_call(times, {}) == pytest.approx(times)
+    made = ertacache.correct_call(times, {1: 0.5})
     # 0.75 - 0.125, and the rest of 0.625 in two equal steps
     assert made == pytest.approx((1.0, 0.75, 0.625, 0.3125, 0.0))
-    assert ertacache.corrected(times, {1: 0.0, 2: 1.0})[2] == pytest.approx(0.725)
+    assert ertacache.correct_call(times, {1: 0.0, 2: 1.0})[2] == pytest.approx(0.725)
 
 
 def test_ertacache_finds_lists_that_grow_and_lines_that_help(numbers):
@@ -158,13 +165,13 @@ def test_ilf_starts_from_reuse_and_gets_nearer_to_the_full_network(torch_model):
 def test_a_calibration_is_written_judged_and_used(torch_model, tmp_path, monkeypatch):
     from dit_tools.models import calibration
 
-    monkeypatch.setattr(calibration, "folder", lambda: tmp_path)
-    monkeypatch.setattr("dit_tools.tasks.calibrate.run.folder", lambda: tmp_path)
+    monkeypatch.setattr(calibration, "calibration_folder", lambda: tmp_path)
+    monkeypatch.setattr("dit_tools.tasks.calibrate.run.calibration_folder", lambda: tmp_path)
     session = of(torch_model, "magcache:threshold=2,retention=0.1", 64)
     made = calibrate(session)
-    verdict = judge(session, made, ("blue",))
+    verdict = evaluate_calibration(session, made, ("blue",))
     assert 0 < verdict.computed < 1 and verdict.psnr > 5
-    path = write(made, None)
+    path = write_calibration(made, None)
     assert path.parent == tmp_path and path.name.startswith("magcache-p-8-")
     _, run = session.run(session.plan.cache)  # finds it by itself
     assert computed(run) == pytest.approx(verdict.computed, abs=0.3)
@@ -175,7 +182,7 @@ def test_a_calibration_is_written_judged_and_used(torch_model, tmp_path, monkeyp
 
 def test_what_cannot_be_calibrated_is_refused(numbers, tmp_path):
     with pytest.raises(UsageError, match="nothing to calibrate; choose from ertacache, harmonica"):
-        check(spec.parse("caching", "taylorseer"))
+        check_cache(spec.parse("caching", "taylorseer"))
     with pytest.raises(UnsupportedError, match="numpy offers no blocks.*--backend torch"):
         calibrate(of(numbers, "harmonica", 16))
     with pytest.raises(UsageError, match="not a .safetensors file"):

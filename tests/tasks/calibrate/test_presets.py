@@ -11,7 +11,7 @@ from dit_tools.core.errors import InputError
 from dit_tools.methods.caching import PRESETS
 from dit_tools.models import cache_presets
 from dit_tools.tasks.calibrate import presets
-from dit_tools.tasks.calibrate.presets import Measured, chosen, merged
+from dit_tools.tasks.calibrate.presets import Measured, choose_presets, merge_tables
 
 FOUND = [
     Measured("output:interval=2", 0.55, 47.0),
@@ -30,7 +30,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_a_word_is_what_computes_least_and_keeps_its_fidelity_whole_calls_first():
-    words = {row.word: row.spec for row in chosen(FOUND)}
+    words = {row.word: row.spec for row in choose_presets(FOUND)}
     assert words == {
         "slow": "output:interval=2",
         "medium": "taylorseer:interval=3",
@@ -40,8 +40,8 @@ def test_a_word_is_what_computes_least_and_keeps_its_fidelity_whole_calls_first(
 
 
 def test_words_that_nothing_keeps_are_no_cache():
-    assert [row.spec for row in chosen([])] == ["none"] * 4
-    assert chosen([])[0].to_json()["psnr"] is None
+    assert [row.spec for row in choose_presets([])] == ["none"] * 4
+    assert choose_presets([])[0].to_json()["psnr"] is None
     assert list(presets.FIDELITY) == list(PRESETS)
 
 
@@ -51,13 +51,13 @@ def test_candidates_are_caches_that_need_no_file():
 
 
 def test_a_word_means_the_row_of_the_largest_count_of_steps_that_is_not_above(own):
-    path = presets.keep("m", 20, chosen(FOUND))
-    presets.keep("m", 50, chosen(FOUND[:1]))
+    path = presets.save_presets("m", 20, choose_presets(FOUND))
+    presets.save_presets("m", 50, choose_presets(FOUND[:1]))
     assert path == own
     assert list(json.loads(own.read_text())["m"]) == ["20", "50"]
 
     def meant(model, steps, word="medium"):
-        return cache_presets.resolve(word, model, steps, PRESETS)
+        return cache_presets.resolve_preset(word, model, steps, PRESETS)
 
     assert [meant("m", n) for n in (5, 20, 49)] == ["taylorseer:interval=3"] * 3
     assert meant("m", 50) == "output:interval=2"
@@ -67,11 +67,11 @@ def test_a_word_means_the_row_of_the_largest_count_of_steps_that_is_not_above(ow
 
 
 def test_the_users_table_is_before_the_shipped_one(own):
-    table = merged({}, "m", 20, [Measured("output:interval=4", 0.3, 30.0, "fast")])
+    table = merge_tables({}, "m", 20, [Measured("output:interval=4", 0.3, 30.0, "fast")])
     cache_presets.SHIPPED.write_text(presets.text_of(table))
-    assert cache_presets.resolve("fast", "m", 20, PRESETS) == "output:interval=4"
-    presets.keep("m", 20, chosen(FOUND))
-    assert cache_presets.resolve("medium", "m", 20, PRESETS) == "taylorseer:interval=3"
+    assert cache_presets.resolve_preset("fast", "m", 20, PRESETS) == "output:interval=4"
+    presets.save_presets("m", 20, choose_presets(FOUND))
+    assert cache_presets.resolve_preset("medium", "m", 20, PRESETS) == "taylorseer:interval=3"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"m": 1}', '{"m": {"x": {}, "1": {"fast": 2}}}'])
@@ -79,4 +79,4 @@ def test_damaged_tables_are_named(own, text):
     own.parent.mkdir()
     own.write_text(text)
     with pytest.raises(InputError, match="presets.json: no table of presets"):
-        cache_presets.resolve("fast", "m", 20, PRESETS)
+        cache_presets.resolve_preset("fast", "m", 20, PRESETS)

@@ -12,7 +12,7 @@ import pytest
 from dit_tools.core import spec
 from dit_tools.core.errors import DitError, ModelError, UsageError
 from dit_tools.media import image
-from dit_tools.media.latent_file import Latent, pack, unpack
+from dit_tools.media.latent_file import Latent, pack_latent, unpack_latent
 from dit_tools.methods.editing import Origin
 from dit_tools.models.loading.load import load
 from dit_tools.tasks import invert
@@ -42,7 +42,7 @@ def place(tmp_path_factory):
     (folder / "disc.png").write_bytes(image.encode(drawn(), "png"))
     (folder / "other.png").write_bytes(image.encode(drawn()[:, :, ::-1], "png"))
     asked = invert.Request([str(folder / "disc.png")], "red circle", FAST, output=str(folder / "disc.latent"))
-    invert.assemble(asked, lambda event: None, lambda *_: model()).start()
+    invert.plan_inversion(asked, lambda event: None, lambda *_: model()).start()
     return folder
 
 
@@ -51,7 +51,7 @@ def run(place, backend="onnx", **request):
     events: list[dict] = []
     values = {"values": FAST, "overwrite": True, "output": str(place / "out.png")} | request
     values["picture"] = str(place / values.get("picture", "disc.png"))
-    task.assemble(task.Request(**values), events.append, lambda *_: model(backend)).start()
+    task.plan_edit(task.Request(**values), events.append, lambda *_: model(backend)).start()
     return events
 
 
@@ -91,7 +91,7 @@ def test_a_latent_file_with_a_mask_keeps_the_rest_bit_for_bit(place):
 @pytest.mark.parametrize(
     "request_, message",
     [
-        ({"picture": "other.png"}, "made from another picture"),
+        ({"picture": "other.png"}, "made from another image"),
         ({"values": {"steps": 4}}, "--steps: --inversion .*disc.latent has decided that"),
         ({"source_prompt": "a cat"}, "was inverted with 'red circle'"),
         ({"strength": 0.5}, "--strength: --inversion .*disc.latent has decided that"),
@@ -107,9 +107,9 @@ def test_what_a_latent_file_decides_is_refused(place, request_, message):
 
 
 def test_a_latent_file_of_another_model_is_refused_by_its_hash(place):
-    latent = unpack(place / "disc.latent")
+    latent = unpack_latent(place / "disc.latent")
     other = place / "foreign.latent"
-    other.write_bytes(pack(Latent(latent.arrays, {**latent.record, "model_revision": "0" * 40})))
+    other.write_bytes(pack_latent(Latent(latent.arrays, {**latent.record, "model_revision": "0" * 40})))
     with pytest.raises(ModelError, match="foreign.latent: made with revision 000"):
         run(place, prompt="x", inversion=str(other), values={})
     done = dit("edit", "disc.png", "x", "--inversion", "foreign.latent", cwd=place)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dit_tools.media.crop import whole
+from dit_tools.media.crop import whole_image
 from dit_tools.media.image import Picture
 from dit_tools.tasks.edit.paste_back import compose
 
@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 
 
 def picture(alpha):
-    """A picture (8, 8) with an alpha channel of that value, or of those."""
+    """An image (8, 8) with an alpha channel of that value, or of those."""
     colours = RNG.random((8, 8, 3), np.float32)
     opacity = np.broadcast_to(np.asarray(alpha, np.float32), (8, 8))[:, :, None]
     return Picture(np.concatenate([colours, opacity], axis=2), None, None, 8, "png")
@@ -19,7 +19,7 @@ def picture(alpha):
 
 def edited(shown, keep_detail=False):
     """An edit by a model whose opacity has holes."""
-    frame = whole((8, 8), (8, 8))
+    frame = whole_image((8, 8), (8, 8))
     made = RNG.random((4, 8, 8), np.float32)
     made[3, 2:5] = 0
     plain = RNG.random((4, 8, 8), np.float32) if keep_detail else None

@@ -1,4 +1,4 @@
-"""Records of edited pictures and of latent files keep to the schema that is written down."""
+"""Records of edited images and of latent files keep to the schema that is written down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dit_tools.media import image
-from dit_tools.media.latent_file import unpack
+from dit_tools.media.latent_file import unpack_latent
 from dit_tools.media.metadata import read_record
 from dit_tools.models.loading.load import load
 from dit_tools.tasks import from_latent, invert, protect
@@ -27,7 +27,7 @@ def model(name="emoji"):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a picture, a mask for it, and its latents."""
+    """A folder with an image, a mask for it, and its latents."""
     folder = tmp_path_factory.mktemp("records")
     pixels = np.random.default_rng(0).random((40, 40, 3), dtype=np.float32)
     (folder / "one.png").write_bytes(image.encode(pixels, "png"))
@@ -35,7 +35,7 @@ def place(tmp_path_factory):
     mask[10:30, 10:30] = 1
     (folder / "mask.png").write_bytes(image.encode(mask, "png"))
     asked = invert.Request([str(folder / "one.png")], "noise", FAST, output=str(folder / "one.latent"))
-    invert.assemble(asked, lambda event: None, lambda *_: model()).start()
+    invert.plan_inversion(asked, lambda event: None, lambda *_: model()).start()
     return folder
 
 
@@ -51,7 +51,7 @@ def edited(place, **request):
     values = {"picture": str(place / "one.png"), "prompt": "a cat", "values": FAST}
     values |= {"output": str(place / "out.png"), "overwrite": True} | request
     events: list[dict] = []
-    task.assemble(task.Request(**values), events.append, lambda name, _: model(name)).start()
+    task.plan_edit(task.Request(**values), events.append, lambda name, _: model(name)).start()
     assert events[1]["type"] == "item", events[1]
     keep_to_the_schema(events)
     record = read_record(place / "out.png")
@@ -91,17 +91,17 @@ def test_records_of_edits(place, request_):
 
 
 def test_the_record_of_a_latent_file_and_of_a_picture_from_it(place):
-    found = dict(unpack(place / "one.latent").record)
+    found = dict(unpack_latent(place / "one.latent").record)
     validator("record").validate(found)
     asked = from_latent.Request(str(place / "one.latent"), output=str(place / "again.png"))
-    from_latent.assemble(asked, lambda event: None, lambda *_: model()).start()
+    from_latent.plan_from_latent(asked, lambda event: None, lambda *_: model()).start()
     again = read_record(place / "again.png")
     validator("record").validate(again)
     assert again["command"] == "generate --from-latent" and again["source"] == "one.png"
 
 
 def test_what_one_command_writes_is_refused_of_another(place):
-    record, latent = edited(place), dict(unpack(place / "one.latent").record)
+    record, latent = edited(place), dict(unpack_latent(place / "one.latent").record)
     for wrong in (
         record | {"command": "generate"},
         record | {"tuned": {"min_psnr": 30, "runs": 1}},
@@ -118,24 +118,24 @@ def test_what_one_command_writes_is_refused_of_another(place):
 def test_events_of_latent_files_and_of_what_comes_back_keep_to_the_schema(place):
     events: list[dict] = []
     asked = invert.Request([str(place / "one.png")], "noise", FAST, overwrite=True, output=str(place / "again.latent"))
-    invert.assemble(asked, events.append, lambda *_: model()).start()
+    invert.plan_inversion(asked, events.append, lambda *_: model()).start()
     assert events[1]["calls_invert"] > 0
     keep_to_the_schema(events)
     events.clear()
     back = from_latent.Request(str(place / "one.latent"), output=str(place / "b.png"))
-    from_latent.assemble(back, events.append, lambda *_: model()).start()
+    from_latent.plan_from_latent(back, events.append, lambda *_: model()).start()
     keep_to_the_schema(events)
 
 
 def test_events_of_a_picture_that_fails_and_of_one_that_is_protected_keep_to_the_schema(place):
-    (place / "bad.png").write_bytes(b"no picture")
+    (place / "bad.png").write_bytes(b"no image")
     events: list[dict] = []
     asked = task.Request(str(place / "bad.png"), "a cat", values=FAST)
-    task.assemble(asked, events.append, lambda name, _: model(name)).start()
+    task.plan_edit(asked, events.append, lambda name, _: model(name)).start()
     assert events[1]["type"] == "error" and events[1]["source"]
     keep_to_the_schema(events)
     events.clear()
     safe = task.Request(str(place / "one.png"), None, protect="sds:levels=0", values={}, output=str(place / "safe.png"))
-    protect.assemble(safe, events.append, lambda *_: load("emoji", backend="torch")).start()
+    protect.plan_protection(safe, events.append, lambda *_: load("emoji", backend="torch")).start()
     assert events[1]["latent_shift"] == 0
     keep_to_the_schema(events)

@@ -1,11 +1,11 @@
-"""Masks, frames and the way back into the picture, on arrays."""
+"""Masks, frames and the way back into the image, on arrays."""
 
 import numpy as np
 import pytest
 
 from dit_tools.core.errors import InputError, UsageError
 from dit_tools.media import image
-from dit_tools.media.crop import Frame, around, straight, to_model, whole
+from dit_tools.media.crop import CropBox, crop_around, remove_white, to_model, whole_image
 from dit_tools.media.image import Picture
 from dit_tools.tasks.edit import mask as masks
 from dit_tools.tasks.edit import paste_back, report
@@ -19,7 +19,7 @@ def picture(*shape):
 
 @pytest.mark.parametrize("size", [(64, 64), (1, 1), (100, 30), (30, 100), (3000, 2), (37, 41)])
 def test_a_frame_holds_the_whole_picture_and_gives_it_back(size):
-    frame = whole(size, (64, 64))
+    frame = whole_image(size, (64, 64))
     flat = np.full((*size, 3), 0.25, np.float32)
     cut = frame.cut(flat)
     assert cut.shape == (64, 64, 3) and np.allclose(cut, 0.25, atol=1e-6)
@@ -30,27 +30,27 @@ def test_a_frame_holds_the_whole_picture_and_gives_it_back(size):
 
 def test_a_picture_of_the_models_size_goes_through_bit_for_bit():
     pixels = RANDOM.random((64, 64, 3), dtype=np.float32)
-    frame = whole((64, 64), (64, 64))
+    frame = whole_image((64, 64), (64, 64))
     assert np.array_equal(frame.cut(pixels), pixels)
     assert np.array_equal(frame.back(pixels)[0], pixels)
 
 
 def test_shapes_are_kept():
-    """A gradient over a wide picture comes back as itself, so nothing is squashed or shifted."""
+    """A gradient over a wide image comes back as itself, so nothing is squashed or shifted."""
     wide = np.broadcast_to(np.linspace(0, 1, 200, dtype=np.float32)[None, :, None], (100, 200, 3))
-    frame = whole((100, 200), (64, 64))
+    frame = whole_image((100, 200), (64, 64))
     again = frame.back(frame.cut(np.ascontiguousarray(wide)))[0]
     assert abs(again - wide)[:, 4:-4].max() < 0.02
 
 
 def test_around_a_small_box_the_frame_is_small():
-    frame = around((400, 600, 440, 640), (1000, 1500), (64, 64))
+    frame = crop_around((400, 600, 440, 640), (1000, 1500), (64, 64))
     assert (frame.height, frame.width) == (80, 80)
     assert frame.top <= 400 and frame.top + 80 >= 440 and frame.left <= 600
-    corner = around((0, 0, 20, 20), (1000, 1500), (64, 64))
+    corner = crop_around((0, 0, 20, 20), (1000, 1500), (64, 64))
     assert (corner.top, corner.left) == (0, 0)
-    assert around((0, 0, 900, 1400), (1000, 1500), (64, 64)) == whole((1000, 1500), (64, 64))
-    assert around((2, 2, 9, 9), (64, 64), (64, 64)) == Frame(0, 0, 64, 64, (64, 64), (64, 64))
+    assert crop_around((0, 0, 900, 1400), (1000, 1500), (64, 64)) == whole_image((1000, 1500), (64, 64))
+    assert crop_around((2, 2, 9, 9), (64, 64), (64, 64)) == CropBox(0, 0, 64, 64, (64, 64), (64, 64))
 
 
 def test_alpha_is_put_over_white_and_taken_out_again():
@@ -58,7 +58,7 @@ def test_alpha_is_put_over_white_and_taken_out_again():
     layers[0, 0, 3] = 0
     made = to_model(layers, True)[0].transpose(1, 2, 0)
     assert np.allclose(made[0, 0], [1, 1, 1, 0])
-    again = straight(made[:, :, :3], made[:, :, 3:])
+    again = remove_white(made[:, :, :3], made[:, :, 3:])
     solid = layers[:, :, 3] > 0.1
     assert np.allclose(again[solid], layers[:, :, :3][solid], atol=1e-4)
 
@@ -77,7 +77,7 @@ def test_boxes():
     assert made.sum() == 8 and made[1:3, 3:7].all()
     assert masks.bounds(made) == (1, 3, 3, 7)
     assert masks.read_mask("-2,-2,4,4", (10, 12), []).sum() == 4
-    with pytest.raises(UsageError, match="outside the picture of 12x10"):
+    with pytest.raises(UsageError, match="outside the image of 12x10"):
         masks.read_mask("50,50,4,4", (10, 12), [])
 
 
@@ -101,7 +101,7 @@ def test_mask_files(tmp_path):
     assert "not black and white" in notes.pop() and notes.pop() == "mask scaled from 12x10"
     clear = np.concatenate([np.ones((10, 12, 3)), np.zeros((10, 12, 1))], 2)
     assert not masks.read_mask(save(tmp_path / "a.png", clear), (10, 12), notes).any()
-    with pytest.raises(InputError, match="a mask of 12x10 for a picture of 40x10; give one"):
+    with pytest.raises(InputError, match="a mask of 12x10 for an image of 40x10; give one"):
         masks.read_mask(str(tmp_path / "m.png"), (10, 40), notes)
     with pytest.raises(InputError, match=r"none\.png"):
         masks.read_mask(str(tmp_path / "none.png"), (10, 10), notes)
@@ -110,7 +110,7 @@ def test_mask_files(tmp_path):
 def test_a_token_with_one_pixel_to_change_is_changed():
     mask = np.zeros((64, 64), bool)
     mask[17, 33] = True
-    made = masks.latent_mask(mask, whole((64, 64), (64, 64)), (16, 8, 8), 2)
+    made = masks.latent_mask(mask, whole_image((64, 64), (64, 64)), (16, 8, 8), 2)
     assert made.shape == (1, 1, 8, 8) and made.sum() == 4 and made[0, 0, 2:4, 4:6].all()
 
 
@@ -130,7 +130,7 @@ def test_outside_the_mask_nothing_changes_by_a_bit(channels, edited):
     photo = picture(200, 150, channels)
     mask = np.zeros((200, 150), bool)
     mask[50:120, 40:90] = True
-    frame = around(masks.bounds(mask), (200, 150), (64, 64))
+    frame = crop_around(masks.bounds(mask), (200, 150), (64, 64))
     made = paste_back.compose(photo, RANDOM.random((edited, 64, 64), dtype=np.float32), frame, masks.weights(mask, 3))
     kept = np.repeat(photo.pixels, 3, axis=2) if channels == 1 else photo.pixels
     assert made.shape == kept.shape and np.array_equal(made[~mask], kept[~mask])
@@ -139,14 +139,16 @@ def test_outside_the_mask_nothing_changes_by_a_bit(channels, edited):
 
 def test_a_picture_keeps_its_alpha_with_a_model_that_has_none():
     photo = picture(64, 64, 4)
-    made = paste_back.compose(photo, RANDOM.random((3, 64, 64), dtype=np.float32), whole((64, 64), (64, 64)), None)
+    made = paste_back.compose(
+        photo, RANDOM.random((3, 64, 64), dtype=np.float32), whole_image((64, 64), (64, 64)), None
+    )
     assert np.array_equal(made[:, :, 3], photo.pixels[:, :, 3])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_detail_that_the_model_does_not_see_is_kept_where_little_changes(channels):
     photo = picture(200, 150, channels)
-    frame = whole((200, 150), (64, 64))
+    frame = whole_image((200, 150), (64, 64))
     plain = np.full((4, 64, 64), 0.5, np.float32)
     before = np.repeat(photo.pixels, 3, axis=2) if channels == 1 else photo.pixels
     same = paste_back.compose(photo, plain, frame, None, plain)

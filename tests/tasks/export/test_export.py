@@ -19,7 +19,7 @@ from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
 from dit_tools.tasks.export import write as writing
 from dit_tools.tasks.export.export import export, max_tokens
-from dit_tools.tasks.export.preflight import Wanted
+from dit_tools.tasks.export.preflight import ExportConfig
 from dit_tools.tasks.export.write import Different
 from tests.support.exports import exported, relative, sampled
 from tests.support.loading import WEIGHTS, copy
@@ -53,7 +53,7 @@ def test_the_same_folder_gives_the_same_bytes(models: Folder, tmp_path: Path) ->
 
 def test_tell_hears_of_every_graph(models: Folder, tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    wanted = Wanted(tmp_path / "out", parts=PARTS, int8=True, check=False)
+    wanted = ExportConfig(tmp_path / "out", parts=PARTS, int8=True, check=False)
     paths = export(resolve(str(models("dit"))), wanted, events.append)
     names = ["transformer.onnx", "transformer.int8.onnx"]
     assert [path.name for path in paths] == names
@@ -123,7 +123,7 @@ def test_an_interrupt_leaves_nothing(models: Folder, tmp_path: Path, monkeypatch
     def interrupted(*arguments: Any) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "compare", interrupted)
+    monkeypatch.setattr(writing, "compare_with_torch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         exported(models("dit"), tmp_path / "out", parts=PARTS)
     assert list(tmp_path.iterdir()) == []
@@ -133,9 +133,9 @@ def test_existing_output_is_refused_and_replaced_whole(models: Folder, tmp_path:
     out = exported(models("dit"), tmp_path / "out", parts=PARTS, check=False)
     (out / "stale.onnx").write_bytes(b"x")
     with pytest.raises(InputError, match="exists; add --overwrite"):
-        export(resolve(str(models("dit"))), Wanted(out, parts=PARTS))
+        export(resolve(str(models("dit"))), ExportConfig(out, parts=PARTS))
     assert (out / "stale.onnx").exists()
-    export(resolve(str(models("dit"))), Wanted(out, parts=PARTS, overwrite=True, check=False))
+    export(resolve(str(models("dit"))), ExportConfig(out, parts=PARTS, overwrite=True, check=False))
     assert not (out / "stale.onnx").exists() and (out / "transformer.onnx").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -171,4 +171,4 @@ def test_a_built_in_model_keeps_its_facts(models: Folder, tmp_path: Path) -> Non
 
 def test_a_single_file_cannot_be_exported(models: Folder, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="a single file cannot be exported"):
-        export(resolve(str(models("dit") / WEIGHTS)), Wanted(tmp_path / "out"))
+        export(resolve(str(models("dit") / WEIGHTS)), ExportConfig(tmp_path / "out"))

@@ -23,10 +23,10 @@ def test_both_backends_make_the_same_picture(name: str, exports: Folder) -> None
     onnx, torch = (load(folder, backend=backend) for backend in ("onnx", "torch"))
     assert (onnx.backend, torch.backend) == ("onnx", "torch")
     latents, pixels = sampled(onnx)
-    expected, picture = sampled(torch)
+    expected, image = sampled(torch)
     assert relative(latents, expected) < 1e-3
-    assert np.abs(pixels - picture).max() < 1e-3
-    assert picture.std() > 0.01, "the tiny model draws nothing, so the test proves nothing"
+    assert np.abs(pixels - image).max() < 1e-3
+    assert image.std() > 0.01, "the tiny model draws nothing, so the test proves nothing"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -66,7 +66,7 @@ def graphs(transformer: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         path = folder / f"{name}.onnx"
         axes = {key: free[key] for key in (*example, output)}
         trace(module, example, output, path, axes, fused.OPSET)
-        fused.settle(path)
+        fused.finish_graph(path)
     made = [onnxruntime.InferenceSession(folder / f"{name}.onnx") for name, *_ in both]
     return *made, folder / "denoiser.onnx"
 

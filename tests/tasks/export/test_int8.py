@@ -1,4 +1,4 @@
-"""Dynamic int8: close to float32, a file of its own, and a picture independent of its batch."""
+"""Dynamic int8: close to float32, a file of its own, and an image independent of its batch."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_it_is_chosen_by_its_precision(folder: Path) -> None:
 
 
 def test_shared_and_own_inputs_of_a_family(models: Folder, tmp_path: Path) -> None:
-    """Flux has positions without a batch: they go along with every picture."""
+    """Flux has positions without a batch: they go along with every image."""
     folder = exported(models("flux"), tmp_path / "out", parts=("transformer",), int8=True)
     model = load(str(folder), backend="onnx", dtype="int8")
     assert not model.network._batched("img_ids") and model.network._batched("hidden_states")

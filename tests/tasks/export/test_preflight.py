@@ -12,14 +12,14 @@ import pytest
 from dit_tools.core.errors import DitError, MemoryLimitError, UnsupportedError, UsageError
 from dit_tools.models.loading.resolve import resolve
 from dit_tools.tasks.export import preflight
-from dit_tools.tasks.export.preflight import Wanted, check
+from dit_tools.tasks.export.preflight import ExportConfig, check_export
 from tests.support.loading import copy
 
 Folder = Callable[[str], Path]
 
 
 def parts_of(folder: Path, tmp_path: Path, **wanted: Any) -> tuple[str, ...]:
-    return check(resolve(str(folder)), Wanted(tmp_path / "out", **wanted))[0]
+    return check_export(resolve(str(folder)), ExportConfig(tmp_path / "out", **wanted))[0]
 
 
 def refused(folder: Path, tmp_path: Path, message: str, kind: type[DitError], **wanted: Any) -> None:

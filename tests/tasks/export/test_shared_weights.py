@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from dit_tools.tasks.export import shared_weights
-from dit_tools.tasks.export.shared_weights import Attached, attach, share, tensors
+from dit_tools.tasks.export.shared_weights import Attached, attach_weights, share_weights, tensors
 from dit_tools.tasks.export.trace import trace
 
 
@@ -50,7 +50,7 @@ def run(path: Path) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_weights_are_pointed_at_and_tables_embedded(dtype: torch.dtype, tmp_path: Path) -> None:
     net = made(tmp_path, dtype)
-    found = attach(tmp_path / "net.onnx", net, [tmp_path / "w/net.safetensors"])
+    found = attach_weights(tmp_path / "net.onnx", net, [tmp_path / "w/net.safetensors"])
     assert found == Attached(shared=2, embedded=6 * 4)  # tied weights are one input
     expected = net(torch.ones(2, 6)).detach().numpy()
     np.testing.assert_allclose(run(tmp_path / "net.onnx"), expected, rtol=1e-6, atol=1e-6)
@@ -58,7 +58,7 @@ def test_weights_are_pointed_at_and_tables_embedded(dtype: torch.dtype, tmp_path
 
 def test_the_file_is_used_and_not_a_copy(tmp_path: Path) -> None:
     net = made(tmp_path)
-    attach(tmp_path / "net.onnx", net, [tmp_path / "w/net.safetensors"])
+    attach_weights(tmp_path / "net.onnx", net, [tmp_path / "w/net.safetensors"])
     (tmp_path / "w/net.safetensors").unlink()
     with pytest.raises(Exception, match="net.safetensors"):
         run(tmp_path / "net.onnx")
@@ -70,7 +70,7 @@ def test_large_embedded_weights_go_beside_the_graph(
 ) -> None:
     monkeypatch.setattr(shared_weights, "SMALL", 16)
     net = made(tmp_path)
-    found = attach(tmp_path / "net.onnx", net, [], limit=limit)
+    found = attach_weights(tmp_path / "net.onnx", net, [], limit=limit)
     assert found == Attached(shared=0, embedded=(36 + 6 + 6) * 4)
     data = tmp_path / "net.onnx.data"
     assert data.exists() == (limit == 100)
@@ -82,13 +82,13 @@ def test_large_embedded_weights_go_beside_the_graph(
 def test_a_tensor_of_another_shape_is_not_taken(tmp_path: Path) -> None:
     net = made(tmp_path)
     save_file({"first.weight": torch.zeros(3, 12)}, tmp_path / "w/other.safetensors")
-    found = attach(tmp_path / "net.onnx", net, [tmp_path / "w/other.safetensors"])
+    found = attach_weights(tmp_path / "net.onnx", net, [tmp_path / "w/other.safetensors"])
     assert found.shared == 0
 
 
 def test_share_replaces_initializers_that_are_there(tmp_path: Path) -> None:
     net = made(tmp_path, torch.float16, weights=True)
-    assert share(tmp_path / "net.onnx", tmp_path / "w/net.safetensors") == 2
+    assert share_weights(tmp_path / "net.onnx", tmp_path / "w/net.safetensors") == 2
     expected = net(torch.ones(2, 6)).detach().numpy()
     np.testing.assert_allclose(run(tmp_path / "net.onnx"), expected, rtol=1e-6, atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_offsets_are_those_of_the_bytes(tmp_path: Path) -> None:
 
 def test_no_weight_is_written_twice(tmp_path: Path) -> None:
     net = made(tmp_path)
-    attach(tmp_path / "net.onnx", net, [tmp_path / "w/net.safetensors"])
+    attach_weights(tmp_path / "net.onnx", net, [tmp_path / "w/net.safetensors"])
     graph = onnx.load(tmp_path / "net.onnx", load_external_data=False).graph
     names = [initializer.name for initializer in graph.initializer]
     assert len(names) == len(set(names)) == 3

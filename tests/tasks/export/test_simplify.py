@@ -1,4 +1,4 @@
-"""Graphs traced at one batch size serve every batch size, without computing shapes anew."""
+"""Graphs traced at one batch size serve every batch size, without computing shapes again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from dit_tools.tasks.export.simplify import TRACED_BATCH, fold, free_batch
+from dit_tools.tasks.export.simplify import TRACED_BATCH, fold_constants, free_batch
 from dit_tools.tasks.export.trace import trace
 
 
@@ -38,7 +38,7 @@ def test_a_graph_traced_at_seven_serves_every_batch(tmp_path: Path) -> None:
         return {"x": torch.randn(batch, 4, 8), "t": torch.rand(batch)}
 
     trace(module, inputs(TRACED_BATCH), "y", path, {})
-    fold(path, path)
+    fold_constants(path, path)
     assert free_batch(path, {"x", "t", "y"}) > 0
     graph = onnx.load(path).graph
     assert "Shape" not in {node.op_type for node in graph.node}

@@ -9,7 +9,7 @@ import pytest
 
 from dit_tools.core.errors import ExitCode, ModelError, UsageError
 from dit_tools.media import metadata
-from dit_tools.tasks.generate.request import Request, assemble
+from dit_tools.tasks.generate.request import Request, plan_generation
 from dit_tools.tasks.generate.run import Options
 from tests.jobs.test_record import validator
 from tests.support.numpy_model import Counting
@@ -108,7 +108,7 @@ def test_a_second_model_that_is_not_there_is_told_before_the_first_is_loaded():
 
     request = Request(("a",), {"combine": "t-stitch", "second_model": "gone"})
     with pytest.raises(ModelError, match="gone"):
-        assemble(request, print, find, stand_in.load)
+        plan_generation(request, print, find, stand_in.load)
 
 
 def test_models_that_do_not_fit_are_refused_with_the_reason():

@@ -8,7 +8,7 @@ import pytest
 from dit_tools.core import registry, spec
 from dit_tools.core.errors import UsageError
 from dit_tools.jobs.expand import Job
-from dit_tools.jobs.result import Drawn
+from dit_tools.jobs.result import GeneratedImage
 from dit_tools.jobs.settings import Settings
 from dit_tools.media import metadata
 from dit_tools.tasks.generate.compare import compare
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 
 def drawn(value, seconds, size=16):
     pixels = np.full((3, size, size), value, "float32")
-    return Drawn(Job(0, "a", 0, Settings()), pixels, None, size, size, seconds)
+    return GeneratedImage(Job(0, "a", 0, Settings()), pixels, None, size, size, seconds)
 
 
 def test_speedup_and_fidelity():

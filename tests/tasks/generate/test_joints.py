@@ -53,6 +53,6 @@ def test_compare_takes_attention_and_tokens_as_accelerations():
     def job(**given: str) -> Job:
         return Job(0, "cat", 0, Settings(**given))  # type: ignore[arg-type]
 
-    compare.check([job(tokens="ras"), job(attention="msw")])
-    with pytest.raises(UsageError, match="--compare: a picture without a cache"):
-        compare.check([job(highres="ntk")])
+    compare.check_comparison([job(tokens="ras"), job(attention="msw")])
+    with pytest.raises(UsageError, match="--compare: an image without a cache"):
+        compare.check_comparison([job(highres="ntk")])

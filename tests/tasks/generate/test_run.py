@@ -11,7 +11,7 @@ import pytest
 
 from dit_tools.core.errors import InputError, ModelError, UsageError
 from dit_tools.media import image, metadata
-from dit_tools.tasks.generate.request import Request, assemble, plan_events
+from dit_tools.tasks.generate.request import Request, plan_events, plan_generation
 from dit_tools.tasks.generate.run import Options
 from tests.support.numpy_model import Counting
 
@@ -28,7 +28,7 @@ def go(*prompts, stand_in=None, options=None, sweeps=(), files=(), listen=None, 
     }
     stand_in, events = stand_in or Counting(), []
     request = Request(prompts, rest, files, sweeps, options=options or Options(), **outside)
-    run, _ = assemble(request, listen or events.append, stand_in.find, stand_in.load)
+    run, _ = plan_generation(request, listen or events.append, stand_in.find, stand_in.load)
     return run.start(), events, stand_in
 
 
@@ -136,7 +136,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_once():
     class Broken(Counting):
         def load(self, reference, wishes):
             self.loaded.append(reference)
-            raise ModelError("it is broken", "mend it")
+            raise ModelError("it is broken", "fix it")
 
     outcome, events, stand_in = go("a", seed="1..3", stand_in=Broken())
     assert outcome.exit_code == 5 and stand_in.loaded == ["emoji"]
@@ -257,7 +257,7 @@ def test_config_and_preset_in_their_order():
 def test_a_dry_run_writes_nothing_and_names_the_same_files(tmp_path):
     stand_in = Counting()
     request = Request(["a"], {"seed": "1,2"}, output="out/", sweeps=["cfg=1,2"])
-    run, _ = assemble(request, print, stand_in.find, stand_in.load)
+    run, _ = plan_generation(request, print, stand_in.find, stand_in.load)
     planned = [event["path"] for event in plan_events(run)]
     assert names() == [] and stand_in.loaded == []
     assert sorted(planned) == sorted(run.start().written)
@@ -268,7 +268,7 @@ def test_a_dry_run_writes_nothing_and_names_the_same_files(tmp_path):
     "options, message",
     [
         ({"output": "missing/a.png"}, "missing/a.png: cannot be written: the folder does not"),
-        ({"output": "a.bmp"}, "a.bmp: suffix '.bmp': no such picture format"),
+        ({"output": "a.bmp"}, "a.bmp: suffix '.bmp': no such image format"),
         ({"output": "a.png", "format": "webp"}, "--format webp: -o a.png is a png file"),
         ({"output": "{sed}.png"}, "-o {sed}.png: no field 'sed'; did you mean 'seed'?"),
         ({"output": ""}, "-o: empty"),

@@ -5,9 +5,9 @@ import pytest
 
 from dit_tools.core.errors import MemoryLimitError, ModelError
 from dit_tools.jobs.expand import Job
-from dit_tools.jobs.result import Drawn, layers, rgb
+from dit_tools.jobs.result import GeneratedImage, layers, rgb
 from dit_tools.jobs.settings import Settings
-from dit_tools.tasks.generate.sample_batch import draw
+from dit_tools.tasks.generate.sample_batch import sample_batch
 from tests.support import numpy_model
 
 STRAIGHT = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
@@ -15,11 +15,11 @@ ALPHA = np.linspace(0, 1, 20, dtype=np.float32).reshape(4, 5, 1)
 
 
 def drawn(**options):
-    """A picture whose straight colours are known, as a codec gives it: over white, and opacity."""
+    """An image whose straight colours are known, as a codec gives it: over white, and opacity."""
     over_white = STRAIGHT * ALPHA + (1 - ALPHA)
     pixels = np.concatenate([over_white, ALPHA], 2).transpose(2, 0, 1)
     job = Job(0, "a", 0, Settings(**options))
-    return Drawn(job, pixels, None, 4, 5, 0.0)
+    return GeneratedImage(job, pixels, None, 4, 5, 0.0)
 
 
 def test_opaque_pictures_stay_over_white():
@@ -42,10 +42,10 @@ def test_a_background_lies_under_the_straight_colours(colour):
 
 
 def test_values_that_are_no_numbers_are_refused():
-    picture = drawn()
-    picture.pixels[0, 0, 0] = np.nan
+    image = drawn()
+    image.pixels[0, 0, 0] = np.nan
     with pytest.raises(ModelError, match="not numbers"):
-        layers(picture, True)
+        layers(image, True)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -69,14 +69,14 @@ def test_running_out_of_memory_is_told_as_such(error):
 
     model.network.__class__ = type("Full", (numpy_model.NumpyNetwork,), {"__call__": lambda self, **inputs: fail()})
     with pytest.raises(MemoryLimitError, match="out of memory"):
-        draw(model, [Job(0, "a", 0, Settings())])
+        sample_batch(model, [Job(0, "a", 0, Settings())])
 
 
 def test_other_errors_stay_what_they_are():
     model = numpy_model.model()
     model.encode = lambda prompts: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        draw(model, [Job(0, "a", 0, Settings())])
+        sample_batch(model, [Job(0, "a", 0, Settings())])
 
 
 def test_pipelines_without_adapter_draw_by_themselves():
@@ -91,6 +91,6 @@ def test_pipelines_without_adapter_draw_by_themselves():
     model, seen = numpy_model.model(), []
     model.pipeline = Pipeline()
     jobs = [Job(0, "a", 1, Settings()), Job(1, "a", 2, Settings())]
-    made = draw(model, jobs, lambda done, total: seen.append((done, total)))
-    assert [float(picture.pixels.mean()) for picture in made] == pytest.approx([0.1, 0.2])
+    made = sample_batch(model, jobs, lambda done, total: seen.append((done, total)))
+    assert [float(image.pixels.mean()) for image in made] == pytest.approx([0.1, 0.2])
     assert seen == [(3, 3)] and model.network.calls == []

@@ -10,7 +10,7 @@ from dit_tools.jobs.settings import Settings, cache_of
 from dit_tools.media import image, metadata
 from dit_tools.models import cache_presets
 from dit_tools.tasks.generate.run import Options
-from dit_tools.tasks.generate.tune_cache import boldest
+from dit_tools.tasks.generate.tune_cache import largest_passing
 from tests.jobs.test_record import validator
 from tests.tasks.generate.test_run import go
 
@@ -30,7 +30,7 @@ def test_bisection_finds_the_boldest_that_passes(least):
         measured.append(value)
         return 50.0 - value
 
-    found = boldest(range(1, 31), measure, least)
+    found = largest_passing(range(1, 31), measure, least)
     fit = [value for value in range(1, 31) if 50.0 - value >= least]
     assert found == ((fit[-1], 50.0 - fit[-1]) if fit else None)
     assert len(measured) <= 5
@@ -48,7 +48,7 @@ def test_the_cache_is_tuned_on_the_first_picture_and_told_in_the_record():
     shapes = stand_in.models[0].network.calls
     go("b", steps=12, cache=first["cache"], output="again.png")
     assert metadata.read_record("again.png")["cache"] == second["cache"]
-    assert len(shapes) > 12 + 2 * 2  # the plain run, trials, two pictures
+    assert len(shapes) > 12 + 2 * 2  # the plain run, trials, two images
 
 
 def test_a_goal_out_of_reach_ends_with_the_plain_run():
@@ -79,7 +79,7 @@ def test_every_dial_turns_a_parameter_from_exact_or_nearly_so_to_bold():
             parameter = next(p for p in spec.parameters(get("caching", name)) if p.field == dial.field)
             assert list(dial.values) == sorted(set(dial.values))
             for value in dial.values:
-                spec.check(parameter, value, name)
+                spec.check_value(parameter, value, name)
 
 
 def test_a_calibration_becomes_a_parameter_of_the_cache():
@@ -114,12 +114,12 @@ def test_guidance_whose_branches_come_and_go_is_refused_with_the_reason():
 
 
 def test_peak_memory_is_that_of_what_happens_inside():
-    with memory.watched("cpu") as before:
+    with memory.measure_peak("cpu") as before:
         pass
-    with memory.watched("cpu") as during:
+    with memory.measure_peak("cpu") as during:
         block = np.ones(40_000_000)  # 320 MB
         del block
-    with memory.watched("cpu", wanted=False) as nothing:
+    with memory.measure_peak("cpu", wanted=False) as nothing:
         pass
     assert nothing.mb is None
     if before.mb is None or during.mb is None:

@@ -18,7 +18,7 @@ from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
 from dit_tools.nn.packed import PackedLinear, restore
 from dit_tools.tasks.quantize import packed_folder
-from dit_tools.tasks.quantize.quantize import Trial
+from dit_tools.tasks.quantize.quantize import EvalConfig
 from tests.support.exports import relative, sampled
 
 FILE = "transformer/diffusion_pytorch_model.gguf"
@@ -27,8 +27,8 @@ LAYER = "transformer_blocks.0.ff.net.2"  # 64 weights a row
 
 def make(source: Path, out: Path, text: str = "gguf", scheme: str | None = None) -> Path:
     target = spec.parse("formats", text)
-    wanted = packed_folder.Wanted(out, target.scheme(scheme))
-    trial = Trial(prompts=0, calibration=1, steps=2, device="cpu")
+    wanted = packed_folder.QuantizeConfig(out, target.scheme(scheme))
+    trial = EvalConfig(prompts=0, calibration=1, steps=2, device="cpu")
     target.make(resolve(str(source)), wanted, trial, lambda event: None)
     return out
 
@@ -58,7 +58,7 @@ def test_learned_codes_go_into_the_file(folders, tmp_path):
     scheme = "q-diffusion:bits=4,group=32,iterations=20"
     out = make(folders("pixart"), tmp_path / "out", "gguf", scheme)
     plain = make(folders("pixart"), tmp_path / "plain")
-    ours, theirs = (gguf_file.plain(f / FILE, gguf_file.header(f / FILE)[f"{LAYER}.weight"]) for f in (out, plain))
+    ours, theirs = (gguf_file.to_numpy(f / FILE, gguf_file.header(f / FILE)[f"{LAYER}.weight"]) for f in (out, plain))
     assert not np.array_equal(ours, theirs)
     with pytest.raises(UnsupportedError, match="cannot hold it"):
         spec.parse("formats", "gguf").scheme("rtn:bits=3")

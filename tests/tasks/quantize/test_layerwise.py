@@ -16,7 +16,7 @@ FAMILIES = ("pixart", "sd3", "flux", "lumina2", "dit", "sana")
 
 
 def layers_of(folder, text: str):
-    wanted = packed_folder.Wanted(folder, spec.parse("quantization", text))
+    wanted = packed_folder.QuantizeConfig(folder, spec.parse("quantization", text))
     return packed_folder.preflight(resolve(str(folder)), wanted, dry=True)
 
 
@@ -29,7 +29,7 @@ def test_layers_see_the_same(family: str, folders, monkeypatch) -> None:
     full = load(str(folder), device="cpu", dtype="float32")
     prompts = ("1", "207") if family == "dit" else ("a", "b c")
     theirs = activation_stats.observe(full, layers, "ntdc", prompts, 2)
-    model = layerwise.load(resolve(str(folder)), layers)
+    model = layerwise.load_layerwise(resolve(str(folder)), layers)
     ours = layerwise.Streamed(model, layers, "ntdc", prompts, 2)
     assert set(theirs) <= set(ours)
     for name in (layer.name for layer in layers.linear if layer.name in theirs):
@@ -42,8 +42,8 @@ def test_layers_see_the_same(family: str, folders, monkeypatch) -> None:
 
 def test_layers_may_be_asked_for_in_any_order(folders) -> None:
     layers = layers_of(folders("pixart"), "vidit-q")
-    model = layerwise.load(resolve(str(folders("pixart"))), layers)
-    names = [layer.name for layer in activation_stats.watched(layers) if INSIDE.match(layer.name)]
+    model = layerwise.load_layerwise(resolve(str(folders("pixart"))), layers)
+    names = [layer.name for layer in activation_stats.stats_wanted(layers) if INSIDE.match(layer.name)]
     forwards, backwards = (layerwise.Streamed(model, layers, "trajectory", ("a",), 2) for _ in range(2))
     found = {name: forwards[name] for name in names}
     for name in reversed(names):
@@ -54,7 +54,7 @@ def test_layers_may_be_asked_for_in_any_order(folders) -> None:
 def test_no_weight_stays(folders) -> None:
     """Before, between and after calls a linear layer holds one number."""
     layers = layers_of(folders("flux"), "q-diffusion:bits=8")
-    model = layerwise.load(resolve(str(folders("flux"))), layers)
+    model = layerwise.load_layerwise(resolve(str(folders("flux"))), layers)
     root = model.network.module
     seen = layerwise.Streamed(model, layers, "trajectory", ("a",), 1)
     largest = 0
@@ -73,23 +73,23 @@ def test_no_weight_stays(folders) -> None:
 
 @pytest.mark.parametrize("text", ["ptq4dm", "q-diffusion:group=8,iterations=2"])
 def test_the_file_is_the_same(text: str, folders, tmp_path, monkeypatch) -> None:
-    source, trial = resolve(str(folders("pixart"))), quantize.Trial(0, 2, 2, "cpu")
+    source, trial = resolve(str(folders("pixart"))), quantize.EvalConfig(0, 2, 2, "cpu")
 
     def go(name: str) -> bytes:
-        wanted = packed_folder.Wanted(tmp_path / name, spec.parse("quantization", text))
+        wanted = packed_folder.QuantizeConfig(tmp_path / name, spec.parse("quantization", text))
         quantize.quantize(source, wanted, trial)
         return (tmp_path / name / WEIGHTS).read_bytes()
 
-    assert quantize.streams(spec.parse("quantization", text), trial)
+    assert quantize.calibrates_layerwise(spec.parse("quantization", text), trial)
     streamed = go("streamed")
-    monkeypatch.setattr(quantize, "streams", lambda scheme, trial: False)
+    monkeypatch.setattr(quantize, "calibrates_layerwise", lambda scheme, trial: False)
     assert go("whole") == streamed
 
 
 def test_what_needs_the_network_whole_does_not_stream() -> None:
     def streams(text: str, **fields) -> bool:
-        trial = quantize.Trial(**{"prompts": 0, "device": "cpu"} | fields)
-        return quantize.streams(spec.parse("quantization", text), trial)
+        trial = quantize.EvalConfig(**{"prompts": 0, "device": "cpu"} | fields)
+        return quantize.calibrates_layerwise(spec.parse("quantization", text), trial)
 
     assert streams("vidit-q") and streams("ptq4dm") and streams("vq4dit")
     assert not streams("rtn")

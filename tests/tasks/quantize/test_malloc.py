@@ -54,7 +54,7 @@ def test_holes_go_back_to_the_system(size: int) -> None:
 @LINUX
 def test_smaller_holes_go_back_when_the_heap_is_trimmed() -> None:
     """Among them copies of what is worked on, that are used again before that."""
-    size = 4 * quantization.PIECE
+    size = 4 * quantization.BLOCK_WEIGHTS
     assert size <= malloc.BLOCK // 2
     assert given_back("yes", size) < 10
     assert given_back("trim", size) >= 70

@@ -16,15 +16,15 @@ from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
 from dit_tools.tasks.export import int8
 from dit_tools.tasks.quantize import packed_folder
-from dit_tools.tasks.quantize.quantize import Trial
+from dit_tools.tasks.quantize.quantize import EvalConfig
 from tests.support.exports import relative, sampled
 
-TRIAL = Trial(prompts=1, calibration=1, steps=2, device="cpu")
+TRIAL = EvalConfig(prompts=1, calibration=1, steps=2, device="cpu")
 
 
-def make(source: Path, out: Path, text: str, scheme: str | None = None, trial: Trial = TRIAL):
+def make(source: Path, out: Path, text: str, scheme: str | None = None, trial: EvalConfig = TRIAL):
     target = spec.parse("formats", f"onnx:{text}")
-    wanted = packed_folder.Wanted(out, target.scheme(scheme))
+    wanted = packed_folder.QuantizeConfig(out, target.scheme(scheme))
     return target.make(resolve(str(source)), wanted, trial, lambda event: None)
 
 
@@ -66,10 +66,10 @@ def test_forms_open_and_are_close(text, scheme, kind, error, folders, full, tmp_
 def test_int4_runs_the_codes_that_the_scheme_chose(folders, tmp_path):
     """The graph computes what PyTorch computes with the same packed layers."""
     scheme = "rtn:bits=4,group=16,clip=mse"
-    make(folders("pixart"), tmp_path / "graph", "form=int4", scheme, Trial(prompts=0))
+    make(folders("pixart"), tmp_path / "graph", "form=int4", scheme, EvalConfig(prompts=0))
     plain = spec.parse("formats", "folder")
-    wanted = packed_folder.Wanted(tmp_path / "torch", plain.scheme(scheme))
-    plain.make(resolve(str(folders("pixart"))), wanted, Trial(prompts=0), lambda event: None)
+    wanted = packed_folder.QuantizeConfig(tmp_path / "torch", plain.scheme(scheme))
+    plain.make(resolve(str(folders("pixart"))), wanted, EvalConfig(prompts=0), lambda event: None)
     theirs = sampled(load(str(tmp_path / "torch"), device="cpu"))[0]
     assert relative(sampled(load(str(tmp_path / "graph")))[0], theirs) < 1e-4
 
@@ -85,7 +85,7 @@ def test_static_keeps_sensitive_layers_and_symmetry(folders, tmp_path):
 def test_the_int8_graph_is_that_of_the_exporter(exports, tmp_path):
     """A folder that has graphs keeps them: the file is the one that built-in models ship."""
     folder = exports("pixart")
-    make(folder, tmp_path / "out", "form=dynamic", None, Trial(prompts=0))
+    make(folder, tmp_path / "out", "form=dynamic", None, EvalConfig(prompts=0))
     int8.quantize(folder / "transformer.onnx", tmp_path / "again.onnx")
     made, again = (onnx.load(tmp_path / name) for name in ("out/transformer.onnx", "again.onnx"))
     assert made.graph.SerializeToString() == again.graph.SerializeToString()
@@ -93,15 +93,15 @@ def test_the_int8_graph_is_that_of_the_exporter(exports, tmp_path):
 
 def test_the_forecast_is_about_the_size(folders, tmp_path):
     target = spec.parse("formats", "onnx:form=fp16")
-    wanted = packed_folder.Wanted(Path("."), target.scheme(None))
+    wanted = packed_folder.QuantizeConfig(Path("."), target.scheme(None))
     plan = target.plan(resolve(str(folders("pixart"))), wanted, True)
-    facts = make(folders("pixart"), tmp_path / "out", "form=fp16", None, Trial(prompts=0))
+    facts = make(folders("pixart"), tmp_path / "out", "form=fp16", None, EvalConfig(prompts=0))
     assert plan.nbytes < facts["bytes"] < plan.nbytes + 120_000  # nodes of a tiny graph weigh more
 
 
 @pytest.mark.parametrize("family", ["flux"])
 def test_families(family, folders, tmp_path):
-    make(folders(family), tmp_path / "out", "form=dynamic", None, Trial(prompts=0))
+    make(folders(family), tmp_path / "out", "form=dynamic", None, EvalConfig(prompts=0))
     full = sampled(load(str(folders(family)), device="cpu"))[0]
     assert relative(sampled(load(str(tmp_path / "out")))[0], full) < 0.2
 
@@ -119,11 +119,11 @@ def test_what_is_refused_before_the_work(folders, tmp_path):
         with pytest.raises(UnsupportedError, match="cannot hold"):
             target("onnx:form=int4", scheme)
     dynamic = spec.parse("formats", "onnx")
-    kept = packed_folder.Wanted(Path("."), dynamic.scheme(None), keep=("ff",))
+    kept = packed_folder.QuantizeConfig(Path("."), dynamic.scheme(None), keep=("ff",))
     with pytest.raises(UnsupportedError, match="takes every product"):
         dynamic.plan(resolve(str(folders("pixart"))), kept, True)
-    make(folders("pixart"), tmp_path / "out", "form=fp16", None, Trial(prompts=0))
+    make(folders("pixart"), tmp_path / "out", "form=fp16", None, EvalConfig(prompts=0))
     with pytest.raises(UnsupportedError, match="a graph in few bits; use the plain model"):
         load(str(tmp_path / "out"), backend="torch")
     with pytest.raises(InputError, match="exists; add --overwrite"):
-        make(folders("pixart"), tmp_path / "out", "form=fp16", None, Trial(prompts=0))
+        make(folders("pixart"), tmp_path / "out", "form=fp16", None, EvalConfig(prompts=0))

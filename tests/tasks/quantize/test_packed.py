@@ -119,9 +119,9 @@ def test_a_range_found_by_search_is_never_worse() -> None:
         norms = []
         for candidates in (0, 80):
             found = scales(w, layout, candidates)
-            from dit_tools.nn.quantizers import plain
+            from dit_tools.nn.quantizers import round_to_nearest
 
-            norms.append(float((plain(w, found, layout) - w).abs().pow(2.4).sum()))
+            norms.append(float((round_to_nearest(w, found, layout) - w).abs().pow(2.4).sum()))
         assert norms[1] < norms[0]
 
 

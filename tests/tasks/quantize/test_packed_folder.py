@@ -21,10 +21,10 @@ from tests.support.loading import FAMILIES, WEIGHTS, copy, draw, refused
 
 
 def make(source: Path, out: Path, text: str = "rtn", **fields):
-    wanted = packed_folder.Wanted(out, spec.parse("quantization", text), **fields)
+    wanted = packed_folder.QuantizeConfig(out, spec.parse("quantization", text), **fields)
     found = resolve(str(source))
     layers = packed_folder.preflight(found, wanted)
-    return layers, packed_folder.write(found, wanted, layers, {}, lambda folder: {"verdict": {"psnr": 1.0}})
+    return layers, packed_folder.write_folder(found, wanted, layers, {}, lambda folder: {"verdict": {"psnr": 1.0}})
 
 
 def layers_of(module) -> dict[str, PackedLinear]:
@@ -32,7 +32,7 @@ def layers_of(module) -> dict[str, PackedLinear]:
 
 
 def probing_draw(model):
-    return next(denoising_error.draw(model, denoising_error.default_prompts(model, 1), 2)).latents
+    return next(denoising_error.sample_prompts(model, denoising_error.default_prompts(model, 1), 2)).latents
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,7 +68,7 @@ def test_weights_are_what_the_scheme_makes_of_them(folders, tmp_path):
 
 def test_pieces_of_rows_give_the_same_file(folders, tmp_path, monkeypatch):
     make(folders("sd3"), tmp_path / "a", "rtn:bits=3,group=8")
-    monkeypatch.setattr(packed_folder, "PIECE", 64)
+    monkeypatch.setattr(packed_folder, "BLOCK_WEIGHTS", 64)
     make(folders("sd3"), tmp_path / "b", "rtn:bits=3,group=8")
     assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
 
@@ -165,7 +165,7 @@ def test_a_full_disk(folders, tmp_path, monkeypatch):
     def full(self, name, tensor):
         raise OSError(code, "No space left on device")
 
-    monkeypatch.setattr(packed_folder.Writer, "write", full)
+    monkeypatch.setattr(packed_folder.SafetensorsWriter, "write", full)
     code = errno.EFBIG  # would come again: nothing stays
     refusal(InputError, "larger than this system", folders("pixart"), tmp_path / "out")
     code = errno.ENOSPC  # what is done stays: tests/cli/test_quantize_resume.py goes on with it
@@ -252,9 +252,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(text, folders, tmp_path
     import os
     import signal
 
-    from dit_tools.tasks.quantize.quantize import Trial, quantize
+    from dit_tools.tasks.quantize.quantize import EvalConfig, quantize
 
-    source, trial = resolve(str(folders("pixart"))), Trial(0, 1, 1, "cpu")
+    source, trial = resolve(str(folders("pixart"))), EvalConfig(0, 1, 1, "cpu")
     count = 0
 
     def fragile(event):
@@ -264,7 +264,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(text, folders, tmp_path
             os.kill(os.getpid(), signal.SIGKILL)
 
     def go(out, tell=lambda event: None):
-        return quantize(source, packed_folder.Wanted(out, spec.parse("quantization", text)), trial, tell)
+        return quantize(source, packed_folder.QuantizeConfig(out, spec.parse("quantization", text)), trial, tell)
 
     assert killed(lambda: go(tmp_path / "out", fragile)) == -signal.SIGKILL
     assert [path.name[:10] for path in tmp_path.iterdir()] == [".dit-part-"]
@@ -283,7 +283,7 @@ def test_two_at_the_same_work_do_not_mix(folders, tmp_path):
     from dit_tools.tasks.quantize import resume
 
     source = resolve(str(folders("pixart")))
-    wanted = packed_folder.Wanted(tmp_path / "out", spec.parse("quantization", "rtn"))
+    wanted = packed_folder.QuantizeConfig(tmp_path / "out", spec.parse("quantization", "rtn"))
     with (
         pytest.raises(KeyboardInterrupt),
         resume.workplace(wanted.output, False, packed_folder.request(source, wanted)),

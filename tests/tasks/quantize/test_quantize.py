@@ -21,11 +21,11 @@ from dit_tools.tasks.quantize import (
     packed_folder,
     quality_report,
 )
-from dit_tools.tasks.quantize.quantize import Trial, calibration, quantize
+from dit_tools.tasks.quantize.quantize import EvalConfig, calibration_prompts, quantize
 
 
-def wanted(out, text: str = "rtn", **fields) -> packed_folder.Wanted:
-    return packed_folder.Wanted(out, spec.parse("quantization", text), **fields)
+def wanted(out, text: str = "rtn", **fields) -> packed_folder.QuantizeConfig:
+    return packed_folder.QuantizeConfig(out, spec.parse("quantization", text), **fields)
 
 
 def layers_of(source, text: str):
@@ -42,11 +42,11 @@ def test_bits_are_chosen_within_the_budget() -> None:
         "tender": (sizes, {8: 0.01, 4: 1.0, 2: 10.0}),
         "large": ({8: 800, 4: 400, 2: 200}, {8: 0.001, 4: 0.05, 2: 0.9}),
     }
-    assert bit_allocation.choose(layers, 0.0) == {"tough": 8, "tender": 8, "large": 8}
-    assert bit_allocation.choose(layers, 0.08) == {"tough": 4, "tender": 8, "large": 4}
-    assert bit_allocation.choose(layers, 100.0) == {"tough": 2, "tender": 2, "large": 2}
+    assert bit_allocation.choose_bits(layers, 0.0) == {"tough": 8, "tender": 8, "large": 8}
+    assert bit_allocation.choose_bits(layers, 0.08) == {"tough": 4, "tender": 8, "large": 4}
+    assert bit_allocation.choose_bits(layers, 100.0) == {"tough": 2, "tender": 2, "large": 2}
     for budget in (0.02, 0.2, 1.2, 2.0):
-        chosen = bit_allocation.choose(layers, budget)
+        chosen = bit_allocation.choose_bits(layers, budget)
         assert sum(layers[name][1][bits] for name, bits in chosen.items()) <= budget
 
 
@@ -66,7 +66,7 @@ def test_packed_layers_are_put_back(folders) -> None:
     layers = layers_of(folders("pixart"), "rtn:bits=2,group=8")
     before = {name: id(module) for name, module in model.network.module.named_modules()}
     chosen = {layer.name: (layer, layer.packer) for layer in layers.linear if layer.layout}
-    with pytest.raises(ZeroDivisionError), bit_allocation.packed(model, chosen, {}):
+    with pytest.raises(ZeroDivisionError), bit_allocation.run_packed(model, chosen, {}):
         inside = {name: id(module) for name, module in model.network.module.named_modules()}
         assert sum(inside[name] != before[name] for name in chosen) == len(chosen)
         raise ZeroDivisionError
@@ -98,7 +98,7 @@ def test_moments_are_those_of_the_inputs(folders) -> None:
 
 def test_skewed_times_weigh_clean_steps_more_and_move_the_moments(folders) -> None:
     times = [1 - i / 20 for i in range(20)]
-    weights = activation_stats.skewed(times)
+    weights = activation_stats.skew_weights(times)
     assert np.mean(weights) == pytest.approx(1)
     assert sum(weights[10:]) > 1.1 * sum(weights[:10])
     model = load(str(folders("pixart")), device="cpu")
@@ -111,7 +111,7 @@ def test_skewed_times_weigh_clean_steps_more_and_move_the_moments(folders) -> No
 
 def test_fine_tuning_brings_the_output_nearer(folders, tmp_path) -> None:
     """That of the written model, on the calls that it was tuned on."""
-    source, trial = resolve(str(folders("pixart"))), Trial(0, 1, 2, "cpu")
+    source, trial = resolve(str(folders("pixart"))), EvalConfig(0, 1, 2, "cpu")
     events = []
     text = "quest:group=8,calls=4,epochs=8,rate=0.02"
     quantize(source, wanted(tmp_path / "out", text), trial, events.append)
@@ -120,7 +120,7 @@ def test_fine_tuning_brings_the_output_nearer(folders, tmp_path) -> None:
     assert errors == [event["unseen"] for event in events if event["type"] == "tuning"]
     quantize(source, wanted(tmp_path / "plain", "quest:group=8,epochs=0"), trial)
     full = load(str(folders("pixart")), device="cpu")
-    calls, _ = finetune._recorded(full, calibration(full, trial), trial.steps, 4)
+    calls, _ = finetune._recorded(full, calibration_prompts(full, trial), trial.steps, 4)
     ours, theirs = (
         finetune._error(load(str(tmp_path / name), device="cpu").network.module, calls) for name in ("out", "plain")
     )
@@ -137,11 +137,11 @@ def test_fine_tuning_is_judged_on_prompts_that_it_does_not_see(folders) -> None:
     assert others and not seen & {id(call[2]) for call in others}
     found = activation_stats.observe(model, layers, "trajectory", prompts, 2)
     events = []
-    tuned = finetune.tune(model, layers, found, prompts, 2, events.append)
+    tuned = finetune.finetune_layers(model, layers, found, prompts, 2, events.append)
     unseen = [event["unseen"] for event in events]
     assert [event["error"] for event in events] != unseen
     chosen = {la.name: (la, la.packer) for la in layers.linear if la.layout and la.packer.tuning}
-    with bit_allocation.packed(model, chosen, tuned):
+    with bit_allocation.run_packed(model, chosen, tuned):
         now = finetune._error(model.network.module, others)
     assert now == pytest.approx(min(unseen), rel=0.02)  # scales are halves there
 
@@ -169,17 +169,17 @@ def test_calibration_that_no_memory_holds(folders, monkeypatch) -> None:
 @pytest.mark.parametrize("text", ["vidit-q", "vq4dit:iterations=5", "svd:rank=2"])
 def test_calibrated_schemes_end_in_folders_that_run(text: str, folders, tmp_path) -> None:
     source = resolve(str(folders("pixart")))
-    facts = quantize(source, wanted(tmp_path / "out", text), Trial(1, 1, 2, "cpu"))
+    facts = quantize(source, wanted(tmp_path / "out", text), EvalConfig(1, 1, 2, "cpu"))
     assert facts["verdict"]["psnr"] > 10 and facts["scheme"].startswith(text.partition(":")[0])
     packed = load(str(tmp_path / "out"), device="cpu")
     full = load(str(folders("pixart")), device="cpu")
-    found = quality_report.compare(full, packed, facts["verdict"]["prompts"], 2)
+    found = quality_report.compare_networks(full, packed, facts["verdict"]["prompts"], 2)
     assert found.to_json()["psnr"] == facts["verdict"]["psnr"]
 
 
 def test_equal_networks_lose_nothing(folders) -> None:
     model = load(str(folders("dit")), device="cpu")
-    found = quality_report.compare(model, model, ("207",), 2)
+    found = quality_report.compare_networks(model, model, ("207",), 2)
     assert found.psnr == math.inf and found.loss == 0 and found.to_json()["psnr"] is None
     assert json.dumps(found.to_json(), allow_nan=False)
 
@@ -187,7 +187,7 @@ def test_equal_networks_lose_nothing(folders) -> None:
 def test_a_scheme_without_bits_has_none_to_choose(folders, tmp_path) -> None:
     source = resolve(str(folders("pixart")))
     with pytest.raises(UnsupportedError, match="--max-loss: --scheme fp8"):
-        quantize(source, wanted(tmp_path / "out", "fp8"), Trial(max_loss=1.0))
+        quantize(source, wanted(tmp_path / "out", "fp8"), EvalConfig(max_loss=1.0))
 
 
 def test_a_type_that_the_device_has_not(folders, tmp_path, monkeypatch) -> None:
@@ -198,7 +198,7 @@ def test_a_type_that_the_device_has_not(folders, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch_loader, "load_torch", None)
     source = resolve(str(folders("pixart")))
     with pytest.raises(UnsupportedError, match="--scheme fp8: mps has no floating point"):
-        quantize(source, wanted(tmp_path / "out", "fp8"), Trial(2, 1, 2, "mps"))
+        quantize(source, wanted(tmp_path / "out", "fp8"), EvalConfig(2, 1, 2, "mps"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,7 +208,7 @@ KEEP = ("ff", "attn2", "caption", r"blocks\.[1-9]")
 def test_the_built_in_model_by_sensitivity(tmp_path) -> None:
     """Fewer bytes than eight bits, and no more loss than allowed; tough layers get fewer bits."""
     source = resolve("emoji")
-    trial = Trial(prompts=1, calibration=1, steps=2, device="cpu", max_loss=0.3)
+    trial = EvalConfig(prompts=1, calibration=1, steps=2, device="cpu", max_loss=0.3)
     events = []
     facts = quantize(source, wanted(tmp_path / "out", "rtn", keep=KEEP), trial, events.append)
     assert facts["verdict"]["loss"] < 2.0 and facts["verdict"]["psnr"] > 15
@@ -220,4 +220,4 @@ def test_the_built_in_model_by_sensitivity(tmp_path) -> None:
     assert np.mean([e[2] > e[4] for e in errors]) > 0.9
     model = load(str(tmp_path / "out"), device="cpu")
     assert model.alpha and model.defaults.size == 128  # the facts of the built-in model go along
-    assert len(list(denoising_error.draw(model, ("a red apple",), 2))[0].pixels) == 4
+    assert len(list(denoising_error.sample_prompts(model, ("a red apple",), 2))[0].pixels) == 4

@@ -16,12 +16,12 @@ from dit_tools.core.errors import ModelError, UnsupportedError, UsageError
 from dit_tools.models.loading import load as loading
 from dit_tools.models.loading.resolve import builtin_names, resolve
 from dit_tools.tasks.quantize import packed_folder, release
-from dit_tools.tasks.quantize.quantize import Trial
+from dit_tools.tasks.quantize.quantize import EvalConfig
 from tests.support.exports import relative, sampled
 from tests.tasks.export.test_builtin import FACTS, trained
 
 __all__ = ["trained"]
-TRIAL = Trial(prompts=1, steps=2, device="cpu")
+TRIAL = EvalConfig(prompts=1, steps=2, device="cpu")
 INT8 = "transformer.int8.onnx"
 TOOL = Path(__file__).parents[3] / "tools/release.py"
 
@@ -103,8 +103,8 @@ def test_what_the_graph_cannot_serve_is_refused(models: Path, wishes: dict, mess
 def test_the_command_writes_the_whole_model_with_the_same_graph(models: Path, tmp_path: Path) -> None:
     source = models / "tiny-small"
     target = spec.parse("formats", release.TARGET)
-    wanted = packed_folder.Wanted(tmp_path / "out", target.scheme(None))
-    facts = target.make(resolve(str(source)), wanted, Trial(prompts=0), lambda event: None)
+    wanted = packed_folder.QuantizeConfig(tmp_path / "out", target.scheme(None))
+    facts = target.make(resolve(str(source)), wanted, EvalConfig(prompts=0), lambda event: None)
     assert graph(tmp_path / "out" / INT8) == graph(source / INT8)
     assert facts["bytes"] < (source / INT8).stat().st_size  # the card is there by then
     for name in ("transformer.onnx", "transformer/diffusion_pytorch_model.safetensors"):
@@ -119,14 +119,14 @@ def test_what_is_refused_before_the_work(models: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(models / "tiny-small", bare, ignore=shutil.ignore_patterns("*.onnx"))
     target = spec.parse("formats", release.TARGET)
-    with pytest.raises(UnsupportedError, match="has no graphs to put one beside"):
-        target.plan(resolve(str(bare)), packed_folder.Wanted(tmp_path / "out", target.scheme(None)), False)
+    with pytest.raises(UnsupportedError, match="has no graphs to put one next to"):
+        target.plan(resolve(str(bare)), packed_folder.QuantizeConfig(tmp_path / "out", target.scheme(None)), False)
 
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_the_shipped_file_is_what_the_command_writes(name: str, tmp_path: Path) -> None:
     source = resolve(name)
     target = spec.parse("formats", release.TARGET)
-    wanted = packed_folder.Wanted(tmp_path / "out", target.scheme(None))
-    target.make(source, wanted, Trial(prompts=0), lambda event: None)
+    wanted = packed_folder.QuantizeConfig(tmp_path / "out", target.scheme(None))
+    target.make(source, wanted, EvalConfig(prompts=0), lambda event: None)
     assert graph(tmp_path / "out" / INT8) == graph(source.path / INT8)

@@ -18,16 +18,16 @@ from dit_tools.models.loading.resolve import resolve
 from dit_tools.nn.packed import PackedLinear
 from dit_tools.nn.packed_layout import Layout
 from dit_tools.tasks.quantize import packed_folder
-from dit_tools.tasks.quantize.quantize import Trial
+from dit_tools.tasks.quantize.quantize import EvalConfig
 from tests.support.exports import relative, sampled
 
 CONFIG = "transformer/config.json"
-TRIAL = Trial(prompts=0, calibration=1, steps=2, device="cpu")
+TRIAL = EvalConfig(prompts=0, calibration=1, steps=2, device="cpu")
 
 
 def make(source: Path, out: Path, text: str, scheme: str | None = None):
     target = spec.parse("formats", text)
-    wanted = packed_folder.Wanted(out, target.scheme(scheme))
+    wanted = packed_folder.QuantizeConfig(out, target.scheme(scheme))
     return target.make(resolve(str(source)), wanted, TRIAL, lambda event: None)
 
 

@@ -13,7 +13,7 @@ from dit_tools.core.run import RunState
 from dit_tools.core.size import Size
 from dit_tools.core.steps import transfer
 from dit_tools.sampling.denoiser import drive
-from dit_tools.tasks.stream.batch import StreamBatch, joined
+from dit_tools.tasks.stream.batch import StreamBatch, join_inputs
 from tests.contract.conftest import BUILDERS, subject_of
 from tests.support import small
 from tests.support.branches import guided
@@ -56,9 +56,9 @@ def one_by_one(model, given, guidance, pictures, noise, times=TIMES):
 @pytest.mark.parametrize("guidance", ["none", "cfg:scale=3", "residual-cfg", "adaptive:gamma=0.5"])
 def test_a_frame_is_what_it_would_be_alone(guidance):
     model, given = small.pixart(), small.conditions()
-    pictures = frames(model)
-    made, _, noise = streamed(model, given, guidance, pictures)
-    alone = one_by_one(model, given, guidance, pictures, noise)
+    images = frames(model)
+    made, _, noise = streamed(model, given, guidance, images)
+    alone = one_by_one(model, given, guidance, images, noise)
     assert len(made) == len(alone) == 5
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(made, alone, strict=True))
 
@@ -66,9 +66,9 @@ def test_a_frame_is_what_it_would_be_alone(guidance):
 @pytest.mark.parametrize("family", BUILDERS)
 def test_every_family_takes_a_time_per_row(family):
     subject = subject_of(family)
-    model, pictures = subject.model, frames(subject.model, 3)
-    made, batch, noise = streamed(model, subject.conditions, "cfg:scale=2", pictures)
-    alone = one_by_one(model, subject.conditions, "cfg:scale=2", pictures, noise)
+    model, images = subject.model, frames(subject.model, 3)
+    made, batch, noise = streamed(model, subject.conditions, "cfg:scale=2", images)
+    alone = one_by_one(model, subject.conditions, "cfg:scale=2", images, noise)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(made, alone, strict=True))
     assert batch.calls == 5 * (1 if model.family.batch_branches else 2)
 
@@ -102,9 +102,9 @@ def test_branches_of_unlike_shapes_go_in_calls_of_their_own():
     model, given = small.pixart(), small.conditions()
     short = {key: value[:, :3] for key, value in given["uncond"].items()}
     given = {**given, "uncond": short}
-    pictures = frames(model, 2)
-    made, batch, noise = streamed(model, given, "cfg:scale=3", pictures)
-    alone = one_by_one(model, given, "cfg:scale=3", pictures, noise)
+    images = frames(model, 2)
+    made, batch, noise = streamed(model, given, "cfg:scale=3", images)
+    alone = one_by_one(model, given, "cfg:scale=3", images, noise)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(made, alone, strict=True))
     assert batch.calls == 4 * 2
 
@@ -126,7 +126,7 @@ def test_inputs_join_by_rows_and_keep_what_has_none():
     a, b = torch.zeros(1, 3), torch.ones(1, 3)
     ids = torch.zeros(7, 3)
     parts = [{"x": x, "ids": ids, "list": [x[0]], "n": 4, "no": None} for x in (a, b)]
-    made = joined(parts)
+    made = join_inputs(parts)
     assert torch.equal(made["x"], torch.cat([a, b])) and made["ids"] is ids
     assert len(made["list"]) == 2 and made["n"] == 4 and made["no"] is None
 

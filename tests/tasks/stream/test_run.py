@@ -1,4 +1,4 @@
-"""``--stream`` as a run: frames in, pictures out, in order, with what is refused."""
+"""``--stream`` as a run: frames in, images out, in order, with what is refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dit_tools.core.errors import UsageError
-from dit_tools.jobs.manifest import NAME
+from dit_tools.jobs.manifest import MANIFEST_NAME
 from dit_tools.media import image, metadata
-from dit_tools.tasks.stream.run import Request, assemble
+from dit_tools.tasks.stream.run import Request, plan_stream
 from tests.support.numpy_model import Counting
 
 SIZE = 16
@@ -61,12 +61,12 @@ def go(source="in", prompts=("cat",), **options):
     fields = {k: options.pop(k) for k in list(options) if k in Request.__dataclass_fields__}
     stand_in, events = Loads(), []
     values = {"steps": 4, "model": "emoji", **options}
-    run = assemble(Request(source, prompts, values, **fields), events.append, stand_in.load)
+    run = plan_stream(Request(source, prompts, values, **fields), events.append, stand_in.load)
     return run.start(), events, run, stand_in
 
 
 def names(folder):
-    return sorted(path.name for path in Path(folder).iterdir() if path.name != NAME)
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != MANIFEST_NAME)
 
 
 def test_every_frame_gets_a_picture_in_order():
@@ -145,9 +145,9 @@ def test_a_pipe_in_and_a_pipe_out(monkeypatch):
     monkeypatch.setattr("sys.stdout", Out)
     outcome, *_ = go("-", output="-")
     assert outcome.exit_code == 0 and outcome.written == ["-", "-"]
-    from dit_tools.media.frames import of_pipe
+    from dit_tools.media.frames import read_pipe
 
-    assert len(list(of_pipe(io.BytesIO(Out.buffer.getvalue())))) == 2
+    assert len(list(read_pipe(io.BytesIO(Out.buffer.getvalue())))) == 2
 
 
 def test_a_film_in_and_a_film_out():
@@ -157,7 +157,7 @@ def test_a_film_in_and_a_film_out():
     animation.write_animation("in.mp4", [frame(v, (32, 32)) for v in levels], 10, hold=0)
     outcome, *_ = go("in.mp4", output="out.mp4", similarity=1.0, fps=10.0)
     assert outcome.exit_code == 0 and outcome.written == ["out.mp4"]
-    assert len(list(frames.of_film(Path("out.mp4")))) == 3
+    assert len(list(frames.read_video(Path("out.mp4")))) == 3
     assert not [name for name in names(".") if name.startswith(".")]
 
 

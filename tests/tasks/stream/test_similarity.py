@@ -9,7 +9,7 @@ from dit_tools.tasks.stream.similarity import Similarity, cosine
 
 
 def turned(angle):
-    """A picture at an angle of ``[1, 0]``."""
+    """An image at an angle of ``[1, 0]``."""
     return np.array([np.cos(angle), np.sin(angle)]).reshape(2, 1, 1)
 
 

@@ -1,4 +1,4 @@
-"""A recipe in miniature and pictures made here: trains in seconds on one core."""
+"""A recipe in miniature and images made here: trains in seconds on one core."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dit_tools.tasks.train import recipe as recipes
 TEXT = """
 name = "tiny"
 [data]
-folder = "pictures"
+folder = "images"
 size = 16
 [autoencoder]
 channels = [8, 8]
 latent_channels = 4
 batch_size = 8
-pictures = 480
+images = 480
 learning_rate = 5e-3
 [tokenizer]
 vocab_size = 64
@@ -45,16 +45,16 @@ def draw_pictures(folder: Path, count: int = 16) -> None:
     """Captioned circles of four colours, on transparency."""
     folder.mkdir(parents=True)
     for i in range(count):
-        picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+        image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
         colour = COLOURS[i % 4]
-        ImageDraw.Draw(picture).ellipse((2, 2, 8 + i % 10, 8 + i % 10), fill=colour)
-        picture.save(folder / f"{i:02d}.png")
+        ImageDraw.Draw(image).ellipse((2, 2, 8 + i % 10, 8 + i % 10), fill=colour)
+        image.save(folder / f"{i:02d}.png")
         (folder / f"{i:02d}.txt").write_text(f"a {colour} circle\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``tiny.toml`` and its pictures."""
+    """A folder with ``tiny.toml`` and its images."""
     folder = tmp_path_factory.mktemp("train")
     draw_pictures(folder / "pictures")
     (folder / "tiny.toml").write_text(TEXT, encoding="utf-8")
@@ -64,4 +64,4 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(place: Path) -> recipes.Recipe:
     """The recipe in miniature."""
-    return recipes.load(place / "tiny.toml")
+    return recipes.load_recipe(place / "tiny.toml")

@@ -15,7 +15,7 @@ from dit_tools.tasks.train import recipe as recipes
 def test_every_built_in_model_has_a_recipe_of_its_name() -> None:
     known = builtin_recipes.paths()
     assert set(builtin_names()) <= set(known)
-    assert {recipes.load(path).name for path in known.values()} == set(known)
+    assert {recipes.load_recipe(path).name for path in known.values()} == set(known)
 
 
 def test_a_name_is_found_and_a_path_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The judge's training: a small run learns, stops and goes on, and writes graphs equal to torch."""
+"""The image-text model's training: a small run learns, stops and goes on, and writes graphs equal to torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dit_tools.models.clip import Judge, buckets
+from dit_tools.models.clip import Clip64, buckets
 from dit_tools.tasks.train import clip as training
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (40, 60, 220), "yellow": (240, 220, 40)}
-RECIPE = training.JudgeRecipe(
+RECIPE = training.ClipRecipe(
     captions="emoji/captions.jsonl",
     styles=("plain",),
     size=16,
@@ -56,15 +56,15 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_learns_goes_on_where_it_stopped_and_writes_its_graphs(data: Path) -> None:
     recipe = RECIPE
-    whole = training.train(recipe, data / "whole")
+    whole = training.train_clip(recipe, data / "whole")
     assert whole["held_out"] == 4 and whole["held_out_retrieval"] >= 0.75
-    training.train(recipe, data / "halves", stop=60)
-    training.train(recipe, data / "halves")
+    training.train_clip(recipe, data / "halves", stop=60)
+    training.train_clip(recipe, data / "halves")
     states = [torch.load(data / f"{n}/judge.pt", weights_only=True) for n in ("whole", "halves")]
     for name, value in states[0]["judge"].items():
         assert torch.equal(value, states[1]["judge"][name]), name
-    graphs = Judge(data / "whole")
-    built = training.Judge(recipe)
+    graphs = Clip64(data / "whole")
+    built = training.Clip(recipe)
     built.load_state_dict(states[0]["judge"])
     pixels = np.random.default_rng(0).random((3, 3, 16, 16), dtype=np.float32)
     with torch.no_grad():

@@ -22,7 +22,7 @@ from tests.support.program import PROGRAM, environment
 from tests.tasks.train.conftest import TEXT, draw_pictures
 
 SHORT = (
-    TEXT.replace("pictures = 480", "pictures = 32")
+    TEXT.replace("images = 480", "images = 32")
     .replace("samples = 320", "samples = 64")
     .replace("latent_channels = 4", "latent_channels = 4\nlatent_noise = 0.0")
     .replace("[transformer]", '[transformer]\nobjectives = ["immiscible"]')
@@ -95,7 +95,7 @@ def test_an_adapter_in_two_processes_equals_one(tmp_path: Path) -> None:
     one, two = (load_file(tmp_path / f"runs/{size}/ink.safetensors") for size in (1, 2))
     apart = sum((one[name] - two[name]).abs().sum().item() for name in one)
     assert apart < 0.02 * sum(tensor.abs().sum().item() for tensor in one.values())
-    losses = [[row["loss"] for row in plot.rows(tmp_path / f"runs/{size}")["adapter"]] for size in (1, 2)]
+    losses = [[row["loss"] for row in plot.read_rows(tmp_path / f"runs/{size}")["adapter"]] for size in (1, 2)]
     assert len(losses[0]) == 4
     np.testing.assert_allclose(*losses, rtol=5e-3)
 
@@ -107,12 +107,12 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert [out for out, _ in told] == ["runs/1/pipeline\n", "runs/2/pipeline\n", ""]
     assert told[2][1] == ""  # the second process is silent
 
-    logs = [plot.rows(tmp_path / f"runs/{size}") for size in (1, 2)]
+    logs = [plot.read_rows(tmp_path / f"runs/{size}") for size in (1, 2)]
     for stage, count in (("autoencoder", 2), ("transformer", 4)):
         losses = [[row["loss"] for row in log[stage]] for log in logs]
         assert len(losses[0]) == count
         np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)
-    states = [checkpoint.load(tmp_path / f"runs/{size}/transformer.pt") for size in (1, 2)]
+    states = [checkpoint.load_checkpoint(tmp_path / f"runs/{size}/transformer.pt") for size in (1, 2)]
     apart, size = 0.0, 0.0
     for name, tensor in states[0]["networks"].items():  # type: ignore[index]
         if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""A user's pictures: every way to caption them, and every way in which they can be bad."""
+"""A user's images: every way to caption them, and every way in which they can be bad."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
 
 def read(source: Path, **options):
     told = []
-    pixels, captions = image_folder.read(source, 8, told.append, **options)
+    pixels, captions = image_folder.read_folder(source, 8, told.append, **options)
     assert pixels.shape[1:] == (4, 8, 8) and pixels.dtype == np.uint8
     reasons = [(Path(e["file"]).name, e["reason"]) for e in told if e["type"] == "skipped"]
     return pixels, captions, reasons
@@ -61,8 +61,8 @@ def captioned(folder: Path, how: str) -> Path:
 def test_every_way_gives_the_same(plain: Path, how: str) -> None:
     pixels, captions, reasons = read(captioned(plain, how))
     assert sorted(captions) == ["all blue", "all green", "all red"] and not reasons
-    for picture, caption in zip(pixels, captions, strict=True):
-        assert tuple(picture[:3, 4, 4]) == COLOURS[caption.split()[1]] and picture[3].min() == 255
+    for image, caption in zip(pixels, captions, strict=True):
+        assert tuple(image[:3, 4, 4]) == COLOURS[caption.split()[1]] and image[3].min() == 255
 
 
 def test_what_is_bad_is_named_and_left_out(plain: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_is_bad_is_named_and_left_out(plain: Path) -> None:
     assert found["alone.jpg"] == "no caption: alone.txt is not there"
     assert found["green.txt"] == "the caption is empty or too long"
     assert found["latin.txt"] == "not UTF-8 text that can be read"
-    assert found["red.png"].startswith("not a picture")
+    assert found["red.png"].startswith("not an image")
     with pytest.raises(InputError, match="alone.jpg.*strict = false"):
         read(plain, strict=True)
 
@@ -110,7 +110,7 @@ def test_bad_rows_of_a_table_are_named_by_their_line(plain: Path) -> None:
 
 def test_nothing_usable_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no picture with a caption; put a .txt"):
+    with pytest.raises(InputError, match="empty: no image with a caption; put a .txt"):
         read(tmp_path / "empty")
     (tmp_path / "not.zip").write_bytes(b"nothing")
     with pytest.raises(InputError, match="it is not a zip"):
@@ -132,12 +132,12 @@ def test_opacity_orientation_and_16_bits_are_kept() -> None:
         return buffer.getvalue()
 
     half = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    made = image_folder.decode(content(half), 4)
+    made = image_folder.decode_image(content(half), 4)
     assert made[:3].min() == 255 and made[3].max() == 0  # white below, nothing in front
     deep = Image.fromarray(np.full((4, 4), 32896, np.uint16))
-    assert set(image_folder.decode(content(deep), 4)[:3].ravel()) == {128}
+    assert set(image_folder.decode_image(content(deep), 4)[:3].ravel()) == {128}
     wide = Image.new("RGB", (8, 4), "red")
     wide.paste("blue", (4, 0, 8, 4))
     turned = Image.Exif()
     turned[0x0112] = 3
-    assert image_folder.decode(content(wide, exif=turned), 4)[2, 2, 0] > 200  # blue is on the left now
+    assert image_folder.decode_image(content(wide, exif=turned), 4)[2, 2, 0] > 200  # blue is on the left now

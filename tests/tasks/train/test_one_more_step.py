@@ -22,7 +22,7 @@ BRIGHT = {"black": 8, "gray": 128, "white": 250}
 
 
 def pictures(folder, size):
-    """Six plain pictures and their captions."""
+    """Six plain images and their captions."""
     rows = []
     for name, level in BRIGHT.items():
         for i in range(2):
@@ -38,8 +38,8 @@ def test_the_option_fits_what_oms_then_starts_from(tmp_path):
     size = load(str(home)).defaults.size
     pictures(folder, size)
     done = dit("train", "--terminal-step", home, "--data", folder)
-    assert (done.returncode, done.stdout) == (0, f"{home / one_more_step.NAME}\n"), done.stderr
-    whole = (home / one_more_step.NAME).read_bytes()
+    assert (done.returncode, done.stdout) == (0, f"{home / one_more_step.FILE_NAME}\n"), done.stderr
+    whole = (home / one_more_step.FILE_NAME).read_bytes()
     assert fit(home, folder, ridge=1e-6).read_bytes() != whole
 
     model = load(str(home))
@@ -55,7 +55,7 @@ def test_the_option_fits_what_oms_then_starts_from(tmp_path):
     wanted = to_numpy(model.codec.encode(plain))
     miss = np.abs(x0 - wanted).mean()
     spread = np.abs(wanted - wanted.mean(0)).mean()
-    assert miss < 0.2 * spread  # each prompt its own pictures, not their common mean
+    assert miss < 0.2 * spread  # each prompt its own images, not their common mean
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_cannot_be_fitted_is_one_line(tmp_path, words, code, says):
     done = dit("train", "--terminal-step", *words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
-    assert not list(tmp_path.rglob(one_more_step.NAME))
+    assert not list(tmp_path.rglob(one_more_step.FILE_NAME))
 
 
 @pytest.mark.parametrize("name", ["emoji", "emoji-small"])

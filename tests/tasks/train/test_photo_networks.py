@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from dit_tools.core.errors import InputError, ModelError
 from dit_tools.tasks.train import checkpoint, photo_networks, photo_recipe, photographs
-from dit_tools.tasks.train.session import Interrupted, Session
+from dit_tools.tasks.train.training_run import Interrupted, TrainingRun
 from tests.support.photographs import scene
 from tests.support.program import dit
 
@@ -82,7 +82,7 @@ def recipe_file(folder: Path, text: str) -> Path:
 
 def trained(run: Path, text: str, data: Path, **options) -> Path:
     recipe = photo_recipe.load(recipe_file(data, text))
-    return photo_networks.train(recipe, Session(run, dtype="float32", save_every=10, **options), str(data))
+    return photo_networks.train(recipe, TrainingRun(run, dtype="float32", save_every=10, **options), str(data))
 
 
 def test_a_stopped_run_goes_on_to_the_bit(tmp_path, data) -> None:
@@ -92,7 +92,7 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path, data) -> None:
     trained(tmp_path / "parts", SUPERRES, data)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
-    states = [checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts")]
+    states = [checkpoint.load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts")]
     assert states[0] and states[1] and states[0]["step"] == states[1]["step"] == 40
     for name, value in states[0]["average"].items():
         assert torch.equal(value, states[1]["average"][name]), name
@@ -177,9 +177,9 @@ def test_no_data_and_another_recipe_are_told(tmp_path, data, monkeypatch) -> Non
     monkeypatch.delenv("DIT_DATA", raising=False)
     recipe = photo_recipe.load(recipe_file(data, SUPERRES))
     with pytest.raises(InputError, match="--data FOLDER"):
-        photo_networks.train(recipe, Session(tmp_path, dtype="float32"))
+        photo_networks.train(recipe, TrainingRun(tmp_path, dtype="float32"))
     with pytest.raises(InputError, match=r"photos\.tar: cannot be read"):
-        photo_networks.train(recipe, Session(tmp_path, dtype="float32"), str(tmp_path))
+        photo_networks.train(recipe, TrainingRun(tmp_path, dtype="float32"), str(tmp_path))
     with pytest.raises(Interrupted):
         trained(tmp_path / "run", SUPERRES, data, stop=1)
     with pytest.raises(ModelError, match="made by another recipe"):

@@ -1,4 +1,4 @@
-"""A whole recipe in miniature: autoencoder, tokenizer, transformer, on pictures made here."""
+"""A whole recipe in miniature: autoencoder, tokenizer, transformer, on images made here."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ COLOURS = ("red", "green", "blue", "orange")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen captioned pictures in the format of the real data."""
+    """Sixteen captioned images in the format of the real data."""
     root = tmp_path_factory.mktemp("data")
     (root / "emoji").mkdir()
     rows = []
     with zipfile.ZipFile(root / "emoji/fluent3d.zip", "w") as archive:
         for i in range(16):
-            picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+            image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
             colour = COLOURS[i % 4]
-            ImageDraw.Draw(picture).ellipse((4, 4, 12 + i, 12 + i), fill=colour)
+            ImageDraw.Draw(image).ellipse((4, 4, 12 + i, 12 + i), fill=colour)
             buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
+            image.save(buffer, "PNG")
             archive.writestr(f"{i}.png", buffer.getvalue())
             rows.append(
                 {
@@ -52,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def emoji(data: Path, monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
     monkeypatch.setenv("DIT_DATA", str(data))
-    full = recipes.load(RECIPE)
+    full = recipes.load_recipe(RECIPE)
     replace = dataclasses.replace
     return replace(
         full,
@@ -77,14 +77,14 @@ def emoji(data: Path, monkeypatch: pytest.MonkeyPatch) -> recipes.Recipe:
 
 
 def test_the_shipped_recipe_states_every_key() -> None:
-    assert recipes.load(RECIPE).name == "emoji"
+    assert recipes.load_recipe(RECIPE).name == "emoji"
 
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(RECIPE.read_text(encoding="utf-8").replace("ema_decay", "emma_decay"))
     with pytest.raises(ValueError, match="emma_decay"):
-        recipes.load(path)
+        recipes.load_recipe(path)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def test_what_is_wrong_is_named_with_its_remedy(change, words, tmp_path: Path) -
     assert change[0] in text
     path.write_text(text.replace(*change, 1), encoding="utf-8")
     with pytest.raises(UsageError if "method" in words else recipes.RecipeError) as caught:
-        recipes.load(path)
+        recipes.load_recipe(path)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_short_recipe_has_defaults_for_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "short.toml"
     path.write_text('name = "mine"\n[data]\nfolder = "pictures"\nsize = 64\n', encoding="utf-8")
-    made = recipes.load(path)
+    made = recipes.load_recipe(path)
     assert made.data.folder == str(tmp_path / "pictures")
     assert made.transformer == recipes.Transformer() and made.side == 8
 
@@ -123,8 +123,8 @@ def test_normalizing_the_latents_changes_no_picture(emoji: recipes.Recipe) -> No
     from dit_tools.tasks.train import autoencoder, dataset
 
     torch.manual_seed(0)
-    model = autoencoder.build(emoji)
-    data, _ = dataset.read(emoji.data, skin_tones=True)
+    model = autoencoder.build_autoencoder(emoji)
+    data, _ = dataset.read_dataset(emoji.data, skin_tones=True)
     with torch.no_grad():
         before = model.decode(autoencoder.encode(model, data)).sample
         autoencoder.normalize(model, data)
@@ -163,11 +163,11 @@ def test_sections_of_an_adapter_are_checked(tmp_path: Path) -> None:
     text = 'name = "x"\n[data]\nfolder = "p"\nsize = 50\n[adapter]\nmodel = "emoji"\n'
     path = tmp_path / "x.toml"
     path.write_text(text, encoding="utf-8")
-    assert recipes.load(path).adapter.method == "lora"  # and 50 px are the model's own affair
+    assert recipes.load_recipe(path).adapter.method == "lora"  # and 50 px are the model's own affair
     for change, words in (('model = "emoji"', "samples = 9"), ("[adapter]", "[transformer]\nwidth = 8\n[adapter]")):
         path.write_text(text.replace(change, words), encoding="utf-8")
         with pytest.raises(recipes.RecipeError, match=r"no key 'model'|\[adapter\] trains no"):
-            recipes.load(path)
+            recipes.load_recipe(path)
     path.write_text(text + 'method = "laura"\n', encoding="utf-8")
     with pytest.raises(UsageError, match="--adapter: no method 'laura'; did you mean 'lora'"):
-        recipes.load(path)
+        recipes.load_recipe(path)

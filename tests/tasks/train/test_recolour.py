@@ -21,11 +21,11 @@ APPLE = Caption("fluent3d", "red apple", ("fruit", "apple"), "Food & Drink")
 
 def drawing(colour: str = "red", leaf: str = "green") -> np.ndarray:
     """A disc with a small leaf on transparency, uint8 (4, 64, 64), colours over white."""
-    picture = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    pen = ImageDraw.Draw(image)
     pen.ellipse((10, 14, 54, 58), fill=colour)
     pen.ellipse((28, 4, 36, 12), fill=leaf)
-    return np.array(picture).transpose(2, 0, 1)
+    return np.array(image).transpose(2, 0, 1)
 
 
 def data(**more: object) -> Data:
@@ -39,26 +39,26 @@ def lab(picture: np.ndarray, x: int, y: int) -> np.ndarray:
 
 @pytest.mark.parametrize("word", recolour.COLOURS)
 def test_the_main_colour_becomes_the_asked_one_and_the_rest_stays(word: str) -> None:
-    picture = drawing()
-    hue = recolour.main_hue(picture)
+    image = drawing()
+    hue = recolour.main_hue(image)
     assert hue is not None and (hue < 60 or hue > 330)
-    made = recolour.recolour(picture, hue, word)
+    made = recolour.recolour(image, hue, word)
     lightness, chroma, angle = recolour.COLOURS[word]
     wanted = np.array([lightness, chroma * np.cos(np.deg2rad(angle)), chroma * np.sin(np.deg2rad(angle))])
     assert np.abs(lab(made, 32, 36) - wanted).max() < 12  # the sRGB gamut cuts a little
-    assert np.array_equal(made[:, 4:12, 28:36], picture[:, 4:12, 28:36])  # the leaf
-    assert np.array_equal(made[3], picture[3])
+    assert np.array_equal(made[:, 4:12, 28:36], image[:, 4:12, 28:36])  # the leaf
+    assert np.array_equal(made[3], image[3])
     assert (made[:3, 0, 0] == 255).all()
 
 
 def test_shading_stays() -> None:
-    picture = drawing()
-    picture[:3, 14:36, :] = (picture[:3, 14:36, :] * 0.7).astype(np.uint8)  # a dark upper half
-    picture[:3, picture[3] == 0] = 255
-    hue = recolour.main_hue(picture)
+    image = drawing()
+    image[:3, 14:36, :] = (image[:3, 14:36, :] * 0.7).astype(np.uint8)  # a dark upper half
+    image[:3, image[3] == 0] = 255
+    hue = recolour.main_hue(image)
     assert hue is not None
-    made = recolour.recolour(picture, hue, "blue")
-    before = lab(picture, 32, 50)[0] - lab(picture, 32, 20)[0]
+    made = recolour.recolour(image, hue, "blue")
+    before = lab(image, 32, 50)[0] - lab(image, 32, 20)[0]
     after = lab(made, 32, 50)[0] - lab(made, 32, 20)[0]
     assert before > 10 and after == pytest.approx(recolour.SHADING * before, abs=4)
 
@@ -66,7 +66,7 @@ def test_shading_stays() -> None:
 def test_a_picture_without_a_main_hue_gets_no_copies() -> None:
     grey = drawing("grey", "black")
     assert recolour.main_hue(grey) is None
-    made, told = recolour.add(grey[None], [APPLE], data(recoloured=3), 0)
+    made, told = recolour.add_recoloured(grey[None], [APPLE], data(recoloured=3), 0)
     assert len(made) == len(told) == 1
 
 
@@ -74,7 +74,7 @@ def test_copies_are_named_after_their_colour_and_not_what_is_held_out() -> None:
     chosen = data(recoloured=20, not_recoloured=("blue apple", "green fruit"))
     pair = np.stack([drawing(), drawing("green", "red")])
     captions = [APPLE, dataclasses.replace(APPLE, name="yellow apple", keywords=())]
-    made, told = recolour.add(pair, captions, chosen, 0)
+    made, told = recolour.add_recoloured(pair, captions, chosen, 0)
     names = [c.name for c in told[2:]]
     assert len(made) == len(told) and all(c.recoloured and not c.keywords for c in told[2:])
     first = names[: len(recolour.COLOURS) - 4]  # not red, yellow (real ones), blue, green (fruit)
@@ -85,20 +85,20 @@ def test_copies_are_named_after_their_colour_and_not_what_is_held_out() -> None:
         "green apple",
     }
     assert "green apple" in names[len(first) :] and "blue apple" not in names
-    again = recolour.add(pair, captions, chosen, 0)
+    again = recolour.add_recoloured(pair, captions, chosen, 0)
     assert np.array_equal(again[0], made) and again[1] == told
-    assert [c.name for c in recolour.add(pair, captions, chosen, 1)[1]] != [c.name for c in told]
+    assert [c.name for c in recolour.add_recoloured(pair, captions, chosen, 1)[1]] != [c.name for c in told]
 
 
 def test_people_and_flags_keep_their_colours() -> None:
     skin = dataclasses.replace(APPLE, name="person", group="People & Body")
-    assert len(recolour.add(drawing()[None], [skin], data(recoloured=3), 0)[1]) == 1
+    assert len(recolour.add_recoloured(drawing()[None], [skin], data(recoloured=3), 0)[1]) == 1
 
 
 def test_their_share_of_the_draws_is_the_recipes() -> None:
     chosen = data(recoloured=4, recoloured_share=0.25, group_weights={"Food & Drink": 3.0})
-    captions = recolour.add(drawing()[None], [APPLE], chosen, 0)[1]
-    found = dataset.weights(captions, chosen)
+    captions = recolour.add_recoloured(drawing()[None], [APPLE], chosen, 0)[1]
+    found = dataset.sampling_weights(captions, chosen)
     copies = np.array([c.recoloured for c in captions])
     assert copies.sum() == 4 and found.sum() == pytest.approx(1)
     assert found[copies].sum() == pytest.approx(0.25)
@@ -117,4 +117,4 @@ def test_sentences_of_a_folder_are_not_recoloured(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text('name = "a"\n[data]\nfolder = "x"\nsize = 128\nrecoloured = 2\n')
     with pytest.raises(recipes.RecipeError, match="recoloured with folder"):
-        recipes.load(path)
+        recipes.load_recipe(path)

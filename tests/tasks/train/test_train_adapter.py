@@ -22,8 +22,8 @@ from dit_tools.models.loading.load import load
 from dit_tools.tasks.train import checkpoint, collate, dataset, losses, plot, train_adapter
 from dit_tools.tasks.train import recipe as recipes
 from dit_tools.tasks.train.run import run
-from dit_tools.tasks.train.session import Session
 from dit_tools.tasks.train.trainer import Batch, Trainer
+from dit_tools.tasks.train.training_run import TrainingRun
 from tests.support import pixart
 from tests.tasks.train.conftest import draw_pictures
 
@@ -42,7 +42,7 @@ def recipe(model: str | Path, folder: Path, method: str = "lora", **more: Any) -
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model and captioned pictures."""
+    """A folder with a tiny model and captioned images."""
     folder = tmp_path_factory.mktemp("adapters")
     draw_pictures(folder / "pictures", 8)
     pixart.pipeline().save_pretrained(folder / "model")
@@ -62,7 +62,7 @@ def trainer(family: str, method: str, run: Path = Path("unused"), **more: Any) -
     images = np.random.default_rng(0).integers(0, 255, (2, 4, side, side), dtype=np.uint8)
     examples = train_adapter.Examples(latents, captions, np.full(2, 0.5), images)
     made = recipe(family, Path("x"), method, batch_size=2, size=side, **more)
-    session = Session(run, dtype="float32")
+    session = TrainingRun(run, dtype="float32")
     return Trainer(train_adapter.AdapterSubject(made, session, model, examples), made.seed, session)
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_go_together_goes_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
     subject.module.forward = lambda hidden_states, **more: mixing(hidden_states, **more)
     assert subject.parts(made) == [slice(0, 1), slice(1, 2)]
-    monkeypatch.setattr(collate, "LARGEST", 1)
+    monkeypatch.setattr(collate, "MAX_PARAMETERS", 1)
     assert not collate.fits(subject.module)
 
 
@@ -265,13 +265,13 @@ def digest(folder: Path) -> dict[str, str]:
 def test_a_stopped_training_resumes_to_the_bit_and_is_taken_by_lora(place: Path, tmp_path: Path, method: str) -> None:
     before = digest(place / "model")
     made = recipe(place / "model", place / "pictures", method, learning_rate=1e-2)
-    whole = run(made, Session(tmp_path / "whole", sample_every=99), None)
-    assert run(made, Session(tmp_path / "halves", stop=2), None) is None
-    halves = run(made, Session(tmp_path / "halves", sample_every=99), None)
+    whole = run(made, TrainingRun(tmp_path / "whole", sample_every=99), None)
+    assert run(made, TrainingRun(tmp_path / "halves", stop=2), None) is None
+    halves = run(made, TrainingRun(tmp_path / "halves", sample_every=99), None)
     assert whole and halves and whole.read_bytes() == halves.read_bytes()
     assert digest(place / "model") == before
     assert (tmp_path / "whole/sheet-000006.png").is_file()
-    assert plot.rows(tmp_path / "whole")["adapter"][-1]["step"] == 6
+    assert plot.read_rows(tmp_path / "whole")["adapter"][-1]["step"] == 6
 
     plain, adapted = (load(str(place / "model"), loras=loras, backend="torch") for loras in ((), (str(whole),)))
     assert adapted.notes["loras"][0]["name"] == "ink.safetensors"
@@ -288,14 +288,14 @@ def test_a_stopped_training_resumes_to_the_bit_and_is_taken_by_lora(place: Path,
 
 def test_another_method_or_model_is_refused(place: Path, tmp_path: Path) -> None:
     made = recipe(place / "model", place / "pictures")
-    run(made, Session(tmp_path, stop=1), None)
+    run(made, TrainingRun(tmp_path, stop=1), None)
     other = dataclasses.replace(made.adapter, method="difffit")
     with pytest.raises(ModelError, match="made by another recipe or model"):
-        run(dataclasses.replace(made, adapter=other), Session(tmp_path), None)
-    state = checkpoint.load(tmp_path / "adapter.pt")
+        run(dataclasses.replace(made, adapter=other), TrainingRun(tmp_path), None)
+    state = checkpoint.load_checkpoint(tmp_path / "adapter.pt")
     assert state and state["step"] == 1
     with pytest.raises(UsageError, match="an adapter trains no autoencoder"):
-        run(made, Session(tmp_path), None, "autoencoder")
+        run(made, TrainingRun(tmp_path), None, "autoencoder")
 
 
 def test_an_adapter_for_another_model_is_refused(place: Path, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_an_adapter_for_another_model_is_refused(place: Path, tmp_path: Path) ->
 
     for method in ("difffit", "diffscaler"):
         made = recipe(place / "model", place / "pictures", method, learning_rate=1e-2)
-        path = run(made, Session(tmp_path / method, sample_every=99), None)
+        path = run(made, TrainingRun(tmp_path / method, sample_every=99), None)
         assert path
         with pytest.raises(ModelError, match="ink.safetensors: does not fit this model"):
             lora.apply(sd3.pipeline(), [lora.Lora(path, 1.0)])
@@ -315,16 +315,16 @@ def test_twenty_pictures_teach_the_built_in_model_a_style(tmp_path: Path) -> Non
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(20):
-        picture = np.full((64, 64, 3), (10, 10, 90), np.uint8)
+        image = np.full((64, 64, 3), (10, 10, 90), np.uint8)
         top, left = rng.integers(8, 24, 2)
-        picture[top : top + 30, left : left + 30] = rng.integers(120, 255, 3)
-        Image.fromarray(picture).save(folder / f"{i}.png")
+        image[top : top + 30, left : left + 30] = rng.integers(120, 255, 3)
+        Image.fromarray(image).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text("night square", encoding="utf-8")
     made = recipe(
         "emoji", folder, "lora:rank=4", samples=128, batch_size=4, size=64, learning_rate=1e-2, prompt_dropout=0.0
     )
-    path = run(made, Session(tmp_path / "run", save_every=3, sample_every=10**6), None)
-    rows = plot.rows(tmp_path / "run")["adapter"]
+    path = run(made, TrainingRun(tmp_path / "run", save_every=3, sample_every=10**6), None)
+    rows = plot.read_rows(tmp_path / "run")["adapter"]
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
     for text, ratio in (("night square", 0.8), ("night heart", 0.97)):  # seen, and never seen
         plain, styled = (brightness(text, loras) for loras in ((), (str(path),)))
@@ -332,7 +332,7 @@ def test_twenty_pictures_teach_the_built_in_model_a_style(tmp_path: Path) -> Non
 
 
 def brightness(text: str, loras: tuple[str, ...]) -> float:
-    """Mean of a drawn picture in [0, 1]."""
+    """Mean of a drawn image in [0, 1]."""
     from tests.support import loop
     from tests.support.small import plan
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dit_tools.core.registry import method
-from dit_tools.tasks.quantize.format import Target, Tell
+from dit_tools.tasks.quantize.format import Format, Tell
 
 
 @method()
-class Folder(Target):
+class Folder(Format):
     """A safetensors folder with packed layers, made plain or multiplied in int8 by PyTorch."""
 
     mixed = True

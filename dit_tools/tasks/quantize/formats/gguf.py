@@ -9,7 +9,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
 from dit_tools.methods.quantization import Scheme
-from dit_tools.tasks.quantize.format import Target, Tell
+from dit_tools.tasks.quantize.format import Format, Tell
 
 TYPES = {
     "Q8_0": "rtn",
@@ -23,7 +23,7 @@ TYPES = {
 
 
 @method()
-class Gguf(Target):
+class Gguf(Format):
     """GGUF with diffusers' names of tensors, 32 weights a scale.
 
     The gguf library rounds to the nearest. With --scheme of four bits and groups of 32, such as
@@ -63,4 +63,4 @@ class Gguf(Target):
         from dit_tools.tasks.quantize import gguf_writer
 
         self.plan(source, wanted, dry=False)
-        return gguf_writer.make(source, wanted, self, trial, tell)
+        return gguf_writer.make_gguf(source, wanted, self, trial, tell)

@@ -8,7 +8,7 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError, UsageError
 from dit_tools.core.registry import method, param
 from dit_tools.methods.quantization import Scheme
-from dit_tools.tasks.quantize.format import Target, Tell
+from dit_tools.tasks.quantize.format import Format, Tell
 
 FORMS = ("dynamic", "static", "int4", "fp16")
 REFUSED = {
@@ -20,7 +20,7 @@ REFUSED = {
 
 
 @method()
-class Onnx(Target):
+class Onnx(Format):
     """A graph for ONNX Runtime: int8, four bits or half precision.
 
     ``dynamic``: int8 weights and activations whose scales come with each call, the fastest on CPUs.
@@ -33,7 +33,7 @@ class Onnx(Target):
 
     form: str = param("dynamic", "of weights and activations", choices=FORMS)
     provider: str = param("cpu", "where it is meant to run", choices=("cpu", "cuda", "tensorrt"))
-    beside: bool = param(False, "a whole model, with transformer.int8.onnx beside its own graphs")
+    beside: bool = param(False, "a whole model, with transformer.int8.onnx next to its own graphs")
 
     def scheme(self, text: str | None) -> Scheme:
         """Four-bit schemes for ``int4``; the other forms have none."""

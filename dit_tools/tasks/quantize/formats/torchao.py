@@ -9,13 +9,13 @@ from dit_tools.core import spec
 from dit_tools.core.errors import UnsupportedError
 from dit_tools.core.registry import method, param
 from dit_tools.methods.quantization import Scheme
-from dit_tools.tasks.quantize.format import Target, Tell
+from dit_tools.tasks.quantize.format import Format, Tell
 
 SCHEMES = {"dynamic": "rtn:act=8", "weights": "rtn"}
 
 
 @method()
-class Torchao(Target):
+class Torchao(Format):
     """A safetensors folder as of --target folder, in int8, run by torchao on a CPU or on CUDA.
 
     ``dynamic``: int8 weights and activations, a scale per token as they come. ``weights``: int8

@@ -28,8 +28,8 @@ from dit_tools.media.wavelet.tables import Tables
 from dit_tools.nn.wavelet_decoder import WaveletDecoder
 from dit_tools.tasks.train import checkpoint
 from dit_tools.tasks.train.codec.crops import Crops
-from dit_tools.tasks.train.optimizers import Optimizers, factor
-from dit_tools.tasks.train.session import has_bfloat16
+from dit_tools.tasks.train.optimizers import factor, muon_and_adamw
+from dit_tools.tasks.train.training_run import has_bfloat16
 
 MARGIN = 8
 """Pixels at the edge of a crop that the loss does not see: their neighbours are missing."""
@@ -109,8 +109,8 @@ class Run:
         self.recipe, self.folder, self.crops_seen, self.cpu = recipe, folder, 0, 0.0
         self.net = WaveletDecoder(recipe.width, recipe.blocks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.net)
-        self.optimizers = Optimizers([self.net], recipe.learning_rate, recipe.muon_rate, _hidden)
-        state = checkpoint.load(folder / "state.pt")
+        self.optimizers = muon_and_adamw([self.net], recipe.learning_rate, recipe.muon_rate, _hidden)
+        state = checkpoint.load_checkpoint(folder / "state.pt")
         if state:
             self.net.load_state_dict(state["net"])
             self.average.load_state_dict(state["average"])
@@ -123,7 +123,7 @@ class Run:
             "net": self.net.state_dict(), "average": self.average.state_dict(),
             "optimizers": self.optimizers.state_dict(), "crops": self.crops_seen, "cpu": self.cpu,
         }  # fmt: skip
-        checkpoint.save(self.folder / "state.pt", parts)
+        checkpoint.save_checkpoint(self.folder / "state.pt", parts)
 
     def step(self, batch: tuple[Any, Any, Any]) -> float:
         """One update; returns the loss."""

@@ -77,7 +77,7 @@ def averaged(run: Path) -> WaveletDecoder:
     """The averaged network of a training run. Raises ModelError without a checkpoint."""
     from dit_tools.tasks.train import checkpoint
 
-    state = checkpoint.load(run / "state.pt")
+    state = checkpoint.load_checkpoint(run / "state.pt")
     if not state:
         raise ModelError(f"{run}: no checkpoint", "train the decoder first")
     weights: dict[str, torch.Tensor] = state["average"]

@@ -19,7 +19,7 @@ def tokens(tokenizer: Any, text: str, length: int) -> list[int]:
     return (ids + [PADDING] * length)[:length]
 
 
-def unread(tokenizer: Any, text: str, length: int) -> str:
+def unread_words(tokenizer: Any, text: str, length: int) -> str:
     """What of a prompt lies behind ``length`` tokens. ``tokenizer``: of the tokenizers library."""
     text = text.lower().strip()
     tokenizer.enable_truncation(length)
@@ -27,7 +27,7 @@ def unread(tokenizer: Any, text: str, length: int) -> str:
     return text[rest[0].offsets[0][0] :].strip() if rest else ""
 
 
-def where(spell: Callable[[str], list[int]], prompt: str, phrase: str) -> list[int]:
+def token_positions(spell: Callable[[str], list[int]], prompt: str, phrase: str) -> list[int]:
     """Positions of every occurrence of a phrase in a prompt; ``spell`` gives a text's ids.
 
     They are those that the prompt up to the phrase's end has, and up to its beginning has not: a
@@ -41,7 +41,7 @@ def where(spell: Callable[[str], list[int]], prompt: str, phrase: str) -> list[i
     return sorted(found)
 
 
-def aligned(
+def align_tokens(
     source: Sequence[int], target: Sequence[int], swap: bool = True
 ) -> tuple[list[tuple[int, int, float]], list[int], list[int]]:
     """How the words of two prompts belong together.

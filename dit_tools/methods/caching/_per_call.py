@@ -6,7 +6,7 @@ from typing import Any
 
 from dit_tools.core.arrays import Array
 from dit_tools.core.blocks import Block, BlockSpec
-from dit_tools.methods.caching._stack import Skipping
+from dit_tools.methods.caching._per_stack import Skipping
 
 WHOLE = Block(0, "network", None, BlockSpec())
 """A block that gives one array."""

@@ -17,11 +17,11 @@ from dit_tools.tasks.train import checkpoint
 from dit_tools.tasks.train.distributed import Team
 
 Tell = Callable[[dict[str, Any]], None]
-SPACE = 3  # checkpoints that must fit on the disk: the last, the next, and pictures
+SPACE = 3  # checkpoints that must fit on the disk: the last, the next, and images
 
 
 @dataclass
-class Session:
+class TrainingRun:
     """One start of a training run.
 
     Args:
@@ -74,7 +74,7 @@ class Session:
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Write a checkpoint of the run. Raises InputError when the disk is full."""
         if self.team.leads:
-            checkpoint.save(self.run / name, state)
+            checkpoint.save_checkpoint(self.run / name, state)
 
 
 class Meter:
@@ -83,7 +83,7 @@ class Meter:
     ``first``: the step that this session starts from; ``steps``: of the stage in all.
     """
 
-    def __init__(self, session: Session, stage: str, first: int, steps: int, batch_size: int):
+    def __init__(self, session: TrainingRun, stage: str, first: int, steps: int, batch_size: int):
         self.session, self.stage, self.steps, self.batch_size = session, stage, steps, batch_size
         self.first = self.done = first
         self.start = time.monotonic()

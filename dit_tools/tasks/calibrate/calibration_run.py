@@ -63,7 +63,7 @@ class Probe(Cache):
 
 
 @dataclass(frozen=True)
-class Session:
+class CalibrationRun:
     """A model, a way of sampling it, and prompts.
 
     ``plan.cache`` is the cache to be calibrated. ``rounds`` is how often trained caches see the
@@ -78,7 +78,7 @@ class Session:
     seed: int = 0
     tell: Callable[[int, int], None] = lambda done, total: None
 
-    def with_prompts(self, prompts: Sequence[str], seed: int) -> Session:
+    def with_prompts(self, prompts: Sequence[str], seed: int) -> CalibrationRun:
         """The same with other prompts, from other noise."""
         return replace(self, prompts=tuple(prompts), seed=seed)
 
@@ -119,6 +119,6 @@ def _none() -> Any:
     return spec.parse("caching", "none")
 
 
-def joined(branches: Sequence[str]) -> str:
+def join_conditions(branches: Sequence[str]) -> str:
     """The name of a set of branches in a calibration."""
     return "+".join(branches)

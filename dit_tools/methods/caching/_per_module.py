@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.branch_state import Streams
+from dit_tools.core.branch_state import StatePerBranch
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.core.forecast import Forecast, Tree, each
+from dit_tools.core.forecast import Forecast, Tree, map_tree
 from dit_tools.core.run import RunState
+from dit_tools.methods.caching._per_stack import check_blocks
 from dit_tools.methods.caching._policy import Policy
-from dit_tools.methods.caching._stack import check_blocks
 from dit_tools.nn.blocks import entering, image, modules
 
 
@@ -49,7 +49,7 @@ def attach_blocks(
     def look(position: int, tree: Tree) -> Array:
         return image(blocks[position], tree)
 
-    apart = Apart(len(blocks), run, warmup, begin, "blocks", look)
+    apart = PerUnit(len(blocks), run, warmup, begin, "blocks", look)
     return around_forward([block.module for block in blocks], around, "dit_cache")
 
 
@@ -72,11 +72,11 @@ def attach_modules(
     def around(position: int, compute: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
         return apart.unit(position, compute, args[0] if args else None, None)
 
-    apart = Apart(len(found), run, warmup, begin, "modules")
+    apart = PerUnit(len(found), run, warmup, begin, "modules")
     return around_forward([module for _, module in found], around, "dit_cache")
 
 
-class Apart:
+class PerUnit:
     """The state of one run over ``count`` units that run once a call, in order.
 
     ``kind`` names them in the run's counters: ``KIND computed`` and ``KIND skipped``. Policies are
@@ -93,7 +93,7 @@ class Apart:
         look: Callable[[int, Tree], Array] | None = None,
     ):
         self._run, self._kind, self._look = run, kind, look
-        self._streams = Streams(run, warmup, lambda: [begin(index) for index in range(count)])
+        self._streams = StatePerBranch(run, warmup, lambda: [begin(index) for index in range(count)])
         self._units: list[Unit] = []
         self._free = False
 
@@ -111,10 +111,10 @@ class Apart:
         if skip:
             unit.skipped += 1
             given = unit.forecast.at(at)
-            return given if base is None else each(lambda start, add: start + add, base, given)
+            return given if base is None else map_tree(lambda start, add: start + add, base, given)
         unit.skipped = 0
         output = compute()
-        learnt = output if base is None else each(lambda end, start: end - start, output, base)
+        learnt = output if base is None else map_tree(lambda end, start: end - start, output, base)
         unit.policy.learn(call, seen, self._look(position, learnt) if self._look else learnt)
         unit.forecast.learn(at, learnt)
         return output

@@ -1,6 +1,6 @@
 """A transformer's graph in four pieces, so that ONNX Runtime can skip its blocks.
 
-``transformer.embed.onnx`` gives what enters block 1 and what is handed to the blocks beside it,
+``transformer.embed.onnx`` gives what enters block 1 and what is handed to the blocks next to it,
 ``first`` block 1, ``rest`` the other blocks, ``final`` the output. Run one after the other they are
 ``transformer.onnx``; ``models.onnx_pieces`` runs them. Each is a part of one traced graph, so
 its weights are the same byte ranges.
@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from dit_tools.core.blocks import Block
-from dit_tools.models.backends.onnx_split import BLOCKS, ENTERED, FIRST, GIVEN, LAST, OUTPUT, PIECES, file, named
+from dit_tools.models.backends.onnx_split import (
+    BLOCKS,
+    ENTERED,
+    FIRST,
+    GIVEN,
+    LAST,
+    OUTPUT,
+    PIECES,
+    flatten_tree,
+    subgraph_file,
+)
 from dit_tools.nn.blocks import entering
 
 WHOLE = "transformer.whole"
@@ -22,7 +32,7 @@ WHOLE = "transformer.whole"
 
 
 @contextlib.contextmanager
-def seen(chain: Sequence[Block]) -> Iterator[dict[str, Any]]:
+def trace_tensors(chain: Sequence[Block]) -> Iterator[dict[str, Any]]:
     """Inside, the dictionary holds what passed the ends of the blocks at the last call, by name."""
     from dit_tools.nn.hooks import around_forward
 
@@ -32,12 +42,12 @@ def seen(chain: Sequence[Block]) -> Iterator[dict[str, Any]]:
     def around(position: int, compute: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if position == 0:
             found.clear()
-            found.update(named(ENTERED, entering(ends[0], args, kwargs)))
+            found.update(flatten_tree(ENTERED, entering(ends[0], args, kwargs)))
             streams = {id(value) for value in found.values()}
             beside = [v for v in _tensors((*args, kwargs)) if id(v) not in streams]
             found.update({f"{GIVEN}.{i}": value for i, value in enumerate(beside)})
         output = compute()
-        found.update(named((FIRST, LAST)[position], output))
+        found.update(flatten_tree((FIRST, LAST)[position], output))
         return output
 
     with around_forward([block.module for block in ends], around, "dit_pieces"):
@@ -54,20 +64,20 @@ def _tensors(value: Any) -> Iterator[Any]:
 
 
 def names_of(chain: Sequence[Block], call: Callable[[], Any]) -> list[str]:
-    """Names of what is cut at, in the order in which ``marked`` gives it; ``call`` runs it once."""
+    """Names of what is cut at, in the order in which ``mark_blocks`` gives it; ``call`` runs it once."""
     import torch
 
-    with torch.no_grad(), seen(chain) as found:
+    with torch.no_grad(), trace_tensors(chain) as found:
         call()
         return list(found)
 
 
 @contextlib.contextmanager
-def marked(module: Any, chain: Sequence[Block]) -> Iterator[Any]:
+def mark_blocks(module: Any, chain: Sequence[Block]) -> Iterator[Any]:
     """``module``, which calls the blocks ``chain``, with what is cut at as further outputs."""
     import torch
 
-    with seen(chain) as found:
+    with trace_tensors(chain) as found:
 
         class Marked(torch.nn.Module):
             def __init__(self) -> None:
@@ -81,10 +91,10 @@ def marked(module: Any, chain: Sequence[Block]) -> Iterator[Any]:
         yield Marked()
 
 
-def cut(whole: Path, names: Iterable[str], chain: Sequence[Block]) -> list[Path]:
+def cut_graph(whole: Path, names: Iterable[str], chain: Sequence[Block]) -> list[Path]:
     """Cut the graph ``whole``, whose further outputs are ``names``; returns the pieces' paths.
 
-    ``whole`` is removed; a file of weights beside it stays, for the pieces read it.
+    ``whole`` is removed; a file of weights next to it stays, for the pieces read it.
     """
     import onnx
 
@@ -100,9 +110,9 @@ def cut(whole: Path, names: Iterable[str], chain: Sequence[Block]) -> list[Path]
     for piece, part in parts.items():
         for key, value in ((BLOCKS, len(chain)), ("output", chain[0].output)):
             part.metadata_props.add(key=key, value=str(value))
-        onnx.save(part, file(whole.parent, piece))
+        onnx.save(part, subgraph_file(whole.parent, piece))
     whole.unlink()
-    return [file(whole.parent, piece) for piece in PIECES]
+    return [subgraph_file(whole.parent, piece) for piece in PIECES]
 
 
 def _piece(model: Any, known: list[str], outputs: list[str]) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dit_tools.tasks.train.session import Session
+from dit_tools.tasks.train.training_run import TrainingRun
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    session = Session(Path("run"))
+    session = TrainingRun(Path("run"))
     assert session.dtype == made
     with session.autocast():
         product = torch.ones(2, 2) @ torch.ones(2, 2)
@@ -28,5 +28,5 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(
 def test_a_torch_without_these_questions_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert Session(Path("run")).dtype == "float32"
-    assert Session(Path("run"), dtype="bfloat16").dtype == "bfloat16"
+    assert TrainingRun(Path("run")).dtype == "float32"
+    assert TrainingRun(Path("run"), dtype="bfloat16").dtype == "bfloat16"

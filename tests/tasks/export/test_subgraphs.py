@@ -24,7 +24,7 @@ from dit_tools.models.backends.onnx_split import PIECES
 from dit_tools.models.family import ConditionRequest
 from dit_tools.models.loading.load import load
 from dit_tools.models.loading.resolve import resolve
-from dit_tools.tasks.export.preflight import Wanted, check
+from dit_tools.tasks.export.preflight import ExportConfig, check_export
 from tests.support import loop
 from tests.support.exports import FAMILIES, picture, relative
 
@@ -139,13 +139,13 @@ def test_what_needs_modules_still_asks_for_torch(exports: Folder) -> None:
 def test_what_cannot_be_split_is_said_before_work(models: Folder, tmp_path: Path) -> None:
     source = resolve(str(models("pixart")))
     with pytest.raises(UsageError, match="--split: it is the transformer"):
-        check(source, Wanted(tmp_path / "out", parts=("vae",), split=True))
+        check_export(source, ExportConfig(tmp_path / "out", parts=("vae",), split=True))
     config = tmp_path / "one/transformer/config.json"
     shutil.copytree(models("pixart"), tmp_path / "one")
     facts = json.loads(config.read_text()) | {"num_layers": 1}
     config.write_text(json.dumps(facts))
     with pytest.raises(UnsupportedError, match="one block is one piece"):
-        check(resolve(str(tmp_path / "one")), Wanted(tmp_path / "out", split=True))
+        check_export(resolve(str(tmp_path / "one")), ExportConfig(tmp_path / "out", split=True))
 
 
 def test_the_built_in_model_skips_blocks_without_torch(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dit_tools.core.arrays import Array
-from dit_tools.core.branch_state import Streams
+from dit_tools.core.branch_state import StatePerBranch
 from dit_tools.core.errors import UnsupportedError
-from dit_tools.core.forecast import Forecast, Tree, each
+from dit_tools.core.forecast import Forecast, Tree, map_tree
 from dit_tools.core.run import RunState
 from dit_tools.methods.caching._policy import Policy
 from dit_tools.nn.blocks import around_blocks, entering, image
@@ -25,12 +25,12 @@ Correct = Callable[[Tree, tuple[Any, ...], dict[str, Any]], Tree]
 
 
 @dataclass
-class Stream:
+class BranchState:
     """What is remembered of one tuple of branches, e.g. ``("uncond", "cond")``.
 
     ``tail`` forecasts the last block's output, or what is added until there: ``relative`` to what
     leaves the ``first`` block, or to what is the ``input`` of the first block. ``timed`` counts in
-    times instead of calls, which matters where they are unequal. ``correct`` mends the forecast.
+    times instead of calls, which matters where they are unequal. ``correct`` fixes the forecast.
     """
 
     policy: Policy
@@ -45,7 +45,7 @@ def attach(
     blocks: Sequence[Any],
     run: RunState,
     warmup: int,
-    begin: Callable[[], Stream],
+    begin: Callable[[], BranchState],
     name: str,
     leading: int | None = None,
 ) -> AbstractContextManager[None]:
@@ -69,10 +69,10 @@ def check_blocks(blocks: Sequence[Any], name: str) -> None:
 class Skipping:
     """The state of one run. Its ``block`` stands in for the forward of every block."""
 
-    def __init__(self, blocks: Sequence[Any], run: RunState, warmup: int, begin: Callable[[], Stream]):
+    def __init__(self, blocks: Sequence[Any], run: RunState, warmup: int, begin: Callable[[], BranchState]):
         self._blocks, self._run = blocks, run
         self._last = len(blocks) - 1
-        self._streams = Streams(run, warmup, begin)
+        self._streams = StatePerBranch(run, warmup, begin)
         self._stream = begin()
         self._free = self._skip = False  # may this call skip; does it
         self._head = 0  # blocks computed in a call that skips
@@ -136,7 +136,7 @@ class Skipping:
         self._run.count["blocks skipped"] += self._last + 1 - self._head
         output = stream.tail.at(self._at())
         if stream.relative:
-            output = each(lambda start, added: start + added, self._base(), output)
+            output = map_tree(lambda start, added: start + added, self._base(), output)
         self._entered = self._left = None
         return output if stream.correct is None else stream.correct(output, args, kwargs)
 
@@ -146,7 +146,7 @@ class Skipping:
         self._run.count["blocks computed"] += self._last + 1
         stream.policy.learn(self._run.call, *self._images())
         if stream.relative:
-            learnt = each(lambda end, start: end - start, output, self._base())
+            learnt = map_tree(lambda end, start: end - start, output, self._base())
         stream.tail.learn(self._at(), learnt)
         self._entered = self._left = None
         return output

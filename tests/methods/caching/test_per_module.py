@@ -11,7 +11,7 @@ from dit_tools.core.blocks import Block, BlockSpec
 from dit_tools.core.errors import InputError, UnsupportedError
 from dit_tools.core.forecast import Forecast
 from dit_tools.core.run import RunState
-from dit_tools.methods.caching.e_dit import Weak
+from dit_tools.methods.caching.e_dit import WeakBlocks
 from dit_tools.models.calibration import Calibration
 from dit_tools.nn.blocks import modules
 from tests.support import small
@@ -78,7 +78,7 @@ def test_modules_are_nearer_than_blocks_at_the_same_interval(model):
 
 def test_a_block_is_weak_while_little_has_changed_or_while_it_adds_little():
     entered, added = torch.ones(1, 2, 3), torch.full((1, 2, 3), 0.1)
-    by_size, by_change = Weak(0.2, 2, by_size=True), Weak(0.2, 0, by_size=False)
+    by_size, by_change = WeakBlocks(0.2, 2, by_size=True), WeakBlocks(0.2, 0, by_size=False)
     for policy in (by_size, by_change):
         policy.learn(0, entered, added)
     assert by_size.before(1, 0, entered * 9) and not by_size.before(3, 2, entered)
@@ -116,7 +116,7 @@ def table(calls: int, skipped: dict[int, list[int]]) -> Calibration:
 
 
 def run_with(model, cache: str, calibration: Calibration, steps: int = 6):
-    from dit_tools.tasks.calibrate.session import Probe
+    from dit_tools.tasks.calibrate.calibration_run import Probe
 
     probe = Probe(spec.parse("caching", cache), calibration)
     return small.final(model, small.conditions(), small.plan(probe, steps))
