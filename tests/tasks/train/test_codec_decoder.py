@@ -9,15 +9,15 @@ import torch
 from dit_tools.core.errors import InputError
 from dit_tools.tasks.train.codec.decoder import Recipe, Run, load_recipe
 
-RECIPE = Recipe(width=16, blocks=1, crops=400, batch=2, side=32)
+RECIPE = Recipe(width=16, blocks=1, crops=400, batch=2, side=64)
 
 
 def batch(seed):
-    """Coded and true crops (2, 3, 32, 32) in grey levels minus 128, and steps (2, 2, 8, 8)."""
+    """Coded and true crops (2, 3, 64, 64) in grey levels minus 128, and steps (2, 2, 16, 16)."""
     random = np.random.default_rng(seed)
-    true = random.normal(0, 40, (2, 3, 32, 32)).astype(np.float32)
+    true = random.normal(0, 40, (2, 3, 64, 64)).astype(np.float32)
     coded = true + 8 * np.sign(true).astype(np.float32)  # what a network can undo
-    return coded, true, np.full((2, 2, 8, 8), 16, np.float32)
+    return coded, true, np.full((2, 2, 16, 16), 16, np.float32)
 
 
 def test_it_learns_and_a_resumed_run_goes_on_to_the_bit(tmp_path):
