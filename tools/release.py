@@ -15,10 +15,10 @@ from pathlib import Path
 
 from dit_tools.models.loading import validation
 from dit_tools.models.loading.resolve import BUILTIN
-from dit_tools.tasks.export.builtin import add_pieces
+from dit_tools.tasks.export.builtin import add_subgraphs
 from dit_tools.tasks.quantize import release
 from dit_tools.tasks.quantize.onnx_sidecar import INT8
-from dit_tools.tasks.quantize.quantize import Trial
+from dit_tools.tasks.quantize.quantize import EvalConfig
 
 
 def renew(name: str, pipeline: str, prompts: int, models: Path) -> None:
@@ -28,8 +28,8 @@ def renew(name: str, pipeline: str, prompts: int, models: Path) -> None:
             print(f"{name}: {graph}.onnx: largest difference to torch {error:.1e}")
     folder = models / name
     tokens = int(validation.read_json(folder / "dit.json")["max_tokens"])
-    print(f"{name}: in pieces: largest difference to torch {add_pieces(folder, tokens):.1e}")
-    found = release.add_int8(folder, Trial(prompts=prompts, device="cpu"))
+    print(f"{name}: subgraphs: largest difference to torch {add_subgraphs(folder, tokens):.1e}")
+    found = release.add_int8(folder, EvalConfig(prompts=prompts, device="cpu"))
     verdict = found.get("verdict", {})
     print(
         f"{name}: {INT8}: {found['bytes'] / 1e6:.1f} MB, {found['ratio']:.3f}x of float32, "

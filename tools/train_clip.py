@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, help="dit_tools/models/clip64/recipe.toml, or one like it")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run (default: runs)")
     given = parser.parse_args()
-    print(json.dumps(clip.train(clip.load(given.recipe), given.runs / given.recipe.resolve().parent.name)))
+    print(json.dumps(clip.train_clip(clip.load_recipe(given.recipe), given.runs / given.recipe.resolve().parent.name)))
 
 
 if __name__ == "__main__":

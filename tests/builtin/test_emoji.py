@@ -127,8 +127,8 @@ def test_the_files_are_what_dit_json_says_and_small_enough() -> None:
 
 def test_the_onnx_path_imports_no_torch() -> None:
     code = (
-        "import sys; from tests.builtin.test_emoji import model, images;"
-        "images(model('onnx'), ('red heart',), [0]);"
+        "import sys; from tests.builtin.test_emoji import model, pictures;"
+        "pictures(model('onnx'), ('red heart',), [0]);"
         "bad = {'torch', 'diffusers', 'transformers'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

@@ -108,11 +108,11 @@ def test_masks_are_mended_with_a_word(place):
 
 
 REFUSED = [
-    (("pictures/plain.png", "--mask", "square.png"), 4, "square.png: a mask of 60x60 for a pict"),
+    (("pictures/plain.png", "--mask", "square.png"), 4, "square.png: a mask of 60x60 for an ima"),
     (("pictures/plain.png", "--mask", "none.png"), 4, "none.png: not an image"),
     (("pictures/plain.png", "--mask", "200,0,5,5"), 2, "--mask 200,0,5,5: outside the image"),
     (("cut.png",), 4, "cut.png: cannot be read: damaged or truncated image"),
-    (("pictures/frames.gif", "-o", "refused.gif"), 2, "refused.gif: suffix '.gif': no such pic"),
+    (("pictures/frames.gif", "-o", "refused.gif"), 2, "refused.gif: suffix '.gif': no such ima"),
 ]
 
 

@@ -20,7 +20,7 @@ def test_a_failed_file_is_named_once(capsys, message, named):
     outcome = Outcome(written=["b.png"], failed=[("a.png", InputError(message))])
     assert _output.finish(outcome) == ExitCode.PARTIAL
     said = capsys.readouterr().err
-    assert said.count("a.png") == named and said.endswith((": a.png\n", "a picture\n"))
+    assert said.count("a.png") == named and said.endswith((": a.png\n", "an image\n"))
 
 
 def test_files_behind_one_reason_are_listed_together(capsys):

@@ -19,7 +19,7 @@ from tests.tasks.train.test_recipe import data
 
 __all__ = ["data"]  # a fixture
 
-SHORT = TEXT.replace("images = 480", "images = 80").replace("samples = 320", "samples = 96")
+SHORT = TEXT.replace("pictures = 480", "pictures = 80").replace("samples = 320", "samples = 96")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_from_pictures_to_a_model_that_generates(place: Path) -> None:
 
 
 def test_ctrl_c_saves_and_exits_with_130(place: Path, tmp_path: Path) -> None:
-    endless = SHORT.replace("images = 80", "images = 800000")
+    endless = SHORT.replace("pictures = 80", "pictures = 800000")
     (place / "endless.toml").write_text(endless, encoding="utf-8")
     words = [str(PROGRAM), "train", "endless.toml", "-o", str(tmp_path / "run"), "--save-every", "1"]
     with subprocess.Popen(

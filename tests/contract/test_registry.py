@@ -93,7 +93,7 @@ def test_importing_every_method_loads_no_heavy_library():
     code = (
         "import sys\n"
         "from dit_tools.core.registry import CATEGORIES, get, names\n"
-        "found = [get(category, name) for category in CATEGORIES for name in names(room)]\n"
+        "found = [get(category, name) for category in CATEGORIES for name in names(category)]\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'onnxruntime'} & set(sys.modules)\n"
         "assert len(found) > 5 and not heavy, heavy\n"
     )

@@ -83,7 +83,7 @@ def test_info_needs_no_pixels(tmp_path):
         "import resource, sys; import PIL.Image, numpy, dit_tools.tasks.info as info\n"
         "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (taken + 400_000_000,) * 2)\n"
-        "print(info.inspect(sys.argv[1])['width'])\n"
+        "print(info.inspect_file(sys.argv[1])['width'])\n"
         "from dit_tools.media import image\n"
         "try: image.read(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__, error)"

@@ -12,7 +12,7 @@ from dit_tools.tasks.quantize import malloc
 
 SCRIPT = """
 import ctypes, sys
-from dit_tools.tasks.quantize.malloc import give_back_freed, trim
+from dit_tools.tasks.quantize.malloc import give_back_freed, trim_heap
 
 def anonymous():
     return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))
@@ -30,7 +30,7 @@ full = anonymous()
 for block in blocks[:-1]:  # the last one stays, and the heap's end with it
     libc.free(block)
 if sys.argv[1] == 'trim':
-    assert trim()
+    assert trim_heap()
 print((full - anonymous()) // 1024)
 """
 

@@ -12,13 +12,13 @@ from dit_tools.tasks.train import recipe as recipes
 TEXT = """
 name = "tiny"
 [data]
-folder = "images"
+folder = "pictures"
 size = 16
 [autoencoder]
 channels = [8, 8]
 latent_channels = 4
 batch_size = 8
-images = 480
+pictures = 480
 learning_rate = 5e-3
 [tokenizer]
 vocab_size = 64

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from dit_tools.core.errors import InputError
 from dit_tools.models.loading.resolve import builtin_names
-from dit_tools.tasks.train import builtin_recipes
+from dit_tools.tasks.train import builtin_recipes, photo_recipe
 from dit_tools.tasks.train import recipe as recipes
 
 
 def test_every_built_in_model_has_a_recipe_of_its_name() -> None:
     known = builtin_recipes.paths()
     assert set(builtin_names()) <= set(known)
-    assert {recipes.load_recipe(path).name for path in known.values()} == set(known)
+    assert {"superres", "restore"} <= set(known)
+    for name, path in known.items():
+        photo = photo_recipe.is_photo(tomllib.loads(path.read_text(encoding="utf-8")))
+        assert (photo_recipe.load(path) if photo else recipes.load_recipe(path)).name == name
 
 
 def test_a_name_is_found_and_a_path_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tests.support.program import PROGRAM, environment
 from tests.tasks.train.conftest import TEXT, draw_pictures
 
 SHORT = (
-    TEXT.replace("images = 480", "images = 32")
+    TEXT.replace("pictures = 480", "pictures = 32")
     .replace("samples = 320", "samples = 64")
     .replace("latent_channels = 4", "latent_channels = 4\nlatent_noise = 0.0")
     .replace("[transformer]", '[transformer]\nobjectives = ["immiscible"]')

@@ -21,7 +21,7 @@ from tests.tasks.train.conftest import TEXT
 SMALL = """
 name = "small"
 [data]
-folder = "images"
+folder = "pictures"
 size = 16
 [transformer]
 sibling_of = "{of}"
