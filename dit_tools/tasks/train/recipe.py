@@ -318,7 +318,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             f"give a multiple of {2 * t.heads}, twice the heads",
         ),
         (e.d_model % e.heads > 0, f"[text_encoder]: d_model {e.d_model}", f"give a multiple of {e.heads}, the heads"),
-        (a.pictures < a.batch_size, "[autoencoder]: pictures", "give at least a batch"),
+        (a.pictures < a.batch_size, "[autoencoder]: fewer images than a batch", "give more"),
         (t.samples < t.batch_size, "[transformer]: samples", "give at least a batch"),
         (0 < recipe.adapter.samples < recipe.adapter.batch_size, "[adapter]: samples", "give at least a batch"),
         (not a.channels, "[autoencoder]: channels", "give one number a level"),
